@@ -1,0 +1,188 @@
+"""Snapshot and restore of any transformers cache, with one rule instead of one class a family.
+
+The law. Whatever a model keeps between two forward calls is one of two things:
+
+*Sequence tensors* grow by one row a token (the keys and values of full attention). A prefix of them is the
+prefix's own, so they are cut into segments, stored once for all prompts that share them, and put together
+again on restore. They are allow-listed by **exact class**: a subclass may hide state that a slice would miss.
+
+*State* is everything else: recurrent and convolution states, sliding windows, running maxima, counters. It
+is overwritten in place by the next token, so it is deep-cloned, with aliasing preserved. A class nobody
+listed is all state: larger, never wrong.
+
+A cache rebuilt from a snapshot at position ``k`` and the segments of ``[0, k)`` continues bit for bit like
+the cache the snapshot was taken from. This module does not know which model it serves, what a prompt is,
+or where snapshots are worth taking.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicIndexedLayer, DynamicLayer, LinearAttentionAndFullAttentionLayer
+from transformers.configuration_utils import PreTrainedConfig
+
+from milepost.errors import UnsupportedModelError
+
+__all__ = ["KVSegment", "StateSnapshot", "build_cache", "capture_state", "slice_kv"]
+
+# Exact class -> attribute -> the axis that counts tokens.
+_SEQUENCE_AXES: dict[type, dict[str, int]] = {
+    DynamicLayer: {"keys": -2, "values": -2},
+    LinearAttentionAndFullAttentionLayer: {"keys": -2, "values": -2},
+    DynamicIndexedLayer: {"keys": -2, "values": -2, "indexer_keys": 1, "indexer_position_ids": -1},
+}
+# Constants of a layer that look like state: cloning them would charge a checkpoint for configuration.
+_CONSTANT_TENSORS = frozenset({"_sliding_window_tensor"})
+_BY_REFERENCE = (
+    type(None), bool, int, float, complex, str, bytes, type,
+    torch.dtype, torch.device, torch.nn.Module, PreTrainedConfig,
+)  # fmt: skip
+
+# (layer index, attribute): names one sequence tensor inside a cache.
+SequenceKey = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KVSegment:
+    """The sequence tensors of tokens ``[start, end)``, owned (never views of a live cache)."""
+
+    start: int
+    end: int
+    tensors: dict[SequenceKey, torch.Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors; O(layers)."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class StateSnapshot:
+    """Everything that is not a sequence tensor, as it stood after ``position`` tokens."""
+
+    position: int
+    frame: Any
+    num_bytes: int
+
+
+def capture_state(cache: Any, position: int) -> StateSnapshot:
+    """Deep-clone the state of ``cache``, which has seen ``position`` tokens. The cache is unchanged.
+
+    Raises:
+        UnsupportedModelError: a sequence tensor does not hold exactly ``position`` tokens, or the cache holds
+            an object that cannot be cloned safely.
+
+    Complexity: O(bytes of state).
+    """
+    for (layer_index, attribute), tensor, axis in _sequence_tensors(cache):
+        if tensor.shape[axis] != position:
+            raise UnsupportedModelError(
+                f"layer {layer_index} holds {tensor.shape[axis]} tokens in '{attribute}' after a prompt of "
+                f"{position}: its cache is not a plain sequence, so it cannot be cut into segments"
+            )
+    cloner = _Cloner()
+    frame = cloner.clone(cache, skip=_sequence_attributes(cache))
+    return StateSnapshot(position=position, frame=frame, num_bytes=cloner.num_bytes)
+
+
+def slice_kv(cache: Any, start: int, end: int) -> KVSegment:
+    """Copy the sequence tensors of tokens ``[start, end)`` out of ``cache``. O(bytes of the segment)."""
+    return KVSegment(
+        start=start,
+        end=end,
+        tensors={
+            key: tensor.narrow(axis, start, end - start).clone(memory_format=torch.contiguous_format)
+            for key, tensor, axis in _sequence_tensors(cache)
+        },
+    )
+
+
+def build_cache(
+    snapshot: StateSnapshot | None, segments: Sequence[KVSegment], *, new_cache: Callable[[], Any]
+) -> Any:
+    """Build a live cache from a snapshot and the segments before it; both stay usable for other requests.
+
+    Args:
+        snapshot: State at the position the segments end at, or None where the model has no state (then a
+            fresh cache from ``new_cache`` is filled with the segments alone).
+        segments: Contiguous segments from token 0 to the snapshot's position.
+        new_cache: Makes an empty cache of the model.
+    """
+    cache = new_cache() if snapshot is None else _Cloner().clone(snapshot.frame, skip={})
+    if not segments:
+        return cache
+    for layer_index, attribute in segments[0].tensors:
+        layer = cache.layers[layer_index]
+        axis = _SEQUENCE_AXES[type(layer)][attribute]
+        pieces = [segment.tensors[layer_index, attribute] for segment in segments]
+        if snapshot is None and not layer.is_initialized:
+            layer.lazy_initialization(pieces[0], pieces[0])
+        setattr(layer, attribute, torch.cat(pieces, dim=axis))
+    return cache
+
+
+def _sequence_tensors(cache: Any) -> Iterator[tuple[SequenceKey, torch.Tensor, int]]:
+    """Yield the name, tensor and token axis of every sequence tensor that holds tokens."""
+    if not isinstance(cache, Cache):
+        return
+    for layer_index, layer in enumerate(cache.layers):
+        for attribute, axis in _SEQUENCE_AXES.get(type(layer), {}).items():
+            tensor = getattr(layer, attribute, None)
+            if tensor is not None and tensor.numel() > 0:
+                yield (layer_index, attribute), tensor, axis
+
+
+def _sequence_attributes(cache: Any) -> dict[int, frozenset[str]]:
+    """Map the id of each layer to the attributes of it that ``slice_kv`` takes care of."""
+    skip: dict[int, set[str]] = {}
+    for (layer_index, attribute), _, _ in _sequence_tensors(cache):
+        skip.setdefault(id(cache.layers[layer_index]), set()).add(attribute)
+    return {owner: frozenset(attributes) for owner, attributes in skip.items()}
+
+
+class _Cloner:
+    """Clones an object graph once, counting the bytes of the tensors it owns."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+        self._memo: dict[int, Any] = {}
+
+    def clone(self, value: Any, *, skip: dict[int, frozenset[str]]) -> Any:
+        if isinstance(value, _BY_REFERENCE):
+            return value
+        if id(value) not in self._memo:
+            self._memo[id(value)] = self._clone_new(value, skip)
+        return self._memo[id(value)]
+
+    def _clone_new(self, value: Any, skip: dict[int, frozenset[str]]) -> Any:
+        if isinstance(value, torch.Tensor):
+            self.num_bytes += value.nbytes
+            return value.detach().clone()
+        if isinstance(value, dict):
+            return {key: self.clone(item, skip=skip) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.clone(item, skip=skip) for item in value]
+        if isinstance(value, tuple):
+            return tuple(self.clone(item, skip=skip) for item in value)
+        has_slots = any(vars(base).get("__slots__") for base in type(value).__mro__)
+        if has_slots or not hasattr(value, "__dict__"):
+            raise UnsupportedModelError(
+                f"the model's cache holds a {type(value).__module__}.{type(value).__qualname__}, "
+                "which cannot be cloned safely"
+            )
+        return self._clone_object(value, skip.get(id(value), frozenset()), skip)
+
+    def _clone_object(self, value: Any, left_out: frozenset[str], skip: dict[int, frozenset[str]]) -> Any:
+        copy = object.__new__(type(value))
+        # Entered before its attributes, so that a cycle ends here.
+        self._memo[id(value)] = copy
+        for name, item in vars(value).items():
+            if name in left_out:
+                copy.__dict__[name] = None
+            elif name in _CONSTANT_TENSORS:
+                copy.__dict__[name] = item
+            else:
+                copy.__dict__[name] = self.clone(item, skip=skip)
+        return copy

@@ -1,0 +1,51 @@
+"""Every error that Milepost raises on bad input, as one tree.
+
+    MilepostError
+    ├── InvalidRequestError      a prompt, a position or an option of one request breaks a rule
+    ├── ConfigurationError       an option of a cache, a policy or an engine breaks a rule
+    │   └── CapacityError        the byte budget cannot hold what it must
+    ├── UnsupportedModelError    the model's family cannot be resumed exactly, or failed its self-probe
+    ├── ModelLoadError           the model's files are missing, truncated or not a causal language model
+    └── CacheCorruptionError     an invariant does not hold (a bug of ours, never bad input)
+
+Each message names the value, the rule and the remedy. ``InvalidRequestError`` and ``ConfigurationError``
+are also ``ValueError``, so code that knows nothing of Milepost handles them as usual.
+"""
+
+__all__ = [
+    "CacheCorruptionError",
+    "CapacityError",
+    "ConfigurationError",
+    "InvalidRequestError",
+    "MilepostError",
+    "ModelLoadError",
+    "UnsupportedModelError",
+]
+
+
+class MilepostError(Exception):
+    """The root of the tree: catch this to catch all that Milepost raises on purpose."""
+
+
+class InvalidRequestError(MilepostError, ValueError):
+    """One request is malformed. The cache is unchanged and the next request is served as usual."""
+
+
+class ConfigurationError(MilepostError, ValueError):
+    """An option has a value outside its rule. Nothing was built."""
+
+
+class CapacityError(ConfigurationError):
+    """The byte budget is too small for what it must hold. The message names the least that works."""
+
+
+class UnsupportedModelError(MilepostError):
+    """The model cannot be resumed from a state exactly. The message names the family and the reason."""
+
+
+class ModelLoadError(MilepostError):
+    """The model could not be read. The message names the path and what is wrong with it."""
+
+
+class CacheCorruptionError(MilepostError):
+    """``check()`` found an invariant broken. This is a defect of Milepost: please report it."""

@@ -1,0 +1,75 @@
+"""The contract of a placement policy: which positions of a prompt deserve a checkpoint.
+
+A policy sees one :class:`PlacementRequest` and answers with one :class:`Placement`. It knows no tensors,
+no cache and no clock. A policy that learns is told of every request, after the fact, by ``observe``.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from milepost.errors import ConfigurationError
+
+__all__ = ["Placement", "PlacementPolicy", "PlacementRequest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementRequest:
+    """What is known about one prompt when its checkpoints are chosen. Positions count tokens from the start.
+
+    Attributes:
+        num_tokens: Length of the prompt.
+        overlap_depth: Leading tokens that some earlier prompt shares (0 where nothing is shared). Where it
+            lies inside the prompt it is a *junction*: a place where two prompts have parted.
+        resume_position: The checkpoint this request resumes from; nothing at or before it is computed, so
+            nothing at or before it can be placed.
+        grid: Checkpoints sit at multiples of this many tokens.
+        checkpoint_positions: Checkpoints already stored along this prompt, ascending, all at most
+            ``overlap_depth``.
+        checkpoint_kv_tokens: Price of one checkpoint in tokens of KV (0 where KV is free or states are).
+        max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
+    """
+
+    num_tokens: int
+    overlap_depth: int = 0
+    resume_position: int = 0
+    grid: int = 1
+    checkpoint_positions: tuple[int, ...] = ()
+    checkpoint_kv_tokens: float = 0.0
+    max_checkpoints: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ConfigurationError(f"grid={self.grid}; a grid is at least 1 token")
+        if not 0 <= self.resume_position <= self.overlap_depth <= self.num_tokens:
+            raise ConfigurationError(
+                f"resume_position={self.resume_position}, overlap_depth={self.overlap_depth}, "
+                f"num_tokens={self.num_tokens}; the rule is 0 <= resume <= overlap <= num_tokens"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The chosen positions: strictly ascending multiples of the grid, after the resume position, none at 0."""
+
+    positions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip(self.positions, self.positions[1:], strict=False))
+        if not ascending or (self.positions and self.positions[0] <= 0):
+            raise ConfigurationError(
+                f"positions={self.positions}; checkpoint positions are strictly ascending and above 0"
+            )
+
+
+class PlacementPolicy(ABC):
+    """Chooses checkpoint positions. One class a policy; options are keyword-only constructor arguments."""
+
+    @abstractmethod
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return positions ``p``, multiples of ``request.grid``, with ``resume_position < p <= num_tokens``.
+
+        Reads only: the same request twice gives the same placement.
+        """
+
+    def observe(self, request: PlacementRequest) -> None:
+        """Learn from a request that was served. Policies that do not learn ignore it."""

@@ -1,0 +1,88 @@
+"""Prompts as arrays of token ids.
+
+The whole core works on one representation: a one-dimensional, contiguous, read-only ``int32`` array.
+Conversion happens once, at the edge, and it is where malformed prompts are refused.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from milepost.errors import InvalidRequestError
+
+__all__ = ["TokenArray", "TokenLike", "as_tokens", "common_prefix_length"]
+
+TokenArray: TypeAlias = npt.NDArray[np.int32]
+TokenLike: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
+
+_MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
+# Two prompts usually part early or not at all, so the comparison doubles its stride from here.
+_FIRST_STRIDE = 256
+
+
+def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> TokenArray:
+    """Return ``tokens`` as a checked, read-only ``int32`` array of shape ``[num_tokens]``.
+
+    Args:
+        tokens: Token ids, each in ``[0, vocabulary_size)`` (or below 2**31 where no size is given).
+        vocabulary_size: Number of ids the model knows.
+
+    Raises:
+        InvalidRequestError: the prompt is empty, not one-dimensional, not of integers, or has an id
+            outside the vocabulary.
+
+    Complexity: O(num_tokens); no copy where the input is already a contiguous ``int32`` array.
+
+    >>> as_tokens([3, 1, 2]).tolist()
+    [3, 1, 2]
+    """
+    try:
+        given = np.asarray(tokens)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequestError(f"prompt is not a sequence of token ids: {error}") from error
+    if given.ndim != 1:
+        raise InvalidRequestError(
+            f"prompt has {given.ndim} dimensions; a prompt is one sequence of token ids: pass one at a time"
+        )
+    if given.size == 0:
+        raise InvalidRequestError("prompt is empty; give at least one token (a BOS token will do)")
+    if not np.issubdtype(given.dtype, np.integer):
+        raise InvalidRequestError(
+            f"prompt has dtype {given.dtype}; token ids are integers: tokenize the text first"
+        )
+    limit = _MAX_TOKEN_ID + 1 if vocabulary_size is None else vocabulary_size
+    lowest, highest = int(given.min()), int(given.max())
+    if lowest < 0 or highest >= limit:
+        bad = lowest if lowest < 0 else highest
+        where = int(np.flatnonzero(given == bad)[0])
+        raise InvalidRequestError(
+            f"token id {bad} at position {where} is outside the vocabulary [0, {limit}); "
+            "use the tokenizer that belongs to this model"
+        )
+    checked = np.ascontiguousarray(given, dtype=np.int32)
+    if checked is given and given.flags.writeable:
+        checked = checked.view()
+    checked.flags.writeable = False
+    return checked
+
+
+def common_prefix_length(left: TokenArray, right: TokenArray) -> int:
+    """Return how many leading tokens ``left`` and ``right`` share.
+
+    Complexity: O(shared tokens), by strides that double, so an early difference is found early.
+
+    >>> common_prefix_length(as_tokens([1, 2, 3]), as_tokens([1, 2, 4, 5]))
+    2
+    """
+    limit = min(left.size, right.size)
+    start, stride = 0, _FIRST_STRIDE
+    while start < limit:
+        stop = min(start + stride, limit)
+        differs = left[start:stop] != right[start:stop]
+        first = int(differs.argmax())
+        if differs[first]:
+            return start + first
+        start, stride = stop, stride * 2
+    return limit
