@@ -1,0 +1,40 @@
+"""Amounts of memory as people write them: ``4GiB``, ``512 MB``, ``1e9``."""
+
+import re
+
+from milepost.errors import ConfigurationError
+
+__all__ = ["format_bytes", "parse_bytes"]
+
+_UNITS = {"": 1, "b": 1} | {
+    prefix + suffix: base**power
+    for base, suffix in ((1000, "b"), (1024, "ib"))
+    for power, prefix in enumerate("kmgt", start=1)
+}
+_PATTERN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the number of bytes that ``text`` names.
+
+    >>> parse_bytes("1.5 GiB"), parse_bytes("200MB"), parse_bytes(4096)
+    (1610612736, 200000000, 4096)
+    """
+    match = _PATTERN.fullmatch(str(text))
+    unit = match[2].lower() if match else ""
+    if match is None or unit not in _UNITS:
+        raise ConfigurationError(f"{text!r} is not an amount of memory; write 4GiB, 512MB or a number of bytes")
+    return int(float(match[1]) * _UNITS[unit])
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Return ``num_bytes`` with three significant digits and a decimal unit.
+
+    >>> format_bytes(18_900_000), format_bytes(512)
+    ('18.9 MB', '512 B')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(num_bytes) < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"

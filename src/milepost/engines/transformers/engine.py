@@ -1,0 +1,296 @@
+"""A model, a prefix cache and a scheduler under one roof: prompts in, tokens out, computed as little as can be.
+
+    engine = Engine.open("Qwen/Qwen3.5-0.8B", capacity="4GiB")
+    answer = engine.generate("The quick brown fox", max_new_tokens=32)
+    print(answer.text, answer.report.reused, "tokens reused")
+
+Everything runs in the caller's thread. An engine has one owner.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+import transformers
+
+from milepost.byte_size import parse_bytes
+from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.families import driver_for
+from milepost.engines.transformers.footprint import measure_footprint, seconds_to_prefill
+from milepost.engines.transformers.generation import Completion, Generation, GenerationRequest, TokenEvent
+from milepost.engines.transformers.identity import engine_fingerprint
+from milepost.engines.transformers.loading import load_model
+from milepost.engines.transformers.prefill import Numerics
+from milepost.engines.transformers.probe import ProbeReport, probe_resume
+from milepost.engines.transformers.sampling import Sampling
+from milepost.engines.transformers.scheduler import Scheduler
+from milepost.engines.transformers.text import Tokenizer
+from milepost.errors import ConfigurationError, InvalidRequestError
+from milepost.footprint import Footprint
+from milepost.placement import PlacementPolicy, parse_policy
+from milepost.prefix_cache import PrefixCache
+from milepost.store import EvictionPolicy
+from milepost.tokens import TokenArray, TokenLike, as_tokens
+
+__all__ = ["Engine"]
+
+# Segments of about this many tokens cost a prefill next to nothing; see benchmarks/capture.py.
+_DEFAULT_SEGMENT_TOKENS = 256
+
+Prompt = str | TokenLike
+
+
+class Engine:
+    """See the module. Built by :meth:`open`, which probes that the model resumes exactly."""
+
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        tokenizer: Tokenizer | None,
+        cache: PrefixCache,
+        probe: ProbeReport,
+        numerics: Numerics,
+        segment_tokens: int,
+        max_running: int,
+    ) -> None:
+        self.driver = driver
+        self.tokenizer = tokenizer
+        self.cache = cache
+        self.probe = probe
+        self.numerics = numerics
+        self.segment_tokens = segment_tokens
+        self._max_running = max_running
+        self._scheduler = Scheduler(max_running=max_running)
+        self._fingerprint = engine_fingerprint(
+            config=driver.model.config.to_diff_dict(),
+            dtype=driver.model.dtype,
+            device=driver.model.device.type,
+            torch=torch.__version__,
+            transformers=transformers.__version__,
+            numerics=numerics,
+            segment_tokens=segment_tokens,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        model: str | Path | transformers.PreTrainedModel,
+        *,
+        capacity: int | str = "1GiB",
+        policy: str | PlacementPolicy = "planned",
+        eviction: EvictionPolicy | None = None,
+        numerics: str = "strict",
+        segment_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        revision: str | None = None,
+        max_running: int = 8,
+    ) -> Self:
+        """Open a model and prove on it, in a few hundred tokens, that resuming changes nothing.
+
+        Args:
+            model: A folder, a hub id or a model in memory.
+            capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
+            policy: Where checkpoints are placed: a name such as ``"planned"`` or ``"balanced:8"``, or an object.
+            eviction: Which checkpoint goes first; least recently used unless given.
+            numerics: ``strict``: warm equals cold bit for bit; ``fast``: to rounding, with fewer cuts.
+            segment_tokens: Prefill is cut, and KV is stored, at multiples of this; a multiple of the model's
+                own alignment, about 256 unless given.
+            tokenizer: Replaces the model's own.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+            device: ``cpu``, ``cuda`` ...; the fastest there is unless given.
+            revision: Of a hub id.
+            max_running: Requests that are interleaved at most; each holds a live cache.
+
+        Raises:
+            ModelLoadError: the model cannot be read.
+            UnsupportedModelError: it cannot be resumed exactly.
+            CapacityError: the budget holds not even one checkpoint; the message names the least that does.
+            ConfigurationError: another option breaks its rule.
+        """
+        if numerics not in set(Numerics):
+            raise ConfigurationError(f"numerics={numerics!r}; give one of {', '.join(Numerics)}")
+        placement = parse_policy(policy) if isinstance(policy, str) else policy
+        capacity_bytes = parse_bytes(capacity)
+        opened = load_model(model, tokenizer=tokenizer, dtype=dtype, device=device, revision=revision)
+        driver = driver_for(opened.model)
+        segment_tokens = _checked_segment(segment_tokens, driver)
+        probe = probe_resume(driver)
+        footprint = measure_footprint(driver, probe)
+        mode = Numerics(numerics)
+        cache = PrefixCache(
+            capacity_bytes=capacity_bytes,
+            footprint=footprint,
+            policy=placement,
+            eviction=eviction,
+            grid=segment_tokens if mode is Numerics.STRICT else driver.alignment,
+            segment_tokens=segment_tokens,
+        )
+        return cls(
+            driver=driver,
+            tokenizer=opened.tokenizer,
+            cache=cache,
+            probe=probe,
+            numerics=mode,
+            segment_tokens=segment_tokens,
+            max_running=max_running,
+        )
+
+    @property
+    def footprint(self) -> Footprint:
+        """What a checkpoint, a token of KV and a recomputed token cost with this model."""
+        return self.cache.footprint
+
+    def encode(self, prompt: Prompt) -> TokenArray:
+        """Return ``prompt`` as checked tokens of this model.
+
+        Raises:
+            InvalidRequestError: it is empty, longer than the model's context, holds ids outside the
+                vocabulary, or is text and there is no tokenizer.
+        """
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise InvalidRequestError("the prompt is text and this model has no tokenizer; pass token ids")
+            prompt = self.tokenizer.encode(prompt)
+        tokens = as_tokens(prompt, vocabulary_size=self.driver.vocabulary_size)
+        limit = self.driver.context_length
+        if limit is not None and tokens.size >= limit:
+            raise InvalidRequestError(
+                f"the prompt has {tokens.size:,} tokens and the model's context {limit:,}, of which at least one "
+                "is for the answer; shorten the prompt"
+            )
+        return tokens
+
+    def submit(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        ignore_end_token: bool = False,
+        tenant: str = "",
+    ) -> Generation:
+        """Queue a request. It advances with every turn of :meth:`step`, beside the others.
+
+        Args:
+            prompt: Text or token ids.
+            max_new_tokens: Most tokens to generate.
+            temperature: 0 is greedy.
+            top_k: Draw from this many most likely tokens.
+            top_p: Draw from the fewest tokens that hold this much probability.
+            seed: Of the request's own random stream.
+            stop: Strings that end the answer.
+            ignore_end_token: Generate on past the model's end token.
+            tenant: Prompts of different tenants never share anything.
+
+        Raises:
+            InvalidRequestError: the prompt or an option breaks a rule; nothing was queued.
+        """
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if stops and self.tokenizer is None:
+            raise InvalidRequestError("stop strings need a tokenizer, and this model has none")
+        tokens = self.encode(prompt)
+        limit = self.driver.context_length
+        room = max_new_tokens if limit is None else min(max_new_tokens, limit - tokens.size)
+        request = GenerationRequest(
+            tokens=tokens,
+            max_new_tokens=room,
+            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed),
+            stop=stops,
+            end_tokens=frozenset() if ignore_end_token else self.driver.end_tokens,
+            tenant=tenant,
+        )
+        generation = Generation(
+            request,
+            driver=self.driver,
+            cache=self.cache,
+            tokenizer=self.tokenizer,
+            fingerprint=self._fingerprint,
+            segment_tokens=self.segment_tokens,
+            numerics=self.numerics,
+        )
+        self._scheduler.submit(generation)
+        return generation
+
+    def step(self) -> tuple[Generation, list[TokenEvent]] | None:
+        """Give the next queued request its turn; None where nothing is left to do."""
+        return self._scheduler.step()
+
+    def generate(self, prompt: Prompt, **options: Any) -> Completion:
+        """Answer one prompt. Options as in :meth:`submit`."""
+        return self.generate_many([prompt], **options)[0]
+
+    def generate_many(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_step: Callable[[Generation], None] | None = None,
+        **options: Any,
+    ) -> list[Completion]:
+        """Answer several prompts, interleaved. Options as in :meth:`submit`, the same for all.
+
+        Every prompt is checked before the first is run.
+        """
+        generations = [self.submit(prompt, **options) for prompt in prompts]
+        try:
+            while (turn := self.step()) is not None:
+                if on_step is not None:
+                    on_step(turn[0])
+        except BaseException:
+            self.close()
+            raise
+        return [generation.completion() for generation in generations]
+
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[TokenEvent]:
+        """Answer one prompt token by token. Options as in :meth:`submit`. Leaving the loop early gives up the
+        request and releases what it held.
+        """
+        generation = self.submit(prompt, **options)
+        return self._events(generation)
+
+    def _events(self, generation: Generation) -> Iterator[TokenEvent]:
+        try:
+            while not generation.is_done:
+                turn = self.step()
+                if turn is not None and turn[0] is generation:
+                    yield from turn[1]
+        finally:
+            if not generation.is_done:
+                generation.close()
+
+    def measure_prefill(self, num_tokens: int) -> float:
+        """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache."""
+        return seconds_to_prefill(self.driver, num_tokens, segment_tokens=self.segment_tokens)
+
+    def close(self) -> None:
+        """Give up every request that is not done."""
+        self._scheduler.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _checked_segment(segment_tokens: int | None, driver: Driver) -> int:
+    alignment = driver.alignment
+    if segment_tokens is None:
+        return int(np.ceil(_DEFAULT_SEGMENT_TOKENS / alignment)) * alignment
+    if segment_tokens < 1 or segment_tokens % alignment:
+        raise ConfigurationError(
+            f"segment_tokens={segment_tokens}; for {driver.family} it is a multiple of {alignment} "
+            "(64 and the model's own chunk size)"
+        )
+    return segment_tokens

@@ -1,0 +1,240 @@
+"""One request from its prompt to its last token, one small step at a time, so that many can take turns."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from milepost.accounting import RequestReport
+from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.identity import PrefixDigests
+from milepost.engines.transformers.prefill import Numerics, Prefill, belongs_to
+from milepost.engines.transformers.sampling import Sampler, Sampling
+from milepost.engines.transformers.text import TextStream, Tokenizer
+from milepost.errors import InvalidRequestError
+from milepost.interrupts import deferred_interrupts
+from milepost.lease import Lease
+from milepost.prefix_cache import PrefixCache
+from milepost.tokens import TokenArray
+
+__all__ = ["Completion", "FinishReason", "Generation", "GenerationRequest", "TokenEvent"]
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What is asked for.
+
+    Attributes:
+        tokens: The prompt, checked.
+        max_new_tokens: Most tokens to generate; fewer where the model's context ends.
+        sampling: How tokens are drawn.
+        stop: Strings that end the answer and are not part of it.
+        end_tokens: Token ids that end the answer and are not part of it.
+        tenant: Whose prompt it is; tenants share nothing.
+    """
+
+    tokens: TokenArray
+    max_new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    end_tokens: frozenset[int] = frozenset()
+    tenant: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InvalidRequestError(f"max_new_tokens={self.max_new_tokens}; give at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One generated token and the text that it settled (empty without a tokenizer)."""
+
+    token: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A finished answer.
+
+    Attributes:
+        tokens: Generated token ids, end tokens left out.
+        text: Generated text up to the first stop string; empty without a tokenizer.
+        finish_reason: ``stop`` (an end token or a stop string) or ``length``.
+        report: What was reused of the prompt, and why the rest was not.
+        ttft_seconds: From the first look at the cache to the first token, everything charged: restore,
+            prefill, capture, storing.
+        capture_seconds: The part of it spent on capturing and storing checkpoints.
+        prefill_seconds: The part of it spent in the model and on capture.
+        decode_seconds: From the first token to the last.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    report: RequestReport
+    ttft_seconds: float
+    prefill_seconds: float
+    capture_seconds: float
+    decode_seconds: float
+
+
+class Generation:
+    """The state machine of one request: waiting, prefill (a segment a step), decode (a token a step), done.
+
+    It holds a lease from its first step until its prompt is stored; :meth:`close` lets go at any time.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        *,
+        driver: Driver,
+        cache: PrefixCache,
+        tokenizer: Tokenizer | None,
+        fingerprint: bytes,
+        segment_tokens: int,
+        numerics: Numerics,
+    ) -> None:
+        self.request = request
+        self._driver = driver
+        self._cache = cache
+        self._fingerprint = fingerprint
+        self._segment_tokens = segment_tokens
+        self._numerics = numerics
+        self._sampler = Sampler(request.sampling)
+        self._stream = None if tokenizer is None else TextStream(tokenizer, request.stop)
+        self._lease: Lease | None = None
+        self._prefill: Prefill | None = None
+        self._tokens: list[int] = []
+        self._text: list[str] = []
+        self._report: RequestReport | None = None
+        self._finish_reason: FinishReason | None = None
+        self._started = self._first_token = self._prefill_seconds = self._capture_seconds = 0.0
+        self._finished = 0.0
+        self.is_closed = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.is_closed or self._finish_reason is not None
+
+    @property
+    def num_prompt_tokens_done(self) -> int:
+        """Prompt tokens reused or computed so far."""
+        if self._report is not None:
+            return self._report.num_tokens
+        return 0 if self._prefill is None else self._prefill.live.position
+
+    def step(self) -> list[TokenEvent]:
+        """Do the next piece of work and return the tokens it produced (none, one, or one with trailing text).
+
+        Whatever is raised here, the lease is released and the cache is whole.
+        """
+        if self.is_done:
+            return []
+        try:
+            return self._step()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give up: release what is pinned and store nothing more. Harmless when done."""
+        self.is_closed = True
+        with deferred_interrupts():
+            if self._lease is not None:
+                self._lease.release()
+            self._prefill = None
+
+    def completion(self) -> Completion:
+        """Return the answer of a request that is done."""
+        assert self._finish_reason is not None
+        assert self._report is not None
+        return Completion(
+            tokens=tuple(self._tokens),
+            text="".join(self._text),
+            finish_reason=self._finish_reason,
+            report=self._report,
+            ttft_seconds=self._first_token - self._started,
+            prefill_seconds=self._prefill_seconds,
+            capture_seconds=self._capture_seconds,
+            decode_seconds=self._finished - self._first_token,
+        )
+
+    def _step(self) -> list[TokenEvent]:
+        if self._prefill is None:
+            self._started = time.perf_counter()
+            self._prefill = self._begin_prefill()
+        if not self._prefill.is_done:
+            started = time.perf_counter()
+            self._prefill.step()
+            self._prefill_seconds += time.perf_counter() - started
+            if not self._prefill.is_done:
+                return []
+            self._store()
+        else:
+            last = torch.tensor([self._tokens[-1]], device=self._driver.model.device)
+            self._prefill.logits = self._driver.advance(self._prefill.live, last)
+        assert self._prefill.logits is not None
+        events = self._accept(self._sampler.draw(self._prefill.logits))
+        self._finished = time.perf_counter()
+        self._first_token = self._first_token or self._finished
+        if self._finish_reason is not None:
+            self._prefill = None
+        return events
+
+    def _begin_prefill(self) -> Prefill:
+        digests = PrefixDigests(self._fingerprint, self.request.tokens, segment_tokens=self._segment_tokens)
+        while True:
+            with deferred_interrupts():
+                self._lease = self._cache.acquire(self.request.tokens, tenant=self.request.tenant)
+            if belongs_to(self._lease, digests):
+                break
+            with deferred_interrupts():
+                self._cache.discard(self._lease)
+        return Prefill(
+            driver=self._driver,
+            lease=self._lease,
+            placement=self._cache.plan(self._lease),
+            digests=digests,
+            segment_tokens=self._segment_tokens,
+            numerics=self._numerics,
+        )
+
+    def _store(self) -> None:
+        """Hand the prompt's checkpoints to the cache; from here on nothing needs to stay pinned."""
+        assert self._prefill is not None
+        assert self._lease is not None
+        started = time.perf_counter()
+        with deferred_interrupts():
+            self._report = self._cache.commit(self._lease, self._prefill.placement, self._prefill)
+            self._lease.release()
+        spent = time.perf_counter() - started
+        self._prefill_seconds += spent
+        self._capture_seconds = self._prefill.capture_seconds + spent
+
+    def _accept(self, token: int) -> list[TokenEvent]:
+        if token in self.request.end_tokens:
+            self._finish_reason = "stop"
+            return self._flush(None)
+        self._tokens.append(token)
+        text = "" if self._stream is None else self._stream.push(token)
+        self._text.append(text)
+        if self._stream is not None and self._stream.stopped:
+            self._finish_reason = "stop"
+        elif len(self._tokens) >= self.request.max_new_tokens:
+            self._finish_reason = "length"
+            return self._flush(TokenEvent(token, text))
+        return [TokenEvent(token, text)]
+
+    def _flush(self, event: TokenEvent | None) -> list[TokenEvent]:
+        """Add the text that was held back to the last event."""
+        rest = "" if self._stream is None else self._stream.finish()
+        self._text.append(rest)
+        if event is not None:
+            return [TokenEvent(event.token, event.text + rest)]
+        return [TokenEvent(self._tokens[-1], rest)] if rest else []

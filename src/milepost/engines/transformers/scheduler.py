@@ -1,0 +1,57 @@
+"""Requests taking turns on one model: first come, first admitted, then one step each, round and round.
+
+A turn is one prefill segment or one token, so a long prompt delays the others by a segment, never by its
+whole length. Each request advances a cache of its own; what they share is stored, immutable and pinned.
+"""
+
+from collections import deque
+
+from milepost.engines.transformers.generation import Generation, TokenEvent
+from milepost.errors import ConfigurationError
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Interleaves generations. ``max_running`` bounds how many hold a live cache at once."""
+
+    def __init__(self, *, max_running: int = 8) -> None:
+        if max_running < 1:
+            raise ConfigurationError(f"max_running={max_running}; give at least 1")
+        self._max_running = max_running
+        self._waiting: deque[Generation] = deque()
+        self._running: deque[Generation] = deque()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request is not done."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, generation: Generation) -> None:
+        """Queue a request."""
+        self._waiting.append(generation)
+
+    def step(self) -> tuple[Generation, list[TokenEvent]] | None:
+        """Give the next request its turn; return it with what it produced, or None where none is left.
+
+        A request that raises is dropped, its lease released, and the error goes to the caller; the others
+        are unharmed and the next call goes on with them.
+        """
+        while self._waiting and len(self._running) < self._max_running:
+            self._running.append(self._waiting.popleft())
+        while self._running:
+            generation = self._running.popleft()
+            if generation.is_done:
+                continue
+            events = generation.step()
+            if not generation.is_done:
+                self._running.append(generation)
+            return generation, events
+        return self.step() if self._waiting else None
+
+    def close(self) -> None:
+        """Give up everything that is not done."""
+        for generation in (*self._running, *self._waiting):
+            generation.close()
+        self._running.clear()
+        self._waiting.clear()

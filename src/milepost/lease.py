@@ -1,0 +1,67 @@
+"""One request's hold on what it resumes from."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from milepost.placement import PlacementRequest
+from milepost.store import Checkpoint, Payload, PrefixStore
+from milepost.tokens import TokenArray
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """One request's hold on what it resumes from: pinned until released, by ``with`` or :meth:`release`.
+
+    Attributes:
+        tokens: The prompt.
+        request: What the policy is told of the prompt.
+        state: Payload of the checkpoint at ``resume_position``; None at 0 and where KV alone is resumed from.
+        kv_segments: Payloads of the whole KV segments before ``resume_position``, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: PrefixStore,
+        tokens: TokenArray,
+        tenant: str,
+        request: PlacementRequest,
+        usable_position: int,
+        reached_position: int,
+        checkpoint: Checkpoint | None,
+        kv_segments: Sequence[Any],
+    ) -> None:
+        self.tokens = tokens
+        self.tenant = tenant
+        self.request = request
+        self.usable_position = usable_position
+        self.reached_position = reached_position
+        self.checkpoint = checkpoint
+        self.state: Payload | None = None if checkpoint is None else checkpoint.payload
+        self.kv_segments = kv_segments
+        self._store = store
+        self._held: list[Checkpoint] = []
+        if checkpoint is not None:
+            self.hold(checkpoint)
+
+    @property
+    def resume_position(self) -> int:
+        """Tokens that need not be computed."""
+        return self.request.resume_position
+
+    def hold(self, checkpoint: Checkpoint) -> None:
+        """Pin ``checkpoint`` until this lease is released."""
+        self._store.pin(checkpoint)
+        self._held.append(checkpoint)
+
+    def release(self) -> None:
+        """Let go of everything. Harmless when done twice."""
+        while self._held:
+            self._store.unpin(self._held.pop())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

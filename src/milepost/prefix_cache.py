@@ -1,0 +1,210 @@
+"""The prefix cache of hybrid and recurrent models, in three verbs.
+
+A request has tokens ``x[0:L]``. :meth:`PrefixCache.acquire` finds how far it follows earlier prompts (its
+*overlap depth* ``m``) and the deepest stored checkpoint ``c <= min(m, L - 1)``, and pins it: the request
+resumes there and recomputes only ``x[c:L]``. :meth:`PrefixCache.plan` asks the placement policy which positions
+of this prompt deserve a checkpoint, so that the engine can capture them in the one prefill pass it runs anyway.
+:meth:`PrefixCache.commit` stores what was captured within one hard byte budget, over KV and checkpoints alike,
+lets the policy learn from the overlap, and accounts for every token that had to be recomputed:
+
+    unseen      L - m    no earlier prompt had it
+    alignment   m - u    it lies behind the last usable grid position u (the last token is always computed)
+    placement   u - r    no checkpoint was ever stored there; r is the deepest that was
+    eviction    r - c    a checkpoint was there and was dropped
+
+The cache knows no tensors, no clock and no model: payloads are opaque handles, time is the order of
+commits, and the same object serves an engine, a simulator and a test. It has one owner and takes no locks.
+"""
+
+from milepost.accounting import CacheStatistics, Ledger, RequestReport
+from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
+from milepost.footprint import Footprint
+from milepost.lease import Lease
+from milepost.placement import Placement, PlacementPolicy, PlacementRequest
+from milepost.store import EvictionPolicy, PayloadSource, PrefixStore, Recency
+from milepost.tokens import TokenLike, as_tokens
+
+__all__ = ["CacheStatistics", "Lease", "PrefixCache", "RequestReport"]
+
+# History costs 4 bytes a token, thousands of times less than its KV did; remember this many budgets of it.
+_HISTORY_BUDGETS = 4
+_LEAST_HISTORY_TOKENS = 1 << 20
+
+
+class PrefixCache:
+    """See the module.
+
+    Args:
+        capacity_bytes: The one budget, over checkpoints and KV of all prompts.
+        footprint: What a checkpoint and a token of KV cost.
+        policy: Where checkpoints are placed.
+        eviction: Which checkpoint goes first.
+        grid: Checkpoints sit at multiples of this many tokens.
+        segment_tokens: KV is stored in segments of this many tokens, a multiple of the grid; the grid itself
+            unless given.
+        history_tokens: Prompt tokens remembered without their KV; four budgets of them unless given.
+
+    Raises:
+        ConfigurationError: an option breaks its rule.
+        CapacityError: the budget cannot hold one checkpoint at the first grid position.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity_bytes: int,
+        footprint: Footprint,
+        policy: PlacementPolicy,
+        eviction: EvictionPolicy | None = None,
+        grid: int = 64,
+        segment_tokens: int | None = None,
+        history_tokens: int | None = None,
+    ) -> None:
+        segment_tokens = grid if segment_tokens is None else segment_tokens
+        if grid < 1 or segment_tokens < 1 or segment_tokens % grid:
+            raise ConfigurationError(
+                f"grid={grid}, segment_tokens={segment_tokens}; both are at least 1 and a segment is a whole "
+                "number of grid steps"
+            )
+        least_bytes = footprint.checkpoint_bytes + segment_tokens * footprint.kv_bytes_per_token
+        if capacity_bytes < least_bytes:
+            raise CapacityError(
+                f"capacity_bytes={capacity_bytes:,} is smaller than one checkpoint with its KV; "
+                f"give at least {least_bytes:,} bytes for this model"
+            )
+        if history_tokens is None:
+            affordable = capacity_bytes // max(1, footprint.kv_bytes_per_token)
+            history_tokens = max(_LEAST_HISTORY_TOKENS, _HISTORY_BUDGETS * affordable)
+        if history_tokens < 0:
+            raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
+        self.footprint = footprint
+        self.policy = policy
+        self.grid = grid
+        self._store = PrefixStore(
+            capacity_bytes=capacity_bytes,
+            segment_tokens=segment_tokens,
+            kv_bytes_per_token=footprint.kv_bytes_per_token,
+            is_stateless=footprint.is_stateless,
+            eviction=Recency() if eviction is None else eviction,
+            history_tokens=history_tokens,
+        )
+        self._ledger = Ledger()
+
+    def acquire(self, tokens: TokenLike, *, tenant: str = "") -> Lease:
+        """Find and pin the deepest checkpoint that ``tokens`` can resume from.
+
+        Args:
+            tokens: Token ids of the prompt, shape ``[num_tokens]``.
+            tenant: Prompts of different tenants share nothing, not even the knowledge that a prompt was seen.
+
+        Raises:
+            InvalidRequestError: the prompt is empty or not a sequence of token ids.
+
+        Complexity: O(overlap depth + nodes on the path).
+        """
+        prompt = as_tokens(tokens)
+        # The last token is computed in any case: its logits are the answer.
+        last_usable = (prompt.size - 1) // self.grid * self.grid
+        located = self._store.locate(prompt, tenant=tenant, limit=last_usable)
+        request = PlacementRequest(
+            num_tokens=prompt.size,
+            overlap_depth=located.overlap_depth,
+            resume_position=located.resume_position,
+            grid=self.grid,
+            checkpoint_positions=located.checkpoint_positions,
+            checkpoint_kv_tokens=self.footprint.checkpoint_kv_tokens,
+            max_checkpoints=self._affordable_checkpoints(),
+        )
+        return Lease(
+            store=self._store,
+            tokens=prompt,
+            tenant=tenant,
+            request=request,
+            usable_position=min(located.overlap_depth // self.grid * self.grid, last_usable),
+            reached_position=located.reached_position,
+            checkpoint=self._store.anchor(located),
+            kv_segments=self._store.kv_segments(located),
+        )
+
+    def plan(self, lease: Lease) -> Placement:
+        """Return the positions of this prompt where a state should be captured. Reads only."""
+        if self.footprint.is_stateless:
+            # Every segment boundary can be resumed from: one anchor at the last keeps them all.
+            last = lease.request.num_tokens // self.grid * self.grid
+            return Placement((last,) if last > lease.resume_position else ())
+        return self.policy.place(lease.request)
+
+    def commit(self, lease: Lease, placement: Placement, source: PayloadSource) -> RequestReport:
+        """Store what was captured, learn, and account for the request. The lease stays held.
+
+        Args:
+            lease: The request, still held.
+            placement: The positions captured, as :meth:`plan` gave them or fewer.
+            source: Hands out the payloads of the positions and segments that the store decides to keep.
+
+        Raises:
+            InvalidRequestError: a position lies at or before the resume position, behind the prompt's end or
+                off the grid; nothing is changed.
+
+        Complexity: O(num_tokens + checkpoints evicted · log checkpoints stored).
+        """
+        request = lease.request
+        for position in placement.positions:
+            if not request.resume_position < position <= request.num_tokens or position % self.grid:
+                raise InvalidRequestError(
+                    f"checkpoint at {position} of a prompt of {request.num_tokens} resumed at "
+                    f"{request.resume_position}; it must lie behind the resume position, inside the prompt "
+                    f"and on the grid of {self.grid}"
+                )
+        tick = self._ledger.num_requests + 1
+        if lease.checkpoint is not None:
+            self._store.touch(lease.checkpoint, tick=tick)
+        path = self._store.remember(lease.tokens, tenant=lease.tenant)
+        num_stored = 0
+        for position in placement.positions:
+            checkpoint = self._store.put(path, position, source=source, tick=tick)
+            if checkpoint is not None:
+                lease.hold(checkpoint)
+                num_stored += 1
+        self._store.forget_history()
+        self.policy.observe(request)
+        report = RequestReport(
+            num_tokens=request.num_tokens,
+            reused=request.resume_position,
+            unseen=request.num_tokens - request.overlap_depth,
+            alignment=request.overlap_depth - lease.usable_position,
+            placement=lease.usable_position - lease.reached_position,
+            eviction=lease.reached_position - request.resume_position,
+            checkpoints_stored=num_stored,
+            checkpoints_rejected=len(placement.positions) - num_stored,
+        )
+        self._ledger.add(report)
+        return report
+
+    def discard(self, lease: Lease) -> None:
+        """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust."""
+        lease.release()
+        if lease.checkpoint is not None and lease.checkpoint.num_pins == 0:
+            self._store.evict(lease.checkpoint)
+
+    def statistics(self) -> CacheStatistics:
+        """Return totals over all requests and what is stored now. O(1)."""
+        store = self._store
+        return CacheStatistics(
+            **self._ledger.as_dict(),
+            num_checkpoints=store.num_checkpoints,
+            num_evictions=store.num_evictions,
+            checkpoint_bytes=store.checkpoint_bytes,
+            kv_bytes=store.kv_bytes,
+            capacity_bytes=store.capacity_bytes,
+            history_tokens=store.tree.num_tokens,
+        )
+
+    def check(self) -> None:
+        """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
+        self._store.check()
+
+    def _affordable_checkpoints(self) -> int:
+        if self.footprint.is_stateless:
+            return 1
+        return self._store.capacity_bytes // self.footprint.checkpoint_bytes

@@ -1,0 +1,370 @@
+"""What is kept, within one hard byte budget: checkpoints on a radix tree, and the KV they need, no more.
+
+The law of the store, recomputed by :meth:`PrefixStore.check`:
+
+1. KV is kept exactly where a checkpoint needs it. A state at position ``p`` is useless without the keys
+   and values of ``[0, p)``; keys and values behind the last state of a path can never be resumed from, since
+   the tokens have to run through the recurrent layers again anyway. So the KV of a path ends at its deepest
+   checkpoint, is shared by all checkpoints that lie behind it, and leaves with the last of them.
+2. Stored bytes never exceed the capacity, not even for a moment: room is made before anything is stored.
+3. What a lease pins stays until the lease is released.
+4. KV is cut at multiples of ``segment_tokens`` counted from the start of the prompt. A segment belongs to the
+   exact tokens up to its end, so two prompts that part inside a segment have one each, and nothing is ever
+   cut or shared on a guess.
+
+Where a model has no recurrent state, any segment boundary can be resumed from, and a checkpoint is a zero-byte
+*anchor* that only says how far KV is kept.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Protocol
+
+from milepost.errors import CacheCorruptionError
+from milepost.store.eviction import EvictionOrder, EvictionPolicy
+from milepost.store.node import Checkpoint, Node, Payload
+from milepost.store.tree import RadixTree
+from milepost.tokens import TokenArray
+
+__all__ = ["Located", "PayloadSource", "PrefixStore"]
+
+_position_of = attrgetter("position")
+
+
+class PayloadSource(Protocol):
+    """Where payloads come from once the store has decided to keep them."""
+
+    def checkpoint(self, position: int) -> Payload:
+        """Return the state captured after ``position`` tokens."""
+
+    def kv_segments(self, start: int, end: int) -> Sequence[Any]:
+        """Return one payload for each KV segment of ``[start, end)``, both multiples of the segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What the store holds for a prompt.
+
+    Attributes:
+        overlap_depth: Leading tokens that some earlier prompt of the tenant shares.
+        resume_position: The deepest position to resume from, 0 where there is none.
+        checkpoint: The checkpoint at ``resume_position``; None at 0, and where KV alone is resumed from.
+        reached_position: The deepest usable position that was ever stored, evicted since or not.
+        checkpoint_positions: Every stored checkpoint along the shared part.
+        path: Nodes of the shared part.
+    """
+
+    overlap_depth: int
+    resume_position: int
+    checkpoint: Checkpoint | None
+    reached_position: int
+    checkpoint_positions: tuple[int, ...]
+    path: tuple[Node, ...]
+
+
+class PrefixStore:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        capacity_bytes: int,
+        segment_tokens: int,
+        kv_bytes_per_token: int,
+        is_stateless: bool,
+        eviction: EvictionPolicy,
+        history_tokens: int,
+    ) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.segment_tokens = segment_tokens
+        self.kv_segment_bytes = segment_tokens * kv_bytes_per_token
+        self.is_stateless = is_stateless
+        self.history_tokens = history_tokens
+        self.num_kv_segments = 0
+        self.checkpoint_bytes = 0
+        self.num_checkpoints = 0
+        self.num_evictions = 0
+        self.tree = RadixTree(segment_tokens=segment_tokens)
+        self._order = EvictionOrder(eviction)
+        self._pinned: dict[int, Checkpoint] = {}
+        self._next_serial = 0
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of all KV segments."""
+        return self.num_kv_segments * self.kv_segment_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of KV and checkpoints together, never above the capacity."""
+        return self.kv_bytes + self.checkpoint_bytes
+
+    def locate(self, tokens: TokenArray, *, tenant: str, limit: int) -> Located:
+        """Find the deepest resumable position of at most ``limit`` tokens. Reads only."""
+        match = self.tree.match(tokens, tenant=tenant)
+        usable = min(match.depth, limit)
+        deepest: Checkpoint | None = None
+        reached = 0
+        positions: list[int] = []
+        for node in match.path:
+            positions += [c.position for c in node.checkpoints if c.position <= match.depth]
+            deepest = node.deepest_checkpoint(usable) or deepest
+            num_dropped = bisect_right(node.dropped, usable)
+            reached = node.dropped[num_dropped - 1] if num_dropped else reached
+        resume = deepest.position if deepest is not None else 0
+        if self.is_stateless:
+            aligned = usable // self.segment_tokens * self.segment_tokens
+            resume = min(aligned, self._resident_tokens(match.path))
+            reached = aligned
+            deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
+        return Located(
+            overlap_depth=match.depth,
+            resume_position=resume,
+            checkpoint=deepest,
+            reached_position=max(reached, resume),
+            checkpoint_positions=tuple(positions),
+            path=match.path,
+        )
+
+    def kv_segments(self, located: Located) -> list[Any]:
+        """Return the KV payloads of the whole segments before the resume position, in order."""
+        needed = located.resume_position // self.segment_tokens
+        segments: list[Any] = []
+        for node in located.path:
+            segments += node.kv
+            if len(segments) >= needed:
+                break
+        return segments[:needed]
+
+    def pin(self, checkpoint: Checkpoint) -> None:
+        """Protect ``checkpoint`` and its KV from eviction until as many :meth:`unpin` calls."""
+        if checkpoint.num_pins == 0:
+            self._order.leave(checkpoint)
+            self._pinned[checkpoint.serial] = checkpoint
+        checkpoint.num_pins += 1
+
+    def unpin(self, checkpoint: Checkpoint) -> None:
+        """Undo one :meth:`pin`."""
+        checkpoint.num_pins -= 1
+        if checkpoint.num_pins == 0:
+            del self._pinned[checkpoint.serial]
+            self._order.enter(checkpoint)
+
+    def anchor(self, located: Located) -> Checkpoint | None:
+        """Return the checkpoint at the resume position; where KV alone is resumed from, put an anchor there
+        so that there is something to pin.
+        """
+        if located.checkpoint is None and located.resume_position > 0:
+            node = next(n for n in located.path if n.start < located.resume_position <= n.end)
+            return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=0)
+        return located.checkpoint
+
+    def touch(self, checkpoint: Checkpoint, *, tick: int) -> None:
+        """Note that a pinned ``checkpoint`` was resumed from."""
+        assert checkpoint.num_pins > 0
+        checkpoint.last_used = tick
+        checkpoint.num_hits += 1
+
+    def remember(self, tokens: TokenArray, *, tenant: str) -> list[Node]:
+        """Add a prompt to the history and return its path."""
+        return self.tree.insert(tokens, tenant=tenant)
+
+    def put(
+        self, path: list[Node], position: int, *, source: PayloadSource, tick: int
+    ) -> Checkpoint | None:
+        """Store a checkpoint at ``position`` of the prompt along ``path``, with the KV it needs.
+
+        Returns:
+            The checkpoint (the one already there, if any), or None where the budget cannot hold it beside
+            what is pinned. Nothing is evicted in vain.
+        """
+        node = next(n for n in path if n.start < position <= n.end)
+        if (present := node.checkpoint_at(position)) is not None:
+            return present
+        payload = None if self.is_stateless else source.checkpoint(position)
+        num_bytes = 0 if payload is None else payload.num_bytes
+        if not self._make_room(path, node, position, num_bytes):
+            return None
+        resident = self._resident_tokens(path)
+        aligned = position // self.segment_tokens * self.segment_tokens
+        if aligned > resident:
+            self._fill_kv(path, resident, source.kv_segments(resident, aligned))
+        return self._put(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
+
+    def forget_history(self) -> None:
+        """Drop the oldest prompts without checkpoints beyond ``history_tokens``."""
+        self.tree.forget(until_num_tokens=self.history_tokens)
+
+    def evict(self, checkpoint: Checkpoint) -> None:
+        """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
+        self._order.leave(checkpoint)
+        node = checkpoint.node
+        node.checkpoints.remove(checkpoint)
+        insort(node.dropped, checkpoint.position)
+        self.checkpoint_bytes -= checkpoint.num_bytes
+        self.num_checkpoints -= 1
+        self.num_evictions += 1
+        self._release_kv(node)
+
+    def _put(
+        self, node: Node, position: int, *, payload: Payload | None, num_bytes: int, tick: int
+    ) -> Checkpoint:
+        checkpoint = Checkpoint(
+            node=node,
+            position=position,
+            payload=payload,
+            num_bytes=num_bytes,
+            serial=self._next_serial,
+            tick=tick,
+        )
+        self._next_serial += 1
+        was_live = node.is_live
+        insort(node.checkpoints, checkpoint, key=_position_of)
+        if position in node.dropped:
+            node.dropped.remove(position)
+        self.checkpoint_bytes += num_bytes
+        self.num_checkpoints += 1
+        self._order.enter(checkpoint)
+        self._spread_life(node, was_live=was_live)
+        return checkpoint
+
+    def _spread_life(self, node: Node, *, was_live: bool) -> None:
+        """Count a node that came alive at its parent, and so on upwards."""
+        self.tree.note_life(node)
+        while not was_live and node.parent is not None and node.parent.parent is not None:
+            node = node.parent
+            was_live = node.is_live
+            node.num_live_children += 1
+            self.tree.note_life(node)
+
+    def _release_kv(self, node: Node) -> None:
+        """Free the KV of ``node`` and its ancestors that no checkpoint needs any more."""
+        while True:
+            needed = node.num_segments_needed(self.segment_tokens)
+            self.num_kv_segments -= len(node.kv) - needed
+            del node.kv[needed:]
+            if node.is_live:
+                return
+            self.tree.note_death(node)
+            if node.parent is None or node.parent.parent is None:
+                return
+            node = node.parent
+            node.num_live_children -= 1
+
+    def _resident_tokens(self, path: Iterable[Node]) -> int:
+        """Return how many leading tokens of ``path`` have their KV stored without a gap."""
+        segments = 0
+        for node in path:
+            segments += len(node.kv)
+            if len(node.kv) < node.num_segments_to(node.end, self.segment_tokens):
+                break
+        return segments * self.segment_tokens
+
+    def _fill_kv(self, path: list[Node], start: int, payloads: Sequence[Any]) -> None:
+        """Hand ``payloads``, the segments from ``start`` on, to the nodes that hold their last tokens."""
+        taken = 0
+        for node in path:
+            room = node.num_segments_to(node.end, self.segment_tokens) - len(node.kv)
+            if room > 0:
+                node.kv += payloads[taken : taken + room]
+                taken = min(taken + room, len(payloads))
+        self.num_kv_segments += len(payloads)
+
+    def _make_room(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
+        """Evict until a checkpoint of ``num_bytes`` at ``position`` fits with its KV, or return False and
+        evict nothing where what is pinned leaves too little.
+        """
+        if self.stored_bytes + num_bytes + self._missing_kv_bytes(path, position) <= self.capacity_bytes:
+            return True
+        if self._pinned_bytes(also=(node, position)) + num_bytes > self.capacity_bytes:
+            return False
+        # A victim may take KV of this very path with it, so what is missing is counted anew each time.
+        while self.stored_bytes + num_bytes + self._missing_kv_bytes(path, position) > self.capacity_bytes:
+            victim = self._order.first()
+            assert victim is not None
+            self.evict(victim)
+        return True
+
+    def _missing_kv_bytes(self, path: list[Node], position: int) -> int:
+        """Return the bytes of the KV before ``position`` that are not stored."""
+        num_missing = position // self.segment_tokens - self._resident_tokens(path) // self.segment_tokens
+        return max(0, num_missing) * self.kv_segment_bytes
+
+    def _pinned_bytes(self, *, also: tuple[Node, int]) -> int:
+        """Return the bytes that no eviction can free: pinned checkpoints and the KV they need, with the KV
+        of one more checkpoint at a node and position.
+        """
+        needed: dict[Node, int] = {}
+        for node, position in (also, *((c.node, c.position) for c in self._pinned.values())):
+            while node.parent is not None:
+                segments = node.num_segments_to(min(position, node.end), self.segment_tokens)
+                if needed.get(node, -1) >= segments:
+                    break
+                needed[node] = segments
+                node = node.parent  # noqa: PLW2901 (a walk to the root)
+        states = sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
+        return states + sum(needed.values()) * self.kv_segment_bytes
+
+    def check(self) -> None:
+        """Recompute every total and invariant from the tree. O(everything stored).
+
+        Raises:
+            CacheCorruptionError: naming what disagrees.
+        """
+        num_tokens = num_segments = state_bytes = num_checkpoints = 0
+        for node in self.tree.nodes():
+            self._check_node(node)
+            num_tokens += int(node.tokens.size)
+            num_segments += len(node.kv)
+            num_checkpoints += len(node.checkpoints)
+            state_bytes += sum(c.num_bytes for c in node.checkpoints)
+        for name, counted, held in (
+            ("history tokens", num_tokens, self.tree.num_tokens),
+            ("KV segments", num_segments, self.num_kv_segments),
+            ("checkpoints", num_checkpoints, self.num_checkpoints),
+            ("checkpoint bytes", state_bytes, self.checkpoint_bytes),
+            ("ranked and pinned checkpoints", num_checkpoints, len(self._order) + len(self._pinned)),
+        ):
+            _require(counted == held, f"{name}: counted {counted}, totals say {held}")
+        _require(
+            self.stored_bytes <= self.capacity_bytes,
+            f"stored {self.stored_bytes} bytes, above the capacity of {self.capacity_bytes}",
+        )
+
+    def _check_node(self, node: Node) -> None:
+        where = f"node [{node.start}, {node.end})"
+        _require(node.end - node.start == node.tokens.size > 0, f"{where} has {node.tokens.size} tokens")
+        parent = node.parent
+        _require(
+            parent is not None
+            and parent.end == node.start
+            and parent.children.get(int(node.tokens[0])) is node,
+            f"{where} is not its parent's child",
+        )
+        positions = [c.position for c in node.checkpoints]
+        _require(positions == sorted(set(positions)), f"{where} has checkpoints at {positions}")
+        _require(
+            all(node.start < p <= node.end for p in (*positions, *node.dropped)),
+            f"{where} holds positions outside itself: {positions} {node.dropped}",
+        )
+        _require(node.dropped == sorted(set(node.dropped)), f"{where} dropped {node.dropped}")
+        _require(not set(positions) & set(node.dropped), f"{where} both holds and dropped a position")
+        for checkpoint in node.checkpoints:
+            _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")
+            _require(
+                (checkpoint in self._order) == (checkpoint.num_pins == 0),
+                f"{where}: checkpoint {checkpoint.position} with {checkpoint.num_pins} pins is ranked wrongly",
+            )
+        live = sum(child.is_live for child in node.children.values())
+        _require(live == node.num_live_children, f"{where} has {live} live children, not {node.num_live_children}")
+        needed = node.num_segments_needed(self.segment_tokens)
+        _require(len(node.kv) == needed, f"{where} keeps {len(node.kv)} KV segments and needs {needed}")
+        is_dead_leaf = not node.children and not node.is_live
+        _require(self.tree.is_dead_leaf(node) == is_dead_leaf, f"{where} is wrongly listed as history")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CacheCorruptionError(f"{message}; this is a defect of Milepost, please report it")
