@@ -3,22 +3,37 @@
 A :class:`Driver` hides how a family spells its cache argument and what it needs beside the tokens. It keeps
 nothing between calls: all that a request has computed so far lives in its :class:`LiveCache`, so requests
 can be interleaved freely over one model.
+
+Positions are always passed, never left to the model: some families count from zero whatever their cache
+holds (bamba). What else a family needs to continue exactly is an :class:`Adaptation`; ``families`` holds the
+table of them. A driver knows nothing of prompts, of where to cut, or of what is worth keeping.
 """
 
 import inspect
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from types import MethodType
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-__all__ = ["Driver", "LiveCache"]
+from milepost.engines.transformers.snapshot import capture_state
+from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
+
+__all__ = ["Adaptation", "Driver", "ForwardPatch", "LiveCache"]
 
 # Forward arguments that carry a cache, in the order they are looked for.
 _CACHE_ARGUMENTS = ("past_key_values", "cache_params", "state")
-# Recurrent kernels work through this many tokens at a time; a cut inside a chunk changes rounding.
+# Configuration entries that name how many tokens a recurrent kernel takes at a time: Mamba-2 and xLSTM;
+# Bamba, Falcon-H1 and Granite; MiniMax.
+_CHUNK_SIZES = ("chunk_size", "mamba_chunk_size", "block_size")
+# Gated delta rule and KDA kernels take this many, without saying so in a configuration.
 _KERNEL_CHUNK = 64
+# Marks a forward method as ours, so that a second driver of the same model does not fix it twice.
+_PATCHED = "_milepost_upstream_forward"
 
 
 @dataclass(slots=True)
@@ -29,30 +44,121 @@ class LiveCache:
     position: int = 0
 
 
-class Driver:
-    """Runs one model instance. Families with special needs subclass it (see ``families``)."""
+@dataclass(frozen=True, slots=True)
+class ForwardPatch:
+    """A replacement of one submodule's forward call, on that submodule alone: its class stays as it is.
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        accepted = inspect.signature(model.forward).parameters
-        self._cache_argument = next(name for name in _CACHE_ARGUMENTS if name in accepted)
-        self._takes_positions = "position_ids" in accepted
-        self._takes_logits_to_keep = "logits_to_keep" in accepted
+    ``forward`` is called with the upstream bound method, the submodule, and the call's arguments.
+    """
+
+    module: torch.nn.Module
+    forward: Callable[..., Any]
+
+    def apply(self) -> None:
+        """Bind the replacement. Does nothing where one is bound already."""
+        name = self._name
+        upstream = getattr(self.module, name)
+        if hasattr(upstream, _PATCHED):
+            return
+        forward = self.forward
+        # Bound anew on each call, so that a deep copy of the model does not call into this one.
+        function = getattr(upstream, "__func__", None)
+
+        def patched(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            bound = upstream if function is None else MethodType(function, module)
+            return forward(bound, module, *args, **kwargs)
+
+        setattr(patched, _PATCHED, upstream)
+        setattr(self.module, name, MethodType(patched, self.module))
+
+    def undo(self) -> None:
+        """Put back what ``apply`` found."""
+        name = self._name
+        upstream = getattr(getattr(self.module, name), _PATCHED, None)
+        if upstream is None:
+            return
+        delattr(self.module, name)
+        if getattr(self.module, name, None) != upstream:
+            setattr(self.module, name, upstream)
 
     @property
+    def _name(self) -> str:
+        # accelerate moves a submodule's forward aside when it places its weights elsewhere.
+        return "_old_forward" if "_old_forward" in vars(self.module) else "forward"
+
+
+def _dynamic_cache(model: PreTrainedModel) -> Any:
+    return DynamicCache(config=model.config)
+
+
+def _no_patches(_: PreTrainedModel) -> Iterable[ForwardPatch]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What a family needs beyond the generic driver.
+
+    Attributes:
+        new_cache: Makes the empty cache of one request; it may return None where the model makes its own.
+        patches: Replacements that make the family continue from its state, for one model instance.
+        has_context_limit: False where the configuration's length binds training only.
+    """
+
+    new_cache: Callable[[PreTrainedModel], Any] = _dynamic_cache
+    patches: Callable[[PreTrainedModel], Iterable[ForwardPatch]] = _no_patches
+    has_context_limit: bool = True
+
+
+class Driver:
+    """Runs one model instance. ``families.driver_for`` makes the right one; this alone is the generic case.
+
+    Raises:
+        UnsupportedModelError: The model is no causal language model, or its forward call takes no cache.
+        ConfigurationError: The model is in training mode.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, adaptation: Adaptation | None = None) -> None:
+        self.model = model
+        self.family: str = model.config.model_type
+        self._adaptation = adaptation or Adaptation()
+        self._config = model.config.get_text_config(decoder=True)
+        accepted = inspect.signature(model.forward).parameters
+        self._cache_argument = self._find_cache_argument(accepted)
+        self._takes_positions = "position_ids" in accepted
+        self._takes_logits_to_keep = "logits_to_keep" in accepted
+        self._patches = tuple(self._adaptation.patches(model))
+        for patch in self._patches:
+            patch.apply()
+
+    @cached_property
     def alignment(self) -> int:
         """Tokens between positions where a cut changes no rounding: lcm(64, the model's chunk size)."""
-        config = self.model.config.get_text_config(decoder=True)
-        sizes = [
-            int(size)
-            for name in ("chunk_size", "mamba_chunk_size", "block_size")
-            if (size := getattr(config, name, None))
-        ]
+        sizes = [int(size) for name in _CHUNK_SIZES if (size := getattr(self._config, name, None))]
         return math.lcm(_KERNEL_CHUNK, *sizes)
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens the model was made for, or None where its family has no limit."""
+        if not self._adaptation.has_context_limit:
+            return None
+        return getattr(self._config, "max_position_embeddings", None)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids the model knows; valid ids are below it."""
+        return int(self._config.vocab_size)
+
+    @cached_property
+    def has_state(self) -> bool:
+        """Whether the model keeps anything beside sequence tensors, measured on two tokens."""
+        live = self.start()
+        self.advance(live, torch.zeros(2, dtype=torch.long, device=self.model.device))
+        return capture_state(live.cache, live.position).num_bytes > 0
 
     def new_cache(self) -> Any:
         """Return an empty cache for one request."""
-        return DynamicCache(config=self.model.config)
+        return self._adaptation.new_cache(self.model)
 
     def start(self) -> LiveCache:
         """Return the live cache of a request that has computed nothing."""
@@ -63,16 +169,25 @@ class Driver:
         """Run ``tokens`` (shape ``[num_tokens]``) after what ``live`` has seen, updating ``live`` in place.
 
         Returns:
-            Logits of the last token, shape ``[vocabulary_size]``.
+            Logits of the last token, shape ``[vocabulary_size]``, owned by the caller.
         """
-        outputs = self.model(**self.arguments(live, tokens))
-        live.cache = self.cache_of(outputs)
+        if tokens.ndim != 1 or tokens.numel() == 0:
+            raise InvalidRequestError(
+                f"tokens has shape {list(tokens.shape)}; give one dimension of at least one token"
+            )
+        outputs = self.model(**self._arguments(live, tokens.to(self.model.device)))
+        # Some families keep their cache to themselves: then the one passed in is the one advanced.
+        live.cache = getattr(outputs, self._cache_argument, live.cache)
         live.position += tokens.numel()
-        logits: torch.Tensor = outputs.logits[0, -1]
+        logits: torch.Tensor = outputs.logits[0, -1].clone()
         return logits
 
-    def arguments(self, live: LiveCache, tokens: torch.Tensor) -> dict[str, Any]:
-        """Return the keyword arguments of the model's forward call."""
+    def release(self) -> None:
+        """Give the model back as it came. The driver must not be used afterwards."""
+        for patch in self._patches:
+            patch.undo()
+
+    def _arguments(self, live: LiveCache, tokens: torch.Tensor) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "input_ids": tokens[None],
             "use_cache": True,
@@ -85,6 +200,22 @@ class Driver:
             arguments["logits_to_keep"] = 1
         return arguments
 
-    def cache_of(self, outputs: Any) -> Any:
-        """Return the cache that a forward call has advanced."""
-        return getattr(outputs, self._cache_argument)
+    def _find_cache_argument(self, accepted: Iterable[str]) -> str:
+        if self.model.training:
+            raise ConfigurationError("the model is in training mode; call model.eval() before opening it")
+        if self.model.config.is_encoder_decoder:
+            raise UnsupportedModelError(
+                f"{self.family}: an encoder-decoder; only decoder-only language models can be resumed"
+            )
+        if not self.model.can_generate():
+            raise UnsupportedModelError(
+                f"{self.family}: {type(self.model).__name__} predicts no next token; "
+                "open a causal language model"
+            )
+        for name in _CACHE_ARGUMENTS:
+            if name in accepted:
+                return name
+        raise UnsupportedModelError(
+            f"{self.family}: its forward call takes none of {', '.join(_CACHE_ARGUMENTS)}, "
+            "so there is no state to keep"
+        )

@@ -17,15 +17,22 @@ or where snapshots are worth taking.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from types import FunctionType
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicIndexedLayer, DynamicLayer, LinearAttentionAndFullAttentionLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicIndexedLayer,
+    DynamicLayer,
+    LinearAttentionAndFullAttentionLayer,
+)
 from transformers.configuration_utils import PreTrainedConfig
 
-from milepost.errors import UnsupportedModelError
+from milepost.errors import CacheCorruptionError, UnsupportedModelError
 
-__all__ = ["KVSegment", "StateSnapshot", "build_cache", "capture_state", "slice_kv"]
+__all__ = ["KVSegment", "StateSnapshot", "build_cache", "capture_state", "slice_kv", "zero_state"]
 
 # Exact class -> attribute -> the axis that counts tokens.
 _SEQUENCE_AXES: dict[type, dict[str, int]] = {
@@ -36,7 +43,7 @@ _SEQUENCE_AXES: dict[type, dict[str, int]] = {
 # Constants of a layer that look like state: cloning them would charge a checkpoint for configuration.
 _CONSTANT_TENSORS = frozenset({"_sliding_window_tensor"})
 _BY_REFERENCE = (
-    type(None), bool, int, float, complex, str, bytes, type,
+    type(None), bool, int, float, complex, str, bytes, type, Enum, FunctionType,
     torch.dtype, torch.device, torch.nn.Module, PreTrainedConfig,
 )  # fmt: skip
 
@@ -109,7 +116,13 @@ def build_cache(
             fresh cache from ``new_cache`` is filled with the segments alone).
         segments: Contiguous segments from token 0 to the snapshot's position.
         new_cache: Makes an empty cache of the model.
+
+    Raises:
+        CacheCorruptionError: The segments leave a gap or do not end at the snapshot's position.
+
+    Complexity: O(bytes of state and segments), one copy each.
     """
+    _check_contiguous(snapshot, segments)
     cache = new_cache() if snapshot is None else _Cloner().clone(snapshot.frame, skip={})
     if not segments:
         return cache
@@ -121,6 +134,22 @@ def build_cache(
             layer.lazy_initialization(pieces[0], pieces[0])
         setattr(layer, attribute, torch.cat(pieces, dim=axis))
     return cache
+
+
+def zero_state(snapshot: StateSnapshot) -> StateSnapshot:
+    """Return a copy of ``snapshot`` with zeros for every tensor: what a family that loses its state has."""
+    frame = _Cloner(copy_tensor=torch.zeros_like).clone(snapshot.frame, skip={})
+    return StateSnapshot(position=snapshot.position, frame=frame, num_bytes=snapshot.num_bytes)
+
+
+def _check_contiguous(snapshot: StateSnapshot | None, segments: Sequence[KVSegment]) -> None:
+    end = 0
+    for segment in segments:
+        if segment.start != end:
+            raise CacheCorruptionError(f"a segment starts at token {segment.start} where {end} was due")
+        end = segment.end
+    if snapshot is not None and snapshot.position != end:
+        raise CacheCorruptionError(f"segments end at token {end}, the snapshot stands at {snapshot.position}")
 
 
 def _sequence_tensors(cache: Any) -> Iterator[tuple[SequenceKey, torch.Tensor, int]]:
@@ -145,8 +174,9 @@ def _sequence_attributes(cache: Any) -> dict[int, frozenset[str]]:
 class _Cloner:
     """Clones an object graph once, counting the bytes of the tensors it owns."""
 
-    def __init__(self) -> None:
+    def __init__(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> None:
         self.num_bytes = 0
+        self._copy_tensor = copy_tensor
         self._memo: dict[int, Any] = {}
 
     def clone(self, value: Any, *, skip: dict[int, frozenset[str]]) -> Any:
@@ -159,15 +189,15 @@ class _Cloner:
     def _clone_new(self, value: Any, skip: dict[int, frozenset[str]]) -> Any:
         if isinstance(value, torch.Tensor):
             self.num_bytes += value.nbytes
-            return value.detach().clone()
-        if isinstance(value, dict):
+            return self._copy_tensor(value.detach())
+        if type(value) is dict:
             return {key: self.clone(item, skip=skip) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.clone(item, skip=skip) for item in value]
-        if isinstance(value, tuple):
-            return tuple(self.clone(item, skip=skip) for item in value)
+        if type(value) in (list, tuple):
+            return type(value)(self.clone(item, skip=skip) for item in value)
         has_slots = any(vars(base).get("__slots__") for base in type(value).__mro__)
-        if has_slots or not hasattr(value, "__dict__"):
+        # Whatever is built by a __new__ of its own holds more than its __dict__ shows.
+        is_plain = getattr(type(value), "__new__", None) is object.__new__ and hasattr(value, "__dict__")
+        if has_slots or not is_plain:
             raise UnsupportedModelError(
                 f"the model's cache holds a {type(value).__module__}.{type(value).__qualname__}, "
                 "which cannot be cloned safely"

@@ -1,0 +1,50 @@
+"""What each family needs to continue exactly from a restored state: one table, one file a kind of problem.
+
+A family that is not in the table gets the generic driver. Whether that is enough is not assumed but measured
+when a model is opened (``probe``).
+
+==================================  ====================================================================
+family                              what is wrong or different upstream
+==================================  ====================================================================
+mamba, falcon_mamba, jamba, zamba   the scan of several tokens starts from zeros (``selective_scan``)
+recurrent_gemma                     state lives on the modules, and several tokens drop the convolution's
+                                    context (``recurrent_gemma``)
+minimax                             past length is read from a layer that keeps none, and several tokens
+                                    take a path without blocks (``minimax``)
+bamba                               positions start at zero unless passed; the driver always passes them
+xlstm, rwkv                         a cache of their own kind, which the model makes on its first call
+==================================  ====================================================================
+
+Fixes are bound to the submodules of the one instance that is opened. Classes and modules of transformers
+stay untouched, and ``Driver.release`` takes the fixes off again.
+"""
+
+from transformers import PreTrainedModel
+
+from milepost.engines.transformers.driver import Adaptation, Driver
+from milepost.engines.transformers.families import minimax, recurrent_gemma, selective_scan
+
+__all__ = ["driver_for"]
+
+_SELECTIVE_SCAN = Adaptation(patches=selective_scan.patches)
+
+_ADAPTATIONS: dict[str, Adaptation] = {
+    "mamba": _SELECTIVE_SCAN,
+    "falcon_mamba": _SELECTIVE_SCAN,
+    "jamba": _SELECTIVE_SCAN,
+    "zamba": _SELECTIVE_SCAN,
+    "recurrent_gemma": Adaptation(patches=recurrent_gemma.patches),
+    "minimax": Adaptation(new_cache=minimax.new_cache, patches=minimax.patches),
+    "xlstm": Adaptation(new_cache=lambda model: None),
+    "rwkv": Adaptation(new_cache=lambda model: None, has_context_limit=False),
+}
+
+
+def driver_for(model: PreTrainedModel) -> Driver:
+    """Return the driver of ``model``, its family's fix applied to this instance alone.
+
+    Raises:
+        UnsupportedModelError: The model is no decoder-only language model with a cache.
+        ConfigurationError: The model is in training mode.
+    """
+    return Driver(model, adaptation=_ADAPTATIONS.get(model.config.model_type))

@@ -1,0 +1,82 @@
+"""RecurrentGemma: state lives on the modules, and several tokens drop the convolution's context.
+
+Its cache already has a linear-attention layer for every recurrent block, left empty upstream. The patch keeps
+the block's two states there: then each request has its own, and snapshots see them. Calls without such a
+cache take upstream's path.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.cache_utils import LinearAttentionLayer
+
+from milepost.engines.transformers.driver import ForwardPatch
+
+__all__ = ["patches"]
+
+
+def patches(model: PreTrainedModel) -> Iterable[ForwardPatch]:
+    """Yield a patch for every recurrent block of ``model``."""
+    layers: Any = model.base_model.layers
+    for layer_index, layer in enumerate(layers):
+        if hasattr(layer.temporal_block, "rg_lru"):
+            yield ForwardPatch(layer.temporal_block, partial(_forward, layer_index))
+
+
+def _forward(
+    layer_index: int,
+    upstream: Callable[..., Any],
+    block: Any,
+    input_states: torch.Tensor,
+    *,
+    position_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    **options: Any,
+) -> Any:
+    if past_key_values is None or not isinstance(past_key_values.layers[layer_index], LinearAttentionLayer):
+        return upstream(
+            input_states,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **options,
+        )
+    # Asked for before the convolution's update, which declares that there is a previous state.
+    recurrent_state = past_key_values.get_recurrent_state(layer_index)
+    branch = _convolve(block, block.linear_x(input_states).transpose(1, 2), past_key_values, layer_index)
+    branch, recurrent_state = _recur(block.rg_lru, branch.transpose(1, 2), position_ids, recurrent_state)
+    past_key_values.update_recurrent_state(recurrent_state, layer_index)
+    return block.linear_out(branch * block.act_fn(block.linear_y(input_states))), None
+
+
+def _convolve(block: Any, inputs: torch.Tensor, cache: Any, layer_index: int) -> torch.Tensor:
+    """Convolve ``inputs`` [batch, width, tokens] after the ones the cache remembers, or after zeros."""
+    context = block.conv1d_width - 1
+    num_tokens = inputs.shape[-1]
+    inputs = cache.update_conv_state(inputs, layer_index, conv_kernel_size=context)
+    inputs = functional.pad(inputs, (context + num_tokens - inputs.shape[-1], 0))
+    convolution = block.conv_1d
+    return functional.conv1d(inputs, convolution.weight, convolution.bias, groups=convolution.groups)
+
+
+def _recur(
+    unit: Any, activations: torch.Tensor, position_ids: torch.Tensor, state: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the recurrent unit from ``state``, leaving what it had in its own hands as it was."""
+    before = unit.recurrent_states
+    # The unit scales its state in float32 whatever the model's type, from zeros where there is none.
+    unit.recurrent_states = (
+        state
+        if state is not None
+        else activations.new_zeros(activations.shape[0], activations.shape[-1], dtype=torch.float32)
+    )
+    try:
+        outputs = unit(activations, position_ids)
+        return outputs, unit.recurrent_states
+    finally:
+        unit.recurrent_states = before

@@ -1,0 +1,123 @@
+r"""Mamba-1 mixers (mamba, falcon_mamba, jamba, zamba): the scan of several tokens starts from zeros.
+
+Neither upstream's loop nor the kernels it may be replaced by take an initial state. They need not: the
+recurrence is linear in it, so its share is added to what a scan from zeros returns. With steps
+:math:`\Delta`,
+
+.. math::
+    s_t = e^{A \Delta_t} s_{t-1} + \Delta_t B_t u_t \quad\Rightarrow\quad
+    s_t = s_t^{\text{from zeros}} + e^{A (\Delta_1 + \dots + \Delta_t)} s_0,
+    \qquad y_t = C_t^\top s_t + D u_t.
+
+The exponent is never positive, so nothing overflows. The cost is one fused pass over the segment beside the
+scan itself, and none at all on a first segment or a single token.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from functools import partial
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from milepost.engines.transformers.driver import ForwardPatch
+
+__all__ = ["patches", "seeded_scan"]
+
+_SCAN = "mamba_selective_scan"
+
+# Initial states of the scans that the running forward call is about to make, in their order.
+_initial_states: ContextVar[Iterator[torch.Tensor]] = ContextVar("initial_states")
+
+
+def patches(model: PreTrainedModel) -> Iterable[ForwardPatch]:
+    """Yield a patch for every mixer of ``model``."""
+    for module in model.modules():
+        upstream = type(module).forward
+        innermost = inspect.unwrap(upstream)
+        if _SCAN not in innermost.__code__.co_names:
+            continue
+        scan = partial(_scan_from_state, innermost.__globals__[_SCAN])
+        yield ForwardPatch(module, partial(_forward, _with_globals(upstream, **{_SCAN: scan})))
+
+
+def seeded_scan(
+    scan: Callable[..., Any],
+    initial_state: torch.Tensor,
+    *operands: torch.Tensor,
+    z: torch.Tensor | None = None,
+    delta_bias: torch.Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **options: Any,
+) -> Any:
+    """Run ``scan``, which starts from zeros, as if it started from ``initial_state``.
+
+    Shapes, with b sequences, c channels, l tokens and a state of n: ``initial_state`` [b, c, n]; ``operands``
+    are the inputs u [b, c, l], the steps [b, c, l], A [c, n], B and C [b, n, l]; ``z`` [b, c, l];
+    ``delta_bias`` [c]. Returns what ``scan`` returns. O(b c l n).
+    """
+    _, steps, state_matrix, _, output_matrix = operands
+    outputs, last_state = scan(
+        *operands, delta_bias=delta_bias, delta_softplus=delta_softplus, return_last_state=True, **options
+    )
+    elapsed = steps if delta_bias is None else steps + delta_bias.to(steps.dtype)[..., None]
+    elapsed = (functional.softplus(elapsed) if delta_softplus else elapsed).float().cumsum(dim=-1)
+    carried = torch.einsum("bcl,cn->blcn", elapsed, state_matrix.float()).exp_()
+    carried *= initial_state.float()[:, None]
+    share = torch.matmul(carried, output_matrix.float().transpose(1, 2)[..., None])
+    outputs = outputs + share.squeeze(-1).transpose(1, 2)
+    if z is not None:
+        outputs = outputs * functional.silu(z)
+    return (outputs, last_state + carried[:, -1]) if return_last_state else outputs
+
+
+def _forward(
+    forward_from_state: Callable[..., Any],
+    upstream: Callable[..., Any],
+    mixer: Any,
+    hidden_states: torch.Tensor,
+    *,
+    cache_params: Any = None,
+    attention_mask: torch.Tensor | None = None,
+    **options: Any,
+) -> Any:
+    state = None if cache_params is None else cache_params.get_recurrent_state(mixer.layer_idx)
+    # Upstream is right about a first segment and about a single token.
+    if state is None or hidden_states.shape[1] == 1:
+        return upstream(hidden_states, cache_params=cache_params, attention_mask=attention_mask, **options)
+    # zamba scans head by head: [batch, heads, channels, state].
+    states = [state] if state.ndim == 3 else list(state.unbind(dim=1))
+    token = _initial_states.set(iter(states))
+    try:
+        return forward_from_state(
+            mixer, hidden_states, cache_params=cache_params, attention_mask=attention_mask, **options
+        )
+    finally:
+        _initial_states.reset(token)
+
+
+def _scan_from_state(scan: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    return seeded_scan(scan, next(_initial_states.get()), *args, **options)
+
+
+def _with_globals(function: Any, **replacements: Any) -> Any:
+    """Copy a function, with the decorators around it, so that the copy alone sees other globals."""
+    closure = function.__closure__
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        inner = _with_globals(wrapped, **replacements)
+        closure = tuple(CellType(inner) if cell.cell_contents is wrapped else cell for cell in closure)
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__ | replacements,
+        function.__name__,
+        function.__defaults__,
+        closure,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

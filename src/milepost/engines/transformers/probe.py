@@ -1,0 +1,245 @@
+"""A self-probe: does this very model, as opened, continue from a restored state as if nothing had happened?
+
+A family name proves little. Several families of transformers accept a cache, run, and return plausible but
+wrong logits; a new one may do so tomorrow. So a model is asked, on a short prompt of random tokens:
+
+* *Resumed equals uninterrupted.* A cache rebuilt from a snapshot gives the same bits as the one that lived
+  on. Otherwise state hides where no snapshot reaches.
+* *Resumed agrees with one-shot.* The whole prompt in one forward call, from nothing, is the truth that a
+  family which ignores its state cannot reach. It is reached up to rounding only, so the distance is measured
+  relative to the logits, and it must stay well below the next one.
+* *A lost state shows.* The same state, zeroed, must change the logits clearly. Otherwise the two comparisons
+  above could not have failed, and say nothing.
+
+The prompt is cut at the alignment, again at an odd place where the snapshot is taken, and ends in two
+segments of two tokens and of one: as near to the cut as possible, where a lost state or a lost convolution
+context weighs most, and with both of the code paths (several tokens, one token) that families have.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from itertools import accumulate, pairwise
+
+import torch
+
+from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.snapshot import (
+    KVSegment,
+    StateSnapshot,
+    build_cache,
+    capture_state,
+    slice_kv,
+    zero_state,
+)
+from milepost.errors import UnsupportedModelError
+
+__all__ = ["ProbeReport", "probe_resume", "require_resumable"]
+
+# Lengths of the last three segments. The snapshot is taken before the last two.
+_TAIL = (37, 2, 1)
+# How many times the alignment is prefilled before them: a second, longer try follows an undecided one.
+_NUM_GRID_STEPS = (1, 4)
+# Largest distance from one-shot prefill that is still rounding.
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 5e-3, torch.float16: 0.05}
+_ROUNDING_BFLOAT16 = 0.25
+# A lost state must change the logits by this share of what rounding may, and by this many times what it did.
+_LEAST_SHARE = 0.1
+_LEAST_RATIO = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """What was measured on one model, and what follows from it.
+
+    Distances between logits are relative: the norm of the difference over the norm of the centred logits,
+    0 for equal, about 1.4 for unrelated ones.
+
+    Attributes:
+        family: The model's ``model_type``.
+        positions: Cuts of the probed prompt, its length last.
+        resume_position: The cut that a snapshot was taken at and resumed from.
+        resume_difference: Largest difference of a logit, resumed against uninterrupted; 0 is bitwise.
+        is_repeatable: Whether the model gives the same bits twice. Measured where they differed, else True.
+        one_shot_distance: Resumed against one forward call over the whole prompt.
+        lost_state_distance: Resumed against resumed from a zeroed state (zeroed keys and values where the
+            model has no state).
+        checkpoint_bytes: Size of the snapshot.
+        kv_bytes_per_token: Size of the sequence tensors over the tokens they hold.
+        has_state: Whether the model keeps anything beside sequence tensors.
+        refusal: Why the model cannot be resumed safely, or None where it can.
+    """
+
+    family: str
+    positions: tuple[int, ...]
+    resume_position: int
+    resume_difference: float
+    is_repeatable: bool
+    one_shot_distance: float
+    lost_state_distance: float
+    checkpoint_bytes: int
+    kv_bytes_per_token: float
+    has_state: bool
+    refusal: str | None
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether requests may be resumed on this model."""
+        return self.refusal is None
+
+
+def require_resumable(driver: Driver) -> ProbeReport:
+    """Probe ``driver`` and return the report.
+
+    Raises:
+        UnsupportedModelError: The model cannot be resumed exactly; the message says why.
+    """
+    report = probe_resume(driver)
+    if report.refusal is not None:
+        raise UnsupportedModelError(f"{report.family}: {report.refusal}")
+    return report
+
+
+def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
+    """Measure whether ``driver`` resumes exactly: nine forward calls, two of them over the whole prompt.
+
+    A prompt on which a lost state does not show is followed by one that is about four times as long.
+
+    Raises:
+        UnsupportedModelError: The model's forward call fails on a cache, so nothing can be measured.
+    """
+    for num_grid_steps in _NUM_GRID_STEPS:
+        try:
+            report, is_decided = _probe(driver, (num_grid_steps * driver.alignment, *_TAIL), seed)
+        except (UnsupportedModelError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"{driver.family}: its forward call fails on the cache it is given: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if is_decided:
+            break
+    return report
+
+
+def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> tuple[ProbeReport, bool]:
+    """Return what one prompt says, and whether a longer one could not say more."""
+    cuts = (0, *accumulate(segment_lengths))
+    resume_position = cuts[-3]
+    tokens = _random_tokens(driver, cuts[-1], seed)
+    uninterrupted, snapshot, segments = _run_with_snapshot(driver, tokens, cuts, resume_position)
+    suffix = [cut for cut in cuts if cut >= resume_position]
+
+    def resumed_from(state: StateSnapshot, before: list[KVSegment]) -> torch.Tensor:
+        cache = build_cache(state, before, new_cache=driver.new_cache)
+        return _run(driver, LiveCache(cache=cache, position=resume_position), tokens, suffix)
+
+    resumed = resumed_from(snapshot, segments)
+    is_repeatable = torch.equal(resumed, uninterrupted) or torch.equal(
+        uninterrupted, _run(driver, driver.start(), tokens, cuts)
+    )
+    has_state = snapshot.num_bytes > 0
+    lost = resumed_from(zero_state(snapshot), segments if has_state else [_zero(piece) for piece in segments])
+    one_shot = _run(driver, driver.start(), tokens, (0, cuts[-1]))
+    distances = _Distances(
+        resume=_distance(resumed, uninterrupted),
+        one_shot=_distance(resumed, one_shot),
+        lost_state=_distance(lost, resumed),
+    )
+    refusal, is_decided = _judge(distances, is_repeatable, driver.model.dtype, cuts[-1])
+    report = ProbeReport(
+        family=driver.family,
+        positions=cuts[1:],
+        resume_position=resume_position,
+        resume_difference=(resumed - uninterrupted).nan_to_num().abs().max().item(),
+        is_repeatable=is_repeatable,
+        one_shot_distance=distances.one_shot,
+        lost_state_distance=distances.lost_state,
+        checkpoint_bytes=snapshot.num_bytes,
+        kv_bytes_per_token=sum(piece.num_bytes for piece in segments) / resume_position,
+        has_state=has_state,
+        refusal=refusal,
+    )
+    return report, is_decided
+
+
+@dataclass(frozen=True, slots=True)
+class _Distances:
+    resume: float
+    one_shot: float
+    lost_state: float
+
+
+def _judge(
+    distances: _Distances, is_repeatable: bool, dtype: torch.dtype, num_tokens: int
+) -> tuple[str | None, bool]:
+    """Return why to refuse, or None, and whether a longer prompt could not change that."""
+    rounding = _ROUNDING.get(dtype, _ROUNDING_BFLOAT16)
+    # Written so that a distance that is no number is refused.
+    if not all(math.isfinite(distance) for distance in astuple(distances)):
+        return f"its logits are not finite on {num_tokens} random tokens in {dtype}", True
+    if distances.resume > (0.0 if is_repeatable else rounding):
+        return (
+            f"resumed logits are {distances.resume:.2g} away from uninterrupted ones, where 0 is due: "
+            "it keeps state where no snapshot of its cache reaches"
+        ), True
+    if distances.one_shot > rounding:
+        return (
+            f"resumed logits are {distances.one_shot:.2g} away from those of one forward call over the whole "
+            f"prompt (rounding in {dtype} explains {rounding:g}; losing the state makes "
+            f"{distances.lost_state:.2g}): its code does not continue from the state it is given"
+        ), True
+    needed = max(_LEAST_SHARE * rounding, _LEAST_RATIO * distances.one_shot)
+    if distances.lost_state < needed:
+        return (
+            f"zeroing its state moves the logits by {distances.lost_state:.2g} after {num_tokens} tokens, "
+            f"less than the {needed:.2g} that rounding could hide, so it cannot be told whether it resumes"
+        ), False
+    return None, True
+
+
+def _run_with_snapshot(
+    driver: Driver, tokens: torch.Tensor, cuts: Sequence[int], position: int
+) -> tuple[torch.Tensor, StateSnapshot, list[KVSegment]]:
+    """Run to the end in one go, keeping at ``position`` what a resumed request is built from."""
+    live = driver.start()
+    _run(driver, live, tokens, [cut for cut in cuts if cut <= position])
+    snapshot = capture_state(live.cache, position)
+    segments = [
+        slice_kv(live.cache, start, end) for start, end in pairwise(cut for cut in cuts if cut <= position)
+    ]
+    return _run(driver, live, tokens, [cut for cut in cuts if cut >= position]), snapshot, segments
+
+
+def _run(driver: Driver, live: LiveCache, tokens: torch.Tensor, cuts: Sequence[int]) -> torch.Tensor:
+    """Advance ``live`` through the segments between ``cuts``; return the last logits in float32."""
+    for start, end in pairwise(cuts):
+        logits = driver.advance(live, tokens[start:end])
+    return logits.float()
+
+
+def _distance(logits: torch.Tensor, reference: torch.Tensor) -> float:
+    """Norm of the difference over the norm of the centred reference; masked entries (-inf) aside."""
+    kept = ~(logits.isneginf() & reference.isneginf())
+    reference = reference[kept]
+    return float((logits[kept] - reference).norm() / (reference - reference.mean()).norm())
+
+
+def _zero(segment: KVSegment) -> KVSegment:
+    tensors = {key: torch.zeros_like(tensor) for key, tensor in segment.tensors.items()}
+    return KVSegment(start=segment.start, end=segment.end, tensors=tensors)
+
+
+def _random_tokens(driver: Driver, num_tokens: int, seed: int) -> torch.Tensor:
+    """Draw ordinary tokens: a special one may reset a state or stand for an image."""
+    special: set[int] = set()
+    for config in (driver.model.config, driver.model.config.get_text_config(decoder=True)):
+        for name, value in vars(config).items():
+            if name.endswith(("token_id", "token_ids", "token_index")):
+                special.update(
+                    value if isinstance(value, list | tuple) else [value] if value is not None else []
+                )
+    ordinary = [token for token in range(driver.vocabulary_size) if token not in special]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.tensor(ordinary)[torch.randint(len(ordinary), (num_tokens,), generator=generator)]
