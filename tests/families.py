@@ -255,6 +255,8 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(tiny_config(family), dtype=torch.float32)
         _draw_parameters(model)
+    # Drawn in fp32 whatever the type, so that the types share weights; the configuration must not say so.
+    model.config.dtype = dtype
     return model.to(dtype).eval()
 
 
