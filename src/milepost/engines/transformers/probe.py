@@ -34,7 +34,7 @@ from milepost.engines.transformers.snapshot import (
 )
 from milepost.errors import UnsupportedModelError
 
-__all__ = ["ProbeReport", "probe_resume", "require_resumable"]
+__all__ = ["ProbeReport", "measure_resume", "probe_resume"]
 
 # Lengths of the last three segments. The snapshot is taken before the last two.
 _TAIL = (37, 2, 1)
@@ -88,20 +88,20 @@ class ProbeReport:
         return self.refusal is None
 
 
-def require_resumable(driver: Driver) -> ProbeReport:
-    """Probe ``driver`` and return the report.
+def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
+    """Measure ``driver`` and return what was found, if it may be trusted.
 
     Raises:
-        UnsupportedModelError: The model cannot be resumed exactly; the message says why.
+        UnsupportedModelError: The model cannot be resumed exactly. The message names its family and why.
     """
-    report = probe_resume(driver)
+    report = measure_resume(driver, seed=seed)
     if report.refusal is not None:
         raise UnsupportedModelError(f"{report.family}: {report.refusal}")
     return report
 
 
-def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
-    """Measure whether ``driver`` resumes exactly: nine forward calls, two of them over the whole prompt.
+def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
+    """Measure how ``driver`` resumes: ten forward calls, two of them over the whole prompt.
 
     A prompt on which a lost state does not show is followed by one that is about four times as long.
 

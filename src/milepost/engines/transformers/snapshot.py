@@ -122,11 +122,10 @@ def build_cache(
 
     Complexity: O(bytes of state and segments), one copy each.
     """
+    segments = [segment for segment in segments if segment.tensors]
     _check_contiguous(snapshot, segments)
     cache = new_cache() if snapshot is None else _Cloner().clone(snapshot.frame, skip={})
-    if not segments:
-        return cache
-    for layer_index, attribute in segments[0].tensors:
+    for layer_index, attribute in segments[0].tensors if segments else ():
         layer = cache.layers[layer_index]
         axis = _SEQUENCE_AXES[type(layer)][attribute]
         pieces = [segment.tensors[layer_index, attribute] for segment in segments]
@@ -148,8 +147,16 @@ def _check_contiguous(snapshot: StateSnapshot | None, segments: Sequence[KVSegme
         if segment.start != end:
             raise CacheCorruptionError(f"a segment starts at token {segment.start} where {end} was due")
         end = segment.end
-    if snapshot is not None and snapshot.position != end:
+    needs_segments = snapshot is not None and _waits_for_sequences(snapshot.frame)
+    if snapshot is not None and (segments or needs_segments) and snapshot.position != end:
         raise CacheCorruptionError(f"segments end at token {end}, the snapshot stands at {snapshot.position}")
+
+
+def _waits_for_sequences(frame: Any) -> bool:
+    """Whether a snapshot's frame has layers whose sequence tensors were left to the segments."""
+    return isinstance(frame, Cache) and any(
+        layer.is_initialized and layer.keys is None for layer in frame.layers if type(layer) in _SEQUENCE_AXES
+    )
 
 
 def _sequence_tensors(cache: Any) -> Iterator[tuple[SequenceKey, torch.Tensor, int]]:
