@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.errors import ConfigurationError, ModelLoadError
+from milepost.errors import ConfigurationError, ModelLoadError, UnsupportedModelError
 
 __all__ = ["ConfigReader"]
 
@@ -72,13 +72,13 @@ class ConfigReader:
                 return value
         return None
 
-    def integer(self, *names: str, default: Any = None) -> int:
-        """Return the first of ``names`` that is set, as an integer of at least 0."""
+    def integer(self, *names: str, default: Any = None, least: int = 0) -> int:
+        """Return the first of ``names`` that is set, as an integer of at least ``least``."""
         value = self._value(names, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ModelLoadError(
                 f"{names[0]}={value!r} in the configuration of {self.model_type}; it is a count: give an "
-                "integer of at least 0"
+                f"integer of at least {least}"
             )
         return value
 
@@ -90,10 +90,29 @@ class ConfigReader:
         """Return the first of ``names`` that is set, as text."""
         return str(self._value(names, default))
 
-    def layer_types(self, default: list[str]) -> list[str]:
-        """Return the kind of each layer by today's names, or ``default`` where none are given."""
+    def layer_types(self, *known: str, default: list[str]) -> list[str]:
+        """Return the kind of each layer by today's names, or ``default`` where none are given.
+
+        Raises:
+            UnsupportedModelError: a layer is of a kind that is not in ``known``.
+            ModelLoadError: there are no layers at all.
+
+        """
         given = self.optional("layer_types", "layers_block_type") or default
-        return [_LAYER_TYPES.get(str(kind), str(kind)) for kind in given]
+        kinds = [_LAYER_TYPES.get(str(kind), str(kind)) for kind in given]
+        if not kinds:
+            raise ModelLoadError(
+                f"the configuration of {self.model_type} has no layer_types; "
+                "give the config.json that belongs to the weights"
+            )
+        strange = sorted(set(kinds) - set(known))
+        if strange:
+            raise UnsupportedModelError(
+                f"layer kind {strange[0]!r} in the configuration of {self.model_type}; known are "
+                f"{', '.join(known)}. Count the tensors of the running model after two lengths and use "
+                "Footprint.from_measurements"
+            )
+        return kinds
 
     def _value(self, names: tuple[str, ...], default: Any) -> Any:
         value = self.optional(*names)

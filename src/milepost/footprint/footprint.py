@@ -2,8 +2,8 @@
 
 Law: after ``p`` tokens, a sequence holds ``kv_bytes_per_token * p`` bytes that prompts can share token by
 token, and ``checkpoint_bytes_at(p)`` bytes that only a checkpoint at exactly ``p`` can give back: recurrent
-and convolution states, the last tokens of sliding windows, counters. The bytes are those of one sequence's
-tensors as the transformers library holds them; Python integers and constants of the configuration are free.
+and convolution states, the last tokens of sliding windows, counters kept as tensors. The bytes are those of
+one sequence's tensors in the transformers engine; Python integers and constants of a configuration are free.
 
 Nothing here knows a tensor. Numbers come from a configuration, from measurements, or straight from the user.
 """

@@ -21,7 +21,7 @@ def softmax(
 ) -> Block:
     """Softmax attention; the numbers given are the family's defaults where the configuration is silent."""
     hidden = config.integer("hidden_size")
-    num_heads = config.integer("num_attention_heads", default=heads)
+    num_heads = config.integer("num_attention_heads", default=heads, least=1)
     return blocks.attention(
         hidden,
         heads=num_heads,

@@ -19,10 +19,10 @@ def qwen_hybrid(config: ConfigReader, size: int) -> Iterable[Block]:
     """Qwen3-Next and Qwen3.5, dense or with experts: gated attention at every fourth layer."""
     hidden = config.integer("hidden_size")
     dense = set(config.optional("mlp_only_layers") or ())
-    step = config.integer("decoder_sparse_step", default=1)
-    for index, kind in enumerate(
-        config.layer_types(_every(config, config.integer("full_attention_interval", default=4)))
-    ):
+    step = config.integer("decoder_sparse_step", default=1, least=1)
+    interval = config.integer("full_attention_interval", default=4, least=1)
+    kinds = config.layer_types(LINEAR, FULL, default=_every(config, interval))
+    for index, kind in enumerate(kinds):
         yield (
             _gated_delta_net(config, size)
             if kind == LINEAR
@@ -54,7 +54,7 @@ def _gated_delta_net(config: ConfigReader, size: int) -> Block:
 
 def olmo_hybrid(config: ConfigReader, size: int) -> Iterable[Block]:
     """Gated DeltaNet with full attention at every fourth layer."""
-    for kind in config.layer_types(_every(config, 4)):
+    for kind in config.layer_types(LINEAR, FULL, default=_every(config, 4)):
         yield _gated_delta_net(config, size) if kind == LINEAR else softmax(config, size)
         yield mlp(config)
 
@@ -62,7 +62,7 @@ def olmo_hybrid(config: ConfigReader, size: int) -> Iterable[Block]:
 def kimi_linear(config: ConfigReader, size: int) -> Iterable[Block]:
     """Kimi Delta Attention with latent attention at some layers."""
     hidden = config.integer("hidden_size")
-    # Published configurations keep the linear layers' numbers in a table of their own, counting layers from 1.
+    # Published configurations keep these numbers in a table of their own, and count layers from 1.
     table = config.optional("linear_attn_config") or {}
     heads = table.get("num_heads") or config.integer("linear_num_heads", default=32)
     head_dim = table.get("head_dim") or config.integer("linear_head_dim", default=128)
@@ -77,7 +77,7 @@ def kimi_linear(config: ConfigReader, size: int) -> Iterable[Block]:
         "dense" if index < dense_first else "sparse" for index in range(len(kinds))
     ]
     shared = config.integer("n_shared_experts", "num_shared_experts", default=1)
-    for kind, mlp_kind in zip(config.layer_types(kinds), mlp_kinds, strict=True):
+    for kind, mlp_kind in zip(config.layer_types(LINEAR, FULL, default=kinds), mlp_kinds, strict=True):
         if kind == LINEAR:
             yield blocks.gated_delta_rule(
                 hidden,

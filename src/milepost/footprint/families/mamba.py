@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 
-from milepost.errors import ModelLoadError
 from milepost.footprint import blocks
 from milepost.footprint.blocks import Block
 from milepost.footprint.config_reader import ConfigReader
@@ -41,7 +40,7 @@ def _mamba2_mixer(config: ConfigReader, size: int) -> Block:
     """Mamba-2 as Bamba named its numbers, and the families after it."""
     hidden = config.integer("hidden_size")
     expanded = config.integer("mamba_expand", default=2) * hidden
-    heads = config.integer("mamba_n_heads")
+    heads = config.integer("mamba_n_heads", least=1)
     head_dim = config.optional("mamba_d_head")
     inner = config.integer("mamba_d_ssm", default=expanded)
     return blocks.mamba2(
@@ -73,7 +72,7 @@ def bamba(config: ConfigReader, size: int) -> Iterable[Block]:
 def granite_hybrid(config: ConfigReader, size: int) -> Iterable[Block]:
     """Mamba-2 or attention, then a shared MLP beside a mixture of experts."""
     default = [LINEAR] * config.integer("num_hidden_layers")
-    for kind in config.layer_types(default):
+    for kind in config.layer_types(LINEAR, FULL, default=default):
         yield _mamba2_mixer(config, size) if kind == LINEAR else softmax(config, size)
         yield mlp(config, "shared_intermediate_size")
         if config.integer("num_local_experts", default=0):
@@ -85,7 +84,8 @@ def nemotron_h(config: ConfigReader, size: int) -> Iterable[Block]:
     hidden = config.integer("hidden_size")
     letters = {"M": LINEAR, "E": "moe", "*": FULL, "-": "mlp"}
     pattern = config.text("hybrid_override_pattern", default="")
-    for kind in config.layer_types([letters.get(letter, letter) for letter in pattern]):
+    default = [letters.get(letter, letter) for letter in pattern]
+    for kind in config.layer_types(*letters.values(), default=default):
         if kind == LINEAR:
             yield blocks.mamba2(
                 hidden,
@@ -101,7 +101,7 @@ def nemotron_h(config: ConfigReader, size: int) -> Iterable[Block]:
             yield softmax(config, size, head_dim=128)
         elif kind == "mlp":
             yield mlp(config, matrices=2)
-        elif kind == "moe":
+        else:
             yield blocks.mixture(
                 hidden,
                 config.integer("moe_intermediate_size"),
@@ -111,11 +111,6 @@ def nemotron_h(config: ConfigReader, size: int) -> Iterable[Block]:
                 expert_input=config.optional("moe_latent_size"),
             )
             yield mlp(config, "moe_shared_expert_intermediate_size", matrices=2)
-        else:
-            raise ModelLoadError(
-                f"layer kind {kind!r} in the configuration of nemotron_h; "
-                f"known are {', '.join(letters.values())}"
-            )
 
 
 def zamba2(config: ConfigReader, size: int) -> Iterable[Block]:
@@ -123,14 +118,14 @@ def zamba2(config: ConfigReader, size: int) -> Iterable[Block]:
     hidden = config.integer("hidden_size")
     inner = config.integer("intermediate_size", default=4 * hidden)
     rank = config.integer("adapter_rank", default=128)
-    mamba_heads = config.integer("n_mamba_heads", default=8)
+    mamba_heads = config.integer("n_mamba_heads", default=8, least=1)
     # The shared block is one set of weights, yet every use of it computes and keeps KV of its own; only the
     # low-rank adapters differ from use to use.
     shared = _doubled_attention(config, size) + blocks.dense_mlp(hidden, inner)
     shared += Block(weights=rank * (hidden + 2 * inner))
     if config.optional("use_shared_attention_adapter"):
         shared += Block(weights=3 * rank * 4 * hidden)
-    for kind in config.layer_types([]):
+    for kind in config.layer_types(LINEAR, "hybrid", default=[]):
         if kind == "hybrid":
             yield shared
         yield blocks.mamba2(
@@ -147,13 +142,13 @@ def zamba2(config: ConfigReader, size: int) -> Iterable[Block]:
 
 def zamba(config: ConfigReader, size: int) -> Iterable[Block]:
     """Mamba-1 everywhere, before some of it one shared attention block."""
-    period = config.integer("attn_layer_period", default=6)
+    period = config.integer("attn_layer_period", default=6, least=1)
     offset = config.integer("attn_layer_offset", default=4)
     default = [LINEAR, LINEAR, "hybrid"] + [
         "hybrid" if index % period == offset else LINEAR
         for index in range(config.integer("num_hidden_layers") - 3)
     ]
-    for kind in config.layer_types(default):
+    for kind in config.layer_types(LINEAR, "hybrid", default=default):
         if kind == "hybrid":
             yield _doubled_attention(config, size) + mlp(config)
         yield _mamba1_mixer(config, size)
@@ -162,11 +157,11 @@ def zamba(config: ConfigReader, size: int) -> Iterable[Block]:
 def jamba(config: ConfigReader, size: int) -> Iterable[Block]:
     """Mamba-1 with attention and experts at periods of their own."""
     attention_period, attention_offset = (
-        config.integer("attn_layer_period"),
+        config.integer("attn_layer_period", least=1),
         config.integer("attn_layer_offset"),
     )
     expert_period, expert_offset = (
-        config.integer("expert_layer_period"),
+        config.integer("expert_layer_period", least=1),
         config.integer("expert_layer_offset"),
     )
     for index in range(config.integer("num_hidden_layers")):
@@ -211,7 +206,7 @@ def _time_step_rank(config: ConfigReader, name: str) -> int:
 
 def _doubled_attention(config: ConfigReader, size: int) -> Block:
     """Zamba's attention reads the hidden state beside the embedding, and is projected back once a use."""
-    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads", least=1)
     attention = blocks.attention(
         hidden,
         heads=heads,

@@ -16,7 +16,7 @@ def lfm2(config: ConfigReader, size: int) -> Iterable[Block]:
     inner = config.integer("block_ff_dim", "intermediate_size")
     if config.optional("block_auto_adjust_ff_dim") is not False:
         inner = int(config.number("block_ffn_dim_multiplier", default=1.0) * int(2 * inner / 3))
-        inner = _round_up(inner, config.integer("block_multiple_of", default=256))
+        inner = _round_up(inner, config.integer("block_multiple_of", default=256, least=1))
     for kind in _lfm2_kinds(config):
         yield _lfm2_mixer(config, size, kind) + blocks.dense_mlp(config.integer("hidden_size"), inner)
 
@@ -31,7 +31,7 @@ def lfm2_moe(config: ConfigReader, size: int) -> Iterable[Block]:
 
 def xlstm(config: ConfigReader, size: int) -> Iterable[Block]:
     """Matrix memories and MLPs."""
-    hidden, heads = config.integer("hidden_size", "embedding_dim"), config.integer("num_heads")
+    hidden, heads = config.integer("hidden_size", "embedding_dim"), config.integer("num_heads", least=1)
     keys = hidden * config.number("qk_dim_factor", default=0.5)
     values = hidden * config.number("v_dim_factor", default=1.0)
     # The layers round their sizes down to whole numbers, the cache rounds them up to multiples of 64.
@@ -75,7 +75,7 @@ def recurrent_gemma(config: ConfigReader, size: int) -> Iterable[Block]:
             yield blocks.rglru(
                 hidden,
                 width=config.integer("lru_width", default=hidden),
-                heads=config.integer("num_attention_heads"),
+                heads=config.integer("num_attention_heads", least=1),
                 kernel=config.integer("conv1d_width", default=4),
                 element_bytes=size,
             )
@@ -85,9 +85,9 @@ def recurrent_gemma(config: ConfigReader, size: int) -> Iterable[Block]:
 
 def minimax(config: ConfigReader, size: int) -> Iterable[Block]:
     """Lightning attention and full attention, each with a mixture of experts."""
-    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads", least=1)
     default = [LINEAR if index % 2 else FULL for index in range(config.integer("num_hidden_layers"))]
-    for kind in config.layer_types(default):
+    for kind in config.layer_types(LINEAR, FULL, default=default):
         if kind == LINEAR:
             yield blocks.lightning_attention(
                 hidden,
@@ -103,9 +103,8 @@ def minimax(config: ConfigReader, size: int) -> Iterable[Block]:
 def _lfm2_kinds(config: ConfigReader) -> list[str]:
     num_layers = config.integer("num_hidden_layers")
     attends = config.optional("full_attn_idxs")
-    return config.layer_types(
-        [FULL if attends is None or index in attends else "conv" for index in range(num_layers)]
-    )
+    default = [FULL if attends is None or index in attends else "conv" for index in range(num_layers)]
+    return config.layer_types("conv", FULL, default=default)
 
 
 def _lfm2_mixer(config: ConfigReader, size: int, kind: str) -> Block:
