@@ -129,8 +129,8 @@ def build_cache(
         layer = cache.layers[layer_index]
         axis = _SEQUENCE_AXES[type(layer)][attribute]
         pieces = [segment.tensors[layer_index, attribute] for segment in segments]
-        if snapshot is None and not layer.is_initialized:
-            layer.lazy_initialization(pieces[0], pieces[0])
+        if snapshot is None:
+            _initialize(layer, attribute, pieces[0])
         setattr(layer, attribute, torch.cat(pieces, dim=axis))
     return cache
 
@@ -139,6 +139,14 @@ def zero_state(snapshot: StateSnapshot) -> StateSnapshot:
     """Return a copy of ``snapshot`` with zeros for every tensor: what a family that loses its state has."""
     frame = _Cloner(copy_tensor=torch.zeros_like).clone(snapshot.frame, skip={})
     return StateSnapshot(position=snapshot.position, frame=frame, num_bytes=snapshot.num_bytes)
+
+
+def _initialize(layer: Any, attribute: str, like: torch.Tensor) -> None:
+    """Tell a layer that never ran what it holds, or its next update would start over."""
+    if attribute == "indexer_keys":
+        layer.lazy_initialization_indexer(like)
+    elif not layer.is_initialized:
+        layer.lazy_initialization(like, like)
 
 
 def _check_contiguous(snapshot: StateSnapshot | None, segments: Sequence[KVSegment]) -> None:
@@ -154,8 +162,9 @@ def _check_contiguous(snapshot: StateSnapshot | None, segments: Sequence[KVSegme
 
 def _waits_for_sequences(frame: Any) -> bool:
     """Whether a snapshot's frame has layers whose sequence tensors were left to the segments."""
-    return isinstance(frame, Cache) and any(
-        layer.is_initialized and layer.keys is None for layer in frame.layers if type(layer) in _SEQUENCE_AXES
+    layers: list[Any] = frame.layers if isinstance(frame, Cache) else []
+    return any(
+        layer.is_initialized and layer.keys is None for layer in layers if type(layer) in _SEQUENCE_AXES
     )
 
 
