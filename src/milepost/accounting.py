@@ -58,9 +58,11 @@ class Ledger:
         self._sums = dict.fromkeys((field.name for field in fields(RequestReport)), 0)
 
     def add(self, report: RequestReport) -> None:
+        """Count one more request."""
         self.num_requests += 1
         for name in self._sums:
             self._sums[name] += getattr(report, name)
 
     def as_dict(self) -> dict[str, int]:
+        """Return the sums by name, with the number of requests."""
         return {"num_requests": self.num_requests, **self._sums}

@@ -23,7 +23,9 @@ def parse_bytes(text: str | int) -> int:
     match = _PATTERN.fullmatch(str(text))
     unit = match[2].lower() if match else ""
     if match is None or unit not in _UNITS:
-        raise ConfigurationError(f"{text!r} is not an amount of memory; write 4GiB, 512MB or a number of bytes")
+        raise ConfigurationError(
+            f"{text!r} is not an amount of memory; write 4GiB, 512MB or a number of bytes"
+        )
     return int(float(match[1]) * _UNITS[unit])
 
 

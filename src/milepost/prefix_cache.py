@@ -2,10 +2,10 @@
 
 A request has tokens ``x[0:L]``. :meth:`PrefixCache.acquire` finds how far it follows earlier prompts (its
 *overlap depth* ``m``) and the deepest stored checkpoint ``c <= min(m, L - 1)``, and pins it: the request
-resumes there and recomputes only ``x[c:L]``. :meth:`PrefixCache.plan` asks the placement policy which positions
-of this prompt deserve a checkpoint, so that the engine can capture them in the one prefill pass it runs anyway.
-:meth:`PrefixCache.commit` stores what was captured within one hard byte budget, over KV and checkpoints alike,
-lets the policy learn from the overlap, and accounts for every token that had to be recomputed:
+resumes there and recomputes only ``x[c:L]``. :meth:`PrefixCache.plan` asks the placement policy which
+positions of this prompt deserve a checkpoint, so that the engine can capture them in the one prefill pass
+it runs anyway. :meth:`PrefixCache.commit` stores what was captured within one hard byte budget, over KV and
+checkpoints alike, lets the policy learn from the overlap, and accounts for every recomputed token:
 
     unseen      L - m    no earlier prompt had it
     alignment   m - u    it lies behind the last usable grid position u (the last token is always computed)

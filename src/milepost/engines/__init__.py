@@ -1,0 +1,1 @@
+"""What runs models: each engine drives the same prefix cache with payloads of its own."""

@@ -12,8 +12,8 @@ The law of the store, recomputed by :meth:`PrefixStore.check`:
    exact tokens up to its end, so two prompts that part inside a segment have one each, and nothing is ever
    cut or shared on a guess.
 
-Where a model has no recurrent state, any segment boundary can be resumed from, and a checkpoint is a zero-byte
-*anchor* that only says how far KV is kept.
+Where a model has no recurrent state, any segment boundary can be resumed from, and a checkpoint is a
+zero-byte *anchor* that only says how far KV is kept.
 """
 
 from bisect import bisect_right, insort
@@ -171,9 +171,7 @@ class PrefixStore:
         """Add a prompt to the history and return its path."""
         return self.tree.insert(tokens, tenant=tenant)
 
-    def put(
-        self, path: list[Node], position: int, *, source: PayloadSource, tick: int
-    ) -> Checkpoint | None:
+    def put(self, path: list[Node], position: int, *, source: PayloadSource, tick: int) -> Checkpoint | None:
         """Store a checkpoint at ``position`` of the prompt along ``path``, with the KV it needs.
 
         Returns:
@@ -355,10 +353,10 @@ class PrefixStore:
             _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")
             _require(
                 (checkpoint in self._order) == (checkpoint.num_pins == 0),
-                f"{where}: checkpoint {checkpoint.position} with {checkpoint.num_pins} pins is ranked wrongly",
+                f"{where}: checkpoint {checkpoint.position} with {checkpoint.num_pins} pins is misranked",
             )
         live = sum(child.is_live for child in node.children.values())
-        _require(live == node.num_live_children, f"{where} has {live} live children, not {node.num_live_children}")
+        _require(live == node.num_live_children, f"{where} has {live} live children")
         needed = node.num_segments_needed(self.segment_tokens)
         _require(len(node.kv) == needed, f"{where} keeps {len(node.kv)} KV segments and needs {needed}")
         is_dead_leaf = not node.children and not node.is_live

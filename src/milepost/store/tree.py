@@ -25,7 +25,7 @@ _position_of = attrgetter("position")
 
 @dataclass(frozen=True, slots=True)
 class TreeMatch:
-    """How far a prompt follows the tree: ``depth`` tokens, along ``path`` (root left out, last one partly)."""
+    """How far a prompt follows the tree: ``depth`` tokens, along ``path`` (no root, the last one partly)."""
 
     depth: int
     path: tuple[Node, ...]
@@ -84,7 +84,7 @@ class RadixTree:
         self._dead_leaves.pop(node, None)
 
     def forget(self, *, until_num_tokens: int) -> None:
-        """Drop the oldest history until at most ``until_num_tokens`` tokens remain, or none is left to drop."""
+        """Drop the oldest history until at most ``until_num_tokens`` tokens remain or all of it is gone."""
         while self.num_tokens > until_num_tokens and self._dead_leaves:
             leaf, _ = self._dead_leaves.popitem(last=False)
             parent = leaf.parent

@@ -1,4 +1,4 @@
-"""A model, a prefix cache and a scheduler under one roof: prompts in, tokens out, computed as little as can be.
+"""A model, a prefix cache and a scheduler under one roof: prompts in, tokens out, little computed twice.
 
     engine = Engine.open("Qwen/Qwen3.5-0.8B", capacity="4GiB")
     answer = engine.generate("The quick brown fox", max_new_tokens=32)
@@ -10,7 +10,7 @@ Everything runs in the caller's thread. An engine has one owner.
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -35,12 +35,25 @@ from milepost.prefix_cache import PrefixCache
 from milepost.store import EvictionPolicy
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "RequestOptions"]
 
 # Segments of about this many tokens cost a prefill next to nothing; see benchmarks/capture.py.
 _DEFAULT_SEGMENT_TOKENS = 256
 
 Prompt = str | TokenLike
+
+
+class RequestOptions(TypedDict, total=False):
+    """Options of one request; :meth:`Engine.submit` says what they mean."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int
+    stop: str | Sequence[str]
+    ignore_end_token: bool
+    tenant: str
 
 
 class Engine:
@@ -96,7 +109,7 @@ class Engine:
         Args:
             model: A folder, a hub id or a model in memory.
             capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
-            policy: Where checkpoints are placed: a name such as ``"planned"`` or ``"balanced:8"``, or an object.
+            policy: Where checkpoints are placed: a name, as ``"planned"`` or ``"balanced:8"``, or an object.
             eviction: Which checkpoint goes first; least recently used unless given.
             numerics: ``strict``: warm equals cold bit for bit; ``fast``: to rounding, with fewer cuts.
             segment_tokens: Prefill is cut, and KV is stored, at multiples of this; a multiple of the model's
@@ -155,14 +168,16 @@ class Engine:
         """
         if isinstance(prompt, str):
             if self.tokenizer is None:
-                raise InvalidRequestError("the prompt is text and this model has no tokenizer; pass token ids")
+                raise InvalidRequestError(
+                    "the prompt is text and this model has no tokenizer; pass token ids"
+                )
             prompt = self.tokenizer.encode(prompt)
         tokens = as_tokens(prompt, vocabulary_size=self.driver.vocabulary_size)
         limit = self.driver.context_length
         if limit is not None and tokens.size >= limit:
             raise InvalidRequestError(
-                f"the prompt has {tokens.size:,} tokens and the model's context {limit:,}, of which at least one "
-                "is for the answer; shorten the prompt"
+                f"the prompt has {tokens.size:,} tokens and the model's context {limit:,}, of which at least "
+                "one is for the answer; shorten the prompt"
             )
         return tokens
 
@@ -225,7 +240,7 @@ class Engine:
         """Give the next queued request its turn; None where nothing is left to do."""
         return self._scheduler.step()
 
-    def generate(self, prompt: Prompt, **options: Any) -> Completion:
+    def generate(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Completion:
         """Answer one prompt. Options as in :meth:`submit`."""
         return self.generate_many([prompt], **options)[0]
 
@@ -234,7 +249,7 @@ class Engine:
         prompts: Sequence[Prompt],
         *,
         on_step: Callable[[Generation], None] | None = None,
-        **options: Any,
+        **options: Unpack[RequestOptions],
     ) -> list[Completion]:
         """Answer several prompts, interleaved. Options as in :meth:`submit`, the same for all.
 
@@ -250,7 +265,7 @@ class Engine:
             raise
         return [generation.completion() for generation in generations]
 
-    def stream(self, prompt: Prompt, **options: Any) -> Iterator[TokenEvent]:
+    def stream(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Iterator[TokenEvent]:
         """Answer one prompt token by token. Options as in :meth:`submit`. Leaving the loop early gives up the
         request and releases what it held.
         """

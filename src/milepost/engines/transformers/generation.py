@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import xxhash
 
 from milepost.accounting import RequestReport
 from milepost.engines.transformers.driver import Driver
@@ -65,6 +66,9 @@ class Completion:
         text: Generated text up to the first stop string; empty without a tokenizer.
         finish_reason: ``stop`` (an end token or a stop string) or ``length``.
         report: What was reused of the prompt, and why the rest was not.
+        captured_positions: Where states were captured in the prompt's one prefill pass.
+        prompt_logits_digest: Digest of the logits behind the prompt, bit by bit: equal digests mean equal
+            logits, which says more than equal tokens.
         ttft_seconds: From the first look at the cache to the first token, everything charged: restore,
             prefill, capture, storing.
         capture_seconds: The part of it spent on capturing and storing checkpoints.
@@ -76,6 +80,8 @@ class Completion:
     text: str
     finish_reason: FinishReason
     report: RequestReport
+    captured_positions: tuple[int, ...]
+    prompt_logits_digest: str
     ttft_seconds: float
     prefill_seconds: float
     capture_seconds: float
@@ -113,6 +119,8 @@ class Generation:
         self._text: list[str] = []
         self._report: RequestReport | None = None
         self._finish_reason: FinishReason | None = None
+        self._captured_positions: tuple[int, ...] = ()
+        self._logits_digest = ""
         self._started = self._first_token = self._prefill_seconds = self._capture_seconds = 0.0
         self._finished = 0.0
         self.is_closed = False
@@ -159,6 +167,8 @@ class Generation:
             text="".join(self._text),
             finish_reason=self._finish_reason,
             report=self._report,
+            captured_positions=self._captured_positions,
+            prompt_logits_digest=self._logits_digest,
             ttft_seconds=self._first_token - self._started,
             prefill_seconds=self._prefill_seconds,
             capture_seconds=self._capture_seconds,
@@ -176,6 +186,8 @@ class Generation:
             if not self._prefill.is_done:
                 return []
             self._store()
+            assert self._prefill.logits is not None
+            self._logits_digest = _digest(self._prefill.logits)
         else:
             last = torch.tensor([self._tokens[-1]], device=self._driver.model.device)
             self._prefill.logits = self._driver.advance(self._prefill.live, last)
@@ -209,6 +221,7 @@ class Generation:
         """Hand the prompt's checkpoints to the cache; from here on nothing needs to stay pinned."""
         assert self._prefill is not None
         assert self._lease is not None
+        self._captured_positions = self._prefill.placement.positions
         started = time.perf_counter()
         with deferred_interrupts():
             self._report = self._cache.commit(self._lease, self._prefill.placement, self._prefill)
@@ -238,3 +251,7 @@ class Generation:
         if event is not None:
             return [TokenEvent(event.token, event.text + rest)]
         return [TokenEvent(self._tokens[-1], rest)] if rest else []
+
+
+def _digest(logits: torch.Tensor) -> str:
+    return xxhash.xxh3_128_hexdigest(logits.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

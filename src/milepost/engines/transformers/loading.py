@@ -1,4 +1,4 @@
-"""From a path, a hub id or a model in memory to a model that can be run, or an error that says what is wrong."""
+"""From a path, a hub id or a model in memory to a model that can be run, or an error that says why not."""
 
 import json
 from dataclasses import dataclass
@@ -66,17 +66,23 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             str(source), dtype=_DTYPES[dtype], revision=revision, use_safetensors=True
         )
-        model = cast(PreTrainedModel, model).to(where).eval()
+        model = cast(torch.nn.Module, model).to(where).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelLoadError(f"cannot open model {str(source)!r}: {_first_line(error)}") from error
-    return OpenedModel(model=model, tokenizer=tokenizer or _load_tokenizer(source, revision), name=path.name)
+    return OpenedModel(
+        model=cast(PreTrainedModel, model),
+        tokenizer=tokenizer or _load_tokenizer(source, revision),
+        name=path.name,
+    )
 
 
 def _check_folder(path: Path) -> None:
     """Name damage that transformers would report in many lines or not at all."""
     config = path / "config.json"
     if not config.is_file():
-        raise ModelLoadError(f"{path} has no config.json; give the folder of a transformers model, or a hub id")
+        raise ModelLoadError(
+            f"{path} has no config.json; give the folder of a transformers model, or a hub id"
+        )
     try:
         json.loads(config.read_text())
     except ValueError as error:
@@ -97,7 +103,9 @@ def _check_shard(shard: Path) -> None:
             header.pop("__metadata__", None)
             needed = 8 + header_length + max((t["data_offsets"][1] for t in header.values()), default=0)
         except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ModelLoadError(f"{shard} is not a whole safetensors file ({error}); copy it again") from error
+            raise ModelLoadError(
+                f"{shard} is not a whole safetensors file ({error}); copy it again"
+            ) from error
     if size < needed:
         raise ModelLoadError(f"{shard} is truncated: {size:,} of {needed:,} bytes; copy it again")
 

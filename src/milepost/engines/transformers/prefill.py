@@ -99,7 +99,7 @@ class Prefill:
     @property
     def is_done(self) -> bool:
         """Whether the whole prompt has been computed."""
-        return self.live.position == self._tokens.numel()
+        return self.live.position >= self._tokens.numel()
 
     def step(self) -> None:
         """Compute one segment, and capture the state after it where one was planned."""

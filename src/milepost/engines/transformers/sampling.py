@@ -1,6 +1,7 @@
 """From logits to the next token: greedy, or drawn with temperature, top-k and top-p from a seeded stream."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import (
@@ -60,5 +61,6 @@ class Sampler:
         if self._greedy:
             return int(logits.argmax())
         scores = logits.detach().to("cpu", torch.float32)[None]
-        warped = self._warpers(torch.empty((1, 0), dtype=torch.long), scores)
+        no_history = cast(torch.LongTensor, torch.empty((1, 0), dtype=torch.long))
+        warped = self._warpers(no_history, cast(torch.FloatTensor, scores))
         return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=self._generator))

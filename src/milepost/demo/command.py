@@ -1,0 +1,156 @@
+"""The demo from end to end: open, ask, show."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers import PreTrainedModel
+
+from milepost.byte_size import format_bytes, parse_bytes
+from milepost.demo.comparison import Comparison, compare_policies
+from milepost.demo.documents import Document, python_documentation, read_documents
+from milepost.demo.embedded_model import ByteTokenizer, build_embedded_model
+from milepost.demo.figure import draw_comparison
+from milepost.demo.table import comparison_table
+from milepost.demo.workload import Ask, interleave
+from milepost.engines.transformers.engine import Engine
+from milepost.engines.transformers.generation import Completion
+from milepost.engines.transformers.loading import load_model
+from milepost.engines.transformers.text import Tokenizer
+from milepost.errors import ConfigurationError
+from milepost.footprint import Footprint
+
+__all__ = ["DemoOptions", "run_demo"]
+
+# States that the budget has room for, per document, beside the KV of all documents.
+_CHECKPOINTS_PER_DOCUMENT = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the command line asks for; see ``milepost demo --help``."""
+
+    model: str | None = None
+    documents: Path | None = None
+    max_documents: int = 8
+    questions: int = 5
+    policies: tuple[str, ...] = ("none", "dense:256", "balanced:4", "planned")
+    capacity: str | None = None
+    max_new_tokens: int = 16
+    numerics: str = "strict"
+    output: Path = Path("report")
+
+
+def run_demo(options: DemoOptions, console: Console) -> Comparison:
+    """Answer the questions under every policy, print the table, write the picture and the numbers.
+
+    Raises:
+        MilepostError: an option, the model or the documents break a rule. Nothing was written.
+    """
+    if len(options.policies) < 1 or options.max_documents < 1 or options.questions < 1:
+        raise ConfigurationError("a demo needs at least one policy, one document and one question")
+    console.print("Opening the model: ", end="")
+    model, tokenizer, name = _open(options.model)
+    documents = _documents(options)
+    asks = interleave(documents, tokenizer.encode, questions=options.questions)
+    with Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics) as engine:
+        footprint, segment_tokens = engine.footprint, engine.segment_tokens
+        for ask in asks:
+            engine.encode(ask.tokens)
+    capacity_bytes = parse_bytes(options.capacity) if options.capacity else _budget(asks, footprint)
+    weight = f"{name}. One checkpoint weighs {format_bytes(footprint.checkpoint_bytes)}"
+    if footprint.kv_bytes_per_token:
+        weight += f", as much as the KV of {footprint.checkpoint_kv_tokens:,.0f} tokens"
+    console.print(f"{weight}.")
+    console.print(
+        f"Asking {len(asks)} questions about {len(documents)} documents "
+        f"({', '.join(document.title for document in documents[:8])}{', ...' if len(documents) > 8 else ''}), "
+        f"sessions interleaved, prefill cut every {segment_tokens} tokens."
+    )
+    comparison = _compare_with_progress(model, tokenizer, name, asks, capacity_bytes, options, console)
+    console.print(comparison_table(comparison))
+    _print_an_answer(comparison, tokenizer, console)
+    options.output.mkdir(parents=True, exist_ok=True)
+    numbers, picture = options.output / "demo.json", options.output / "demo.png"
+    numbers.write_text(json.dumps(comparison.as_json(), indent=1) + "\n")
+    draw_comparison(comparison, picture)
+    console.print(f"Wrote {picture} and {numbers}.")
+    return comparison
+
+
+def _open(source: str | None) -> tuple[PreTrainedModel, Tokenizer, str]:
+    if source is None:
+        return build_embedded_model(), ByteTokenizer(), "the embedded Qwen3.5 (random weights, byte tokens)"
+    opened = load_model(source)
+    if opened.tokenizer is None:
+        raise ConfigurationError(f"{source} has no tokenizer beside it, and documents are text; add one")
+    return opened.model, opened.tokenizer, opened.name
+
+
+def _documents(options: DemoOptions) -> list[Document]:
+    if options.documents is None:
+        return python_documentation(max_documents=options.max_documents)
+    return read_documents(options.documents, max_documents=options.max_documents)
+
+
+def _budget(asks: Sequence[Ask], footprint: Footprint) -> int:
+    """Room for the KV of every document once, and a couple of states for each."""
+    longest: dict[int, int] = {}
+    for ask in asks:
+        longest[ask.document] = max(longest.get(ask.document, 0), ask.tokens.size)
+    states = int(_CHECKPOINTS_PER_DOCUMENT * len(longest)) * footprint.checkpoint_bytes
+    return sum(longest.values()) * footprint.kv_bytes_per_token + states
+
+
+def _compare_with_progress(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    name: str,
+    asks: Sequence[Ask],
+    capacity_bytes: int,
+    options: DemoOptions,
+    console: Console,
+) -> Comparison:
+    columns = (
+        TextColumn("{task.description:>12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[reused]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks = {policy: progress.add_task(policy, total=len(asks), reused="") for policy in options.policies}
+        reused = dict.fromkeys(options.policies, 0)
+        seen = dict.fromkeys(options.policies, 0)
+
+        def on_answer(policy: str, completion: Completion) -> None:
+            reused[policy] += completion.report.reused
+            seen[policy] += completion.report.num_tokens
+            share = f"{reused[policy] / seen[policy]:4.0%} reused"
+            progress.update(tasks[policy], advance=1, reused=share)
+
+        return compare_policies(
+            model,
+            asks,
+            name=name,
+            policies=options.policies,
+            capacity_bytes=capacity_bytes,
+            tokenizer=tokenizer,
+            numerics=options.numerics,
+            max_new_tokens=options.max_new_tokens,
+            on_answer=on_answer,
+        )
+
+
+def _print_an_answer(comparison: Comparison, tokenizer: Tokenizer, console: Console) -> None:
+    """Show one request in full: the last one of the last policy."""
+    ask, answer = comparison.asks[-1], comparison.runs[-1].answers[-1].completion
+    console.print(
+        f"For example: {ask.question!r} resumed at token {answer.report.reused:,} of "
+        f"{answer.report.num_tokens:,} and answered {answer.text!r}.",
+        highlight=False,
+        markup=False,
+    )

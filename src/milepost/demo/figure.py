@@ -1,0 +1,127 @@
+"""One picture of a comparison: what was recomputed, what it cost, and where the checkpoints sit."""
+
+from pathlib import Path
+from typing import Any
+
+from milepost.demo.comparison import Comparison, PolicyRun
+
+__all__ = ["draw_comparison"]
+
+_REUSED, _LOST = (
+    "#2a9d8f",
+    {
+        "unseen": "#d9d9d9",
+        "alignment": "#f4d58d",
+        "placement": "#f4a261",
+        "eviction": "#c8553d",
+    },
+)
+_LABELS = {
+    "unseen": "never seen before",
+    "alignment": "behind the last grid position",
+    "placement": "no checkpoint was placed there",
+    "eviction": "its checkpoint was evicted",
+}
+
+
+def draw_comparison(comparison: Comparison, path: Path) -> None:
+    """Write the picture to ``path`` (the suffix chooses the format)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2)
+    _draw_tokens(top_left, comparison)
+    _draw_ttft(top_right, comparison)
+    _draw_prompts(bottom_left, comparison)
+    _draw_memory(bottom_right, comparison)
+    figure.suptitle(
+        f"{comparison.model}: {len(comparison.asks)} questions about "
+        f"{len({ask.document for ask in comparison.asks})} documents, sessions interleaved, "
+        f"{comparison.capacity_bytes / 1e6:.1f} MB for states and KV",
+        fontsize=13,
+    )
+    figure.savefig(path, dpi=130)
+
+
+def _draw_tokens(axes: Any, comparison: Comparison) -> None:
+    """Where every prompt token went, policy by policy."""
+    total = sum(ask.tokens.size for ask in comparison.asks)
+    for row, run in enumerate(reversed(comparison.runs)):
+        left = run.tokens_reused / total
+        axes.barh(row, left, color=_REUSED, label="reused" if row == 0 else None)
+        axes.text(
+            left / 2, row, f"{left:.0%}" if left > 0.04 else "", ha="center", va="center", color="white"
+        )
+        for cause, colour in _LOST.items():
+            share = sum(getattr(a.completion.report, cause) for a in run.answers) / total
+            axes.barh(row, share, left=left, color=colour, label=_LABELS[cause] if row == 0 else None)
+            left += share
+    axes.set_yticks(range(len(comparison.runs)), [run.policy for run in reversed(comparison.runs)])
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_title("Prompt tokens: reused, or recomputed and why")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, fontsize=8, frameon=False)
+
+
+def _draw_ttft(axes: Any, comparison: Comparison) -> None:
+    """Time to the first token of every request, sorted: the whole distribution, not two numbers of it."""
+    for run in comparison.runs:
+        ordered = sorted(a.completion.ttft_seconds * 1e3 for a in run.answers)
+        shares = [(index + 1) / len(ordered) for index in range(len(ordered))]
+        axes.step(ordered, shares, where="post", label=run.policy, linewidth=1.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("time to first token, ms (capture included)")
+    axes.set_ylabel("share of requests")
+    axes.set_title("Time to first token")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def _draw_prompts(axes: Any, comparison: Comparison) -> None:
+    """The prompts of the last policy in order of arrival: reused, recomputed, and the checkpoints captured."""
+    run = comparison.runs[-1]
+    for row, answer in enumerate(run.answers):
+        report = answer.completion.report
+        axes.barh(row, report.reused, color=_REUSED, height=0.8)
+        axes.barh(row, report.recomputed, left=report.reused, color="#d9d9d9", height=0.8)
+        positions = answer.completion.captured_positions
+        axes.plot(positions, [row] * len(positions), "|", color="#1d3557", markersize=7, markeredgewidth=1.8)
+    axes.invert_yaxis()
+    axes.set_xlabel("position in the prompt, tokens")
+    axes.set_ylabel("request, in order of arrival")
+    axes.set_title(f"'{run.policy}': resumed (green), recomputed (grey), checkpoints captured (|)")
+
+
+def _draw_memory(axes: Any, comparison: Comparison) -> None:
+    """Bytes held against tokens recomputed: down and to the left is better."""
+    for run in comparison.runs:
+        axes.scatter(run.peak_bytes / 1e6, _recomputed_share(comparison, run), s=90, zorder=3)
+        axes.annotate(
+            f"{run.policy}\n{run.peak_state_bytes / 1e6:.1f} MB of states",
+            (run.peak_bytes / 1e6, _recomputed_share(comparison, run)),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    axes.axvline(comparison.capacity_bytes / 1e6, color="#c8553d", linestyle="--", linewidth=1)
+    axes.text(
+        comparison.capacity_bytes / 1e6,
+        0.02,
+        " budget",
+        color="#c8553d",
+        transform=axes.get_xaxis_transform(),
+    )
+    axes.set_xlim(left=0, right=comparison.capacity_bytes / 1e6 * 1.25)
+    axes.set_ylim(0, 1.1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("most memory held, states and KV, MB")
+    axes.set_ylabel("prompt tokens recomputed")
+    axes.set_title("Memory against work")
+    axes.grid(alpha=0.3)
+
+
+def _recomputed_share(comparison: Comparison, run: PolicyRun) -> float:
+    return run.tokens_recomputed / sum(ask.tokens.size for ask in comparison.asks)
