@@ -39,7 +39,7 @@ def demo(
             "Default: the documentation inside Python."
         ),
     ] = None,
-    max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 8,
+    max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 6,
     questions: Annotated[int, typer.Option(min=1, help="Questions about each.")] = 5,
     policy: Annotated[
         list[str] | None,

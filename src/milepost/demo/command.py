@@ -27,6 +27,7 @@ __all__ = ["DemoOptions", "run_demo"]
 
 # States that the budget has room for, per document, beside the KV of all documents.
 _CHECKPOINTS_PER_DOCUMENT = 2.0
+_MOST_TITLES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class DemoOptions:
 
     model: str | None = None
     documents: Path | None = None
-    max_documents: int = 8
+    max_documents: int = 6
     questions: int = 5
     policies: tuple[str, ...] = ("none", "dense:256", "balanced:4", "planned")
     capacity: str | None = None
@@ -65,9 +66,10 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
     if footprint.kv_bytes_per_token:
         weight += f", as much as the KV of {footprint.checkpoint_kv_tokens:,.0f} tokens"
     console.print(f"{weight}.")
+    titles = [document.title for document in documents[:_MOST_TITLES]]
     console.print(
         f"Asking {len(asks)} questions about {len(documents)} documents "
-        f"({', '.join(document.title for document in documents[:8])}{', ...' if len(documents) > 8 else ''}), "
+        f"({', '.join(titles)}{', ...' if len(documents) > len(titles) else ''}), "
         f"sessions interleaved, prefill cut every {segment_tokens} tokens."
     )
     comparison = _compare_with_progress(model, tokenizer, name, asks, capacity_bytes, options, console)

@@ -51,9 +51,8 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
     for row, run in enumerate(reversed(comparison.runs)):
         left = run.tokens_reused / total
         axes.barh(row, left, color=_REUSED, label="reused" if row == 0 else None)
-        axes.text(
-            left / 2, row, f"{left:.0%}" if left > 0.04 else "", ha="center", va="center", color="white"
-        )
+        label = f"{left:.0%}" if left > 0.04 else ""
+        axes.text(left / 2, row, label, ha="center", va="center", color="white")
         for cause, colour in _LOST.items():
             share = sum(getattr(a.completion.report, cause) for a in run.answers) / total
             axes.barh(row, share, left=left, color=colour, label=_LABELS[cause] if row == 0 else None)
@@ -67,10 +66,10 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
 
 def _draw_ttft(axes: Any, comparison: Comparison) -> None:
     """Time to the first token of every request, sorted: the whole distribution, not two numbers of it."""
-    for run in comparison.runs:
+    for number, run in enumerate(comparison.runs):
         ordered = sorted(a.completion.ttft_seconds * 1e3 for a in run.answers)
         shares = [(index + 1) / len(ordered) for index in range(len(ordered))]
-        axes.step(ordered, shares, where="post", label=run.policy, linewidth=1.8)
+        axes.step(ordered, shares, where="post", label=run.policy, color=f"C{number}", linewidth=1.8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("time to first token, ms (capture included)")
@@ -97,30 +96,25 @@ def _draw_prompts(axes: Any, comparison: Comparison) -> None:
 
 def _draw_memory(axes: Any, comparison: Comparison) -> None:
     """Bytes held against tokens recomputed: down and to the left is better."""
-    for run in comparison.runs:
-        axes.scatter(run.peak_bytes / 1e6, _recomputed_share(comparison, run), s=90, zorder=3)
-        axes.annotate(
-            f"{run.policy}\n{run.peak_state_bytes / 1e6:.1f} MB of states",
-            (run.peak_bytes / 1e6, _recomputed_share(comparison, run)),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=9,
+    for number, run in enumerate(comparison.runs):
+        axes.scatter(
+            run.peak_bytes / 1e6,
+            _recomputed_share(comparison, run),
+            s=110,
+            zorder=3,
+            color=f"C{number}",
+            label=f"{run.policy}: {run.peak_state_bytes / 1e6:.1f} MB of states",
         )
-    axes.axvline(comparison.capacity_bytes / 1e6, color="#c8553d", linestyle="--", linewidth=1)
-    axes.text(
-        comparison.capacity_bytes / 1e6,
-        0.02,
-        " budget",
-        color="#c8553d",
-        transform=axes.get_xaxis_transform(),
-    )
-    axes.set_xlim(left=0, right=comparison.capacity_bytes / 1e6 * 1.25)
+    budget = comparison.capacity_bytes / 1e6
+    axes.axvline(budget, color="#c8553d", linestyle="--", linewidth=1, label=f"budget: {budget:.1f} MB")
+    axes.set_xlim(left=-0.03 * budget, right=budget * 1.1)
     axes.set_ylim(0, 1.1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel("most memory held, states and KV, MB")
     axes.set_ylabel("prompt tokens recomputed")
-    axes.set_title("Memory against work")
+    axes.set_title("Memory against work (down and left is better)")
     axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", frameon=False, fontsize=9)
 
 
 def _recomputed_share(comparison: Comparison, run: PolicyRun) -> float:

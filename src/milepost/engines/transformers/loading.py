@@ -63,14 +63,14 @@ def load_model(
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # Only safetensors: a pickle runs code.
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(source), dtype=_DTYPES[dtype], revision=revision, use_safetensors=True
         )
-        model = cast(torch.nn.Module, model).to(where).eval()
+        model: PreTrainedModel = loaded.to(where).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelLoadError(f"cannot open model {str(source)!r}: {_first_line(error)}") from error
     return OpenedModel(
-        model=cast(PreTrainedModel, model),
+        model=model,
         tokenizer=tokenizer or _load_tokenizer(source, revision),
         name=path.name,
     )
