@@ -27,6 +27,9 @@ class PlacementRequest:
             ``overlap_depth``.
         checkpoint_kv_tokens: Price of one checkpoint in tokens of KV (0 where KV is free or states are).
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
+        matched_num_tokens: Length of the latest earlier prompt that shares ``overlap_depth`` tokens, None
+            where unknown. It tells a conversation that goes on (the whole earlier prompt is shared) from two
+            prompts that part, which is what policies learn from.
     """
 
     num_tokens: int
@@ -36,6 +39,7 @@ class PlacementRequest:
     checkpoint_positions: tuple[int, ...] = ()
     checkpoint_kv_tokens: float = 0.0
     max_checkpoints: int = 1 << 30
+    matched_num_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.grid < 1:
@@ -45,11 +49,16 @@ class PlacementRequest:
                 f"resume_position={self.resume_position}, overlap_depth={self.overlap_depth}, "
                 f"num_tokens={self.num_tokens}; the rule is 0 <= resume <= overlap <= num_tokens"
             )
+        if self.matched_num_tokens is not None and self.matched_num_tokens < self.overlap_depth:
+            raise ConfigurationError(
+                f"matched_num_tokens={self.matched_num_tokens} is below overlap_depth={self.overlap_depth}; "
+                "a prompt cannot share more tokens than it has"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The chosen positions: strictly ascending multiples of the grid, after the resume position, none at 0."""
+    """The chosen positions: strictly ascending multiples of the grid, beyond the resume position."""
 
     positions: tuple[int, ...] = ()
 
@@ -71,5 +80,5 @@ class PlacementPolicy(ABC):
         Reads only: the same request twice gives the same placement.
         """
 
-    def observe(self, request: PlacementRequest) -> None:
+    def observe(self, request: PlacementRequest) -> None:  # noqa: B027 (most policies do not learn)
         """Learn from a request that was served. Policies that do not learn ignore it."""

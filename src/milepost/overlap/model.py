@@ -1,0 +1,250 @@
+"""The mixture over coordinates: see :mod:`milepost.overlap` for its law and theory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+from milepost.errors import ConfigurationError
+from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
+from milepost.overlap.histogram import DecayedHistogram
+
+__all__ = ["OverlapDistribution", "OverlapModel"]
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+# Points that stand for the uniform component: enough to space checkpoints evenly, few enough to plan fast.
+_UNIFORM_POINTS = 32
+# What each component's share of the mixture starts from, in sharings.
+_SHARE_PRIOR = 0.5
+# Junctions start as if another request had parted at one in four.
+_JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0
+_REMEMBERED_JUNCTIONS = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OverlapDistribution:
+    """Where a later request will part from one prompt, given that it shares some of it.
+
+    Attributes:
+        depths: Tokens shared, ascending (some repeat), above 0 and below the prompt's length, shape ``[K]``.
+        weights: Probability of each depth, summing to 1 (empty where the prompt is a single token).
+    """
+
+    depths: IntArray
+    weights: FloatArray
+
+
+@final
+class _Component:
+    """One coordinate with its histogram, and how many sharings it has explained (decayed)."""
+
+    __slots__ = ("coordinate", "explained", "histogram")
+
+    def __init__(self, coordinate: Coordinate, *, decay: float, max_support: int) -> None:
+        self.coordinate = coordinate
+        self.histogram = DecayedHistogram(
+            decay=decay, max_support=max_support, merge_down=coordinate.deeper_measure_is_larger
+        )
+        self.explained = 0.0
+
+    def inside(self, num_tokens: int) -> tuple[IntArray, FloatArray]:
+        """Return depths inside a prompt of this length, and their weights. O(support)."""
+        depths = self.coordinate.depths(self.histogram.values, num_tokens)
+        within = (depths > 0) & (depths <= num_tokens)
+        return depths[within], self.histogram.weights[within]
+
+    def likelihood(self, overlap_depth: int, num_tokens: int, num_bins: int) -> float:
+        """Return the chance of this depth's bin before it was seen. O(support)."""
+        _, weights = self.inside(num_tokens)
+        seen = self.histogram.weight_of(self.coordinate.measure(overlap_depth, num_tokens))
+        return (seen + 1.0 / num_bins) / (float(weights.sum()) + 1.0)
+
+
+@final
+class OverlapModel:
+    """Learns from each request where the next one will part. See :mod:`milepost.overlap`.
+
+    Args:
+        bin_tokens: Width of a histogram bin.
+        decay: What one sharing leaves of the weight of all before it; 0.99 remembers about 100.
+        max_support: Most bins a coordinate keeps.
+        least_overlap_tokens: Shorter overlaps count as not sharing: every chat begins with the same few
+            template tokens. Also how much of a prompt has to be left unshared to call it a parting.
+        coordinates: The coordinates of the mixture; distance from the start and from the end if None.
+
+    >>> model = OverlapModel()
+    >>> for length in (4000, 5000, 6000, 7000):  # questions of 96 tokens after documents of any length
+    ...     model.observe(length - 96, length)
+    >>> prediction = model.predict(9000)
+    >>> int(prediction.depths[prediction.weights.argmax()])
+    8896
+    """
+
+    __slots__ = (
+        "_bin_tokens",
+        "_components",
+        "_decay",
+        "_junction_explained",
+        "_least_overlap_tokens",
+        "_num_shared",
+        "_partings",
+        "_recent_junctions",
+        "_requests",
+        "_shared",
+        "_uniform_explained",
+    )
+
+    def __init__(
+        self,
+        *,
+        bin_tokens: int = 16,
+        decay: float = 0.99,
+        max_support: int = 128,
+        least_overlap_tokens: int = 64,
+        coordinates: Sequence[Coordinate] | None = None,
+    ) -> None:
+        if bin_tokens < 1:
+            raise ConfigurationError(f"bin_tokens={bin_tokens}; a bin is at least 1 token wide")
+        if least_overlap_tokens < 1:
+            raise ConfigurationError(f"least_overlap_tokens={least_overlap_tokens}; give at least 1 token")
+        if coordinates is None:
+            coordinates = (FromStart(bin_tokens=bin_tokens), FromEnd(bin_tokens=bin_tokens))
+        self._bin_tokens = bin_tokens
+        self._least_overlap_tokens = least_overlap_tokens
+        self._decay = decay
+        self._components = tuple(_Component(c, decay=decay, max_support=max_support) for c in coordinates)
+        self._junction_explained = self._uniform_explained = 0.0
+        self._requests = self._shared = self._partings = 0.0
+        self._num_shared = 0
+        self._recent_junctions: dict[int, None] = {}
+
+    @property
+    def num_shared(self) -> int:
+        """How many requests have shared anything so far: the evidence that predictions rest on."""
+        return self._num_shared
+
+    @property
+    def sharing_rate(self) -> float:
+        """Share of recent requests that shared anything; one half before any request."""
+        return (self._shared + 0.5) / (self._requests + 1.0)
+
+    @property
+    def coordinate_shares(self) -> tuple[float, ...]:
+        """Share of recent sharings that each coordinate explains, in their order; at most 1 together."""
+        total = self._explained()
+        return tuple((component.explained + _SHARE_PRIOR) / total for component in self._components)
+
+    @property
+    def junction_rate(self) -> float:
+        """Chance that the next request parts from a prompt at that prompt's own junction."""
+        returns = self._junction_explained + _JUNCTION_PRIOR_RETURNS
+        return returns / (self._partings + _JUNCTION_PRIOR_PARTINGS)
+
+    def is_junction(self, overlap_depth: int, num_tokens: int) -> bool:
+        """Say whether a request that shares so much of a prompt parts from it, rather than going on."""
+        return self._least_overlap_tokens <= overlap_depth <= num_tokens - self._least_overlap_tokens
+
+    def observe(self, overlap_depth: int, num_tokens: int) -> None:
+        """Learn from one request.
+
+        Args:
+            overlap_depth: Leading tokens that it shares with an earlier prompt; 0 where it shares nothing.
+            num_tokens: Length of that earlier prompt. Where it is unknown, the request's own length stands
+                in, which is as good where prompts are of one kind, but hides that a conversation went on.
+
+        Raises:
+            ConfigurationError: the overlap is negative or longer than the prompt.
+
+        Complexity: O(max_support).
+        """
+        if not 0 <= overlap_depth <= num_tokens:
+            raise ConfigurationError(
+                f"overlap_depth={overlap_depth} is outside 0..{num_tokens}, the length of the shared prompt"
+            )
+        shared = overlap_depth >= self._least_overlap_tokens
+        self._requests = self._requests * self._decay + 1.0
+        self._shared = self._shared * self._decay + shared
+        if shared:
+            self._num_shared += 1
+            self._assign(overlap_depth, num_tokens)
+
+    def predict(self, num_tokens: int, *, junction_depth: int | None = None) -> OverlapDistribution:
+        """Return where a later request will part from a prompt of ``num_tokens`` tokens.
+
+        Args:
+            num_tokens: Length of the prompt.
+            junction_depth: Where this prompt has parted from an earlier one, if it has.
+
+        Depths end one token before the prompt's end: who shares all of it still computes the last token.
+        Reads only. Complexity: O(S log S) for S = max_support.
+        """
+        junction_rate = 0.0 if junction_depth is None else self.junction_rate
+        # What junctions explain is said by the prompt's own junction, or by nothing.
+        scale = (1.0 - junction_rate) / (self._explained() - self._junction_explained - _SHARE_PRIOR)
+        uniform_weight = scale * (self._uniform_explained + _SHARE_PRIOR)
+        depths, weights = [], []
+        for component in self._components:
+            inside, seen = component.inside(num_tokens)
+            unit = scale * (component.explained + _SHARE_PRIOR) / (float(seen.sum()) + 1.0)
+            depths.append(inside)
+            weights.append(seen * unit)
+            uniform_weight += unit
+        spread = (2 * np.arange(_UNIFORM_POINTS, dtype=np.int64) + 1) * num_tokens // (2 * _UNIFORM_POINTS)
+        depths.append(spread)
+        weights.append(np.full(_UNIFORM_POINTS, uniform_weight / _UNIFORM_POINTS))
+        if junction_depth is not None:
+            depths.append(np.array([junction_depth], np.int64))
+            weights.append(np.array([junction_rate]))
+        return _ascending(np.minimum(np.concatenate(depths), num_tokens - 1), np.concatenate(weights))
+
+    def _explained(self) -> float:
+        """Sharings explained by all components, their priors included."""
+        explained = sum(component.explained for component in self._components)
+        explained += self._junction_explained + self._uniform_explained
+        return explained + _SHARE_PRIOR * (len(self._components) + 2)
+
+    def _assign(self, overlap_depth: int, num_tokens: int) -> None:
+        num_bins = -(-num_tokens // self._bin_tokens)
+        evidence = [
+            (component.explained + _SHARE_PRIOR) * component.likelihood(overlap_depth, num_tokens, num_bins)
+            for component in self._components
+        ]
+        uniform_evidence = (self._uniform_explained + _SHARE_PRIOR) / num_bins
+        junction_evidence = 0.0
+        parts = self.is_junction(overlap_depth, num_tokens)
+        if parts and overlap_depth in self._recent_junctions:
+            # One token of all that are remembered, as the chance of a bin. Half at most: where a single bin
+            # says it as well, it is the coordinate's.
+            chance = min(0.5, self._bin_tokens / len(self._recent_junctions))
+            junction_evidence = (self._junction_explained + _SHARE_PRIOR) * chance
+        total = sum(evidence) + uniform_evidence + junction_evidence
+        for component, each in zip(self._components, evidence, strict=True):
+            component.explained = component.explained * self._decay + each / total
+            component.histogram.fade()
+            component.histogram.add(component.coordinate.measure(overlap_depth, num_tokens), each / total)
+        self._uniform_explained = self._uniform_explained * self._decay + uniform_evidence / total
+        self._junction_explained = self._junction_explained * self._decay + junction_evidence / total
+        self._partings *= self._decay
+        if parts:
+            self._partings += 1.0
+            self._remember_junction(overlap_depth)
+
+    def _remember_junction(self, overlap_depth: int) -> None:
+        self._recent_junctions.pop(overlap_depth, None)
+        self._recent_junctions[overlap_depth] = None
+        if len(self._recent_junctions) > _REMEMBERED_JUNCTIONS:
+            del self._recent_junctions[next(iter(self._recent_junctions))]
+
+
+def _ascending(depths: IntArray, weights: FloatArray) -> OverlapDistribution:
+    """Sort by depth, drop depth 0 and normalise. O(K log K)."""
+    order = np.argsort(depths, kind="stable")
+    order = order[int(np.count_nonzero(depths <= 0)) :]
+    support, pmf = depths[order], weights[order]
+    pmf /= max(float(pmf.sum()), np.finfo(np.float64).tiny)
+    support.flags.writeable = pmf.flags.writeable = False
+    return OverlapDistribution(support, pmf)

@@ -1,0 +1,35 @@
+"""What every policy does with the positions it wishes for: keep those that the contract allows."""
+
+from collections.abc import Iterable
+
+from milepost.placement.base import Placement, PlacementRequest
+
+__all__ = ["admissible", "deepest_reusable"]
+
+
+def admissible(request: PlacementRequest, wished: Iterable[int]) -> Placement:
+    """Return the placement nearest to ``wished`` that keeps the contract.
+
+    Positions are floored to the grid. Dropped are those at or before the resume position, beyond the prompt,
+    repeated, or stored already; of more than ``max_checkpoints``, the *shallowest* go, since a deep position
+    saves most to whoever can use it.
+
+    Complexity: O(w log w) for w wishes.
+    """
+    stored = set(request.checkpoint_positions)
+    floored = {position // request.grid * request.grid for position in wished}
+    allowed = sorted(
+        position
+        for position in floored
+        if request.resume_position < position <= request.num_tokens and position not in stored
+    )
+    surplus = max(0, len(allowed) - max(0, request.max_checkpoints))
+    return Placement(tuple(allowed[surplus:]))
+
+
+def deepest_reusable(request: PlacementRequest) -> int:
+    """Return the deepest grid position that the same prompt, asked again, can resume from.
+
+    At least one token is left to compute, since its output is what a request is for.
+    """
+    return (request.num_tokens - 1) // request.grid * request.grid

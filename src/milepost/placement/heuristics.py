@@ -1,0 +1,138 @@
+"""Placements that look at nothing but the prompt's length: the baselines.
+
+Each sees the whole prompt and drops what lies at or before the resume position, so that a prompt that grows
+turn by turn is covered as if it had been placed at once.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from milepost.errors import ConfigurationError
+from milepost.placement.admissible import admissible, deepest_reusable
+from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
+
+__all__ = ["Balanced", "Dense", "Dyadic", "NoCheckpoints", "Periodic", "SquareRoot", "balanced_positions"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NoCheckpoints(PlacementPolicy):
+    """Keep nothing: what an engine without state reuse does."""
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the empty placement. O(1)."""
+        return Placement()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense(PlacementPolicy):
+    """Every multiple of ``every`` tokens: block caching, where each block boundary carries a state.
+
+    Nothing else: the rest of the prompt behind its last full block is recomputed.
+    """
+
+    every: int
+
+    def __post_init__(self) -> None:
+        _require_positive("every", self.every, "tokens")
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return all block boundaries beyond the resume position. O(num_tokens / every)."""
+        return admissible(request, range(self.every, request.num_tokens + 1, self.every))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Periodic(PlacementPolicy):
+    """Every multiple of ``every`` tokens, and the deepest position that the same prompt can resume from.
+
+    TensorRT-LLM's ``periodic_snapshot_interval`` with its snapshot of the last full block: :class:`Dense`
+    plus :class:`~milepost.placement.junctions.PromptTail`. The tail is what makes a long interval usable.
+    """
+
+    every: int
+
+    def __post_init__(self) -> None:
+        _require_positive("every", self.every, "tokens")
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the multiples and the tail. O(num_tokens / every)."""
+        periodic = range(self.every, request.num_tokens + 1, self.every)
+        return admissible(request, (*periodic, deepest_reusable(request)))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balanced(PlacementPolicy):
+    """``count`` positions that cut the prompt into ``count + 1`` equal parts (all of them if it is short).
+
+    The best placement where every overlap depth is equally likely. With fewer than ``count`` allowed by
+    ``max_checkpoints``, the cut is into fewer equal parts, rather than losing one end.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        _require_positive("count", self.count, "checkpoints")
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the cuts beyond the resume position. O(count)."""
+        count = min(self.count, request.max_checkpoints)
+        return admissible(request, balanced_positions(request.num_tokens, grid=request.grid, count=count))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SquareRoot(PlacementPolicy):
+    """About as many equal parts as each has grid steps: ``isqrt(num_tokens / grid)`` balanced positions.
+
+    Memory and worst-case recomputation both grow as the square root of the prompt.
+    """
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the cuts beyond the resume position. O(sqrt(num_tokens / grid))."""
+        count = min(math.isqrt(request.num_tokens // request.grid), request.max_checkpoints)
+        return admissible(request, balanced_positions(request.num_tokens, grid=request.grid, count=count))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dyadic(PlacementPolicy):
+    """The powers of two from ``start`` on: 1024, 2048, 4096 and so on up to the prompt's end.
+
+    The paper's logarithmic baseline (its runs use ``start=768``). Whatever the overlap depth beyond
+    ``start``, less than half of it is recomputed, with a number of checkpoints that hardly grows. It is
+    dense towards the prompt's start; for density towards the end, use offsets from the end.
+    """
+
+    start: int = 768
+
+    def __post_init__(self) -> None:
+        _require_positive("start", self.start, "tokens")
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the powers of two beyond the resume position. O(log num_tokens)."""
+        exponents = range((self.start - 1).bit_length(), request.num_tokens.bit_length())
+        return admissible(request, (1 << exponent for exponent in exponents))
+
+
+def balanced_positions(num_tokens: int, *, grid: int, count: int) -> tuple[int, ...]:
+    """Return ``count`` positions on the grid, in ``(0, num_tokens]``, that split a prompt equally. O(count).
+
+    >>> balanced_positions(1000, grid=64, count=3)
+    (192, 448, 704)
+    >>> balanced_positions(200, grid=64, count=8)
+    (64, 128, 192)
+    """
+    slots = num_tokens // grid
+    if count >= slots:
+        return tuple(grid * slot for slot in range(1, slots + 1))
+    # With count + 1 <= slots a part is at least one grid step, so no two cuts share a slot and none is at 0.
+    return tuple(grid * (cut * num_tokens // ((count + 1) * grid)) for cut in range(1, count + 1))
+
+
+def _require_positive(option: str, value: int, unit: str) -> None:
+    if value < 1:
+        raise ConfigurationError(f"{option}={value}; give at least 1 of {unit}")

@@ -1,0 +1,72 @@
+"""The policy of the paper: a histogram of overlap depths, and the exact planner at M checkpoints a prompt."""
+
+from typing import final
+
+import numpy as np
+
+from milepost.errors import ConfigurationError
+from milepost.overlap import DecayedHistogram
+from milepost.placement.admissible import admissible
+from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
+from milepost.placement.heuristics import balanced_positions
+from milepost.placement.planner import plan_budgets
+
+__all__ = ["HistogramDP"]
+
+# Bins kept; at 64 tokens each this covers prompts of a million tokens without merging.
+_MAX_SUPPORT = 1 << 14
+
+
+@final
+class HistogramDP(PlacementPolicy):
+    """``count`` checkpoints a prompt, planned exactly for the overlap depths seen lately (arXiv 2605.05219).
+
+    The baseline that the learned policy is measured against, as in the authors' runs: depths from the start
+    only, in bins, each request fading the ones before it by ``decay``, and every bin up to the deepest one
+    seen raised by ``smoothing``. A prompt is planned as a whole, over the depths that it reaches; what lies
+    at or before the resume position is dropped. Before any overlap has been seen, the placement is balanced,
+    as it is theirs. Unlike theirs, the budget is not lost to position 0 and repeats, and plans are never
+    stale.
+
+    Args:
+        count: Checkpoints a prompt.
+        decay: What one request leaves of the weight of all before it.
+        smoothing: Weight added to each bin up to the deepest one seen.
+        bin_tokens: Width of a bin.
+    """
+
+    __slots__ = ("_bin_tokens", "_count", "_histogram", "_smoothing")
+
+    def __init__(
+        self, *, count: int, decay: float = 0.99, smoothing: float = 1.0, bin_tokens: int = 64
+    ) -> None:
+        if count < 1:
+            raise ConfigurationError(f"count={count}; give at least 1 of checkpoints")
+        if smoothing < 0.0:
+            raise ConfigurationError(f"smoothing={smoothing}; give a weight of 0 or more")
+        if bin_tokens < 1:
+            raise ConfigurationError(f"bin_tokens={bin_tokens}; a bin is at least 1 token wide")
+        self._count = count
+        self._smoothing = smoothing
+        self._bin_tokens = bin_tokens
+        self._histogram = DecayedHistogram(decay=decay, max_support=_MAX_SUPPORT)
+
+    def observe(self, request: PlacementRequest) -> None:
+        """Count one overlap depth. O(bins)."""
+        self._histogram.fade()
+        if request.overlap_depth >= self._bin_tokens:
+            self._histogram.add(request.overlap_depth // self._bin_tokens * self._bin_tokens, 1.0)
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the planned positions beyond the resume position. O(bins * count)."""
+        count = min(self._count, request.max_checkpoints)
+        seen = self._histogram.values
+        if seen.size == 0:
+            return admissible(request, balanced_positions(request.num_tokens, grid=request.grid, count=count))
+        depths = np.arange(self._bin_tokens, int(seen[-1]) + 1, self._bin_tokens)
+        weights = np.full(depths.size, self._smoothing)
+        weights[-1] = 0.0
+        weights[seen // self._bin_tokens - 1] += self._histogram.weights
+        reached = request.num_tokens // self._bin_tokens
+        plans = plan_budgets(depths[:reached], weights[:reached], max_budget=count, grid=request.grid)
+        return admissible(request, plans.placement(count).positions)

@@ -1,0 +1,165 @@
+"""Placement policies by name: one table, and the short notation of the command line.
+
+A policy is written ``name``, ``name:value`` or ``name:option=value,option=value``; the bare value is that of
+the policy's first option, and lists of positions are joined by ``+``::
+
+    balanced:8        histogram-dp:count=8,decay=0.99        offsets:start=512+1024,end=64+192,every=4096
+
+Adding a policy is one file and one entry of the table.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from milepost.errors import ConfigurationError
+from milepost.placement.base import PlacementPolicy
+from milepost.placement.heuristics import Balanced, Dense, Dyadic, NoCheckpoints, Periodic, SquareRoot
+from milepost.placement.histogram import HistogramDP
+from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
+from milepost.placement.learned import Planned
+from milepost.placement.offsets import Offsets
+
+__all__ = ["POLICIES", "PolicyKind", "PolicyOption", "describe_policies", "parse_policy"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOption:
+    """One option of a policy: its name in the notation, the constructor's keyword, and how to read it."""
+
+    name: str
+    keyword: str
+    read: Callable[[str], Any]
+    example: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKind:
+    """One policy: its constructor, its options (the first may be written without a name), what it does."""
+
+    construct: Callable[..., PlacementPolicy]
+    summary: str
+    options: tuple[PolicyOption, ...] = ()
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("+"))
+
+
+_EVERY = PolicyOption("every", "every", int, "512", required=True)
+_COUNT = PolicyOption("count", "count", int, "8", required=True)
+
+POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
+    {
+        "none": PolicyKind(NoCheckpoints, "no checkpoint"),
+        "dense": PolicyKind(Dense, "every multiple of EVERY tokens (block caching)", (_EVERY,)),
+        "periodic": PolicyKind(Periodic, "every multiple of EVERY tokens, and the prompt's tail", (_EVERY,)),
+        "balanced": PolicyKind(Balanced, "COUNT positions that split the prompt equally", (_COUNT,)),
+        "sqrt": PolicyKind(SquareRoot, "about sqrt(length / grid) positions, equally spaced"),
+        "dyadic": PolicyKind(
+            Dyadic, "the powers of two from START on", (PolicyOption("start", "start", int, "768"),)
+        ),
+        "tail": PolicyKind(PromptTail, "the deepest position that the same prompt can resume from"),
+        "junction": PolicyKind(Junction, "where the prompt parts from an earlier one"),
+        "tail+junction": PolicyKind(TailAndJunction, "both of these (stock vLLM)"),
+        "offsets": PolicyKind(
+            Offsets,
+            "fixed distances from the prompt's start and end (TensorRT-LLM)",
+            (
+                PolicyOption("start", "from_start", _whole_numbers, "512+1024"),
+                PolicyOption("end", "from_end", _whole_numbers, "64+192"),
+                PolicyOption("every", "every", int, "4096"),
+            ),
+        ),
+        "histogram-dp": PolicyKind(
+            HistogramDP,
+            "COUNT positions, planned exactly for the overlap depths seen lately (arXiv 2605.05219)",
+            (
+                _COUNT,
+                PolicyOption("decay", "decay", float, "0.99"),
+                PolicyOption("smoothing", "smoothing", float, "1.0"),
+            ),
+        ),
+        "planned": PolicyKind(
+            Planned,
+            "as many positions as are worth their memory, where prompts are expected to part",
+            (
+                PolicyOption("pressure", "pressure", float, "0.5"),
+                PolicyOption("least-gain", "least_gain", float, "0.01"),
+                PolicyOption("warmup", "warmup", int, "8"),
+            ),
+        ),
+    }
+)
+
+
+def parse_policy(notation: str) -> PlacementPolicy:
+    """Return a new policy from its notation.
+
+    Raises:
+        ConfigurationError: the name or an option is unknown, missing, given twice or has a bad value. The
+            message names the closest known one.
+
+    >>> parse_policy("balanced:8")
+    Balanced(count=8)
+    >>> parse_policy("offsets:end=64+192")
+    Offsets(from_start=(), from_end=(64, 192), every=None)
+    """
+    name, _, given = notation.strip().partition(":")
+    kind = POLICIES.get(name)
+    if kind is None:
+        raise ConfigurationError(f"policy {name!r} is unknown; {_suggest(name, POLICIES)}")
+    by_name = {option.name: option for option in kind.options}
+    values: dict[str, Any] = {}
+    for index, item in enumerate(given.split(",") if given else ()):
+        key, has_key, text = item.partition("=")
+        if not has_key:
+            if index > 0 or not kind.options:
+                raise ConfigurationError(f"{item!r} in policy {notation!r} has no name; write {_usage(name)}")
+            key, text = kind.options[0].name, item
+        option = by_name.get(key.strip())
+        if option is None:
+            raise ConfigurationError(
+                f"option {key.strip()!r} is unknown to policy {name!r}; {_suggest(key.strip(), by_name)}"
+            )
+        if option.keyword in values:
+            raise ConfigurationError(f"option {option.name!r} is given twice in {notation!r}; give it once")
+        values[option.keyword] = _read(option, text.strip(), notation)
+    for option in kind.options:
+        if option.required and option.keyword not in values:
+            raise ConfigurationError(f"policy {notation!r} lacks {option.name!r}; write {_usage(name)}")
+    return kind.construct(**values)
+
+
+def describe_policies() -> tuple[tuple[str, str], ...]:
+    """Return ``(notation, what it does)`` of every policy, in the table's order, for help texts."""
+    return tuple((_usage(name), kind.summary) for name, kind in POLICIES.items())
+
+
+def _read(option: PolicyOption, text: str, notation: str) -> Any:
+    try:
+        return option.read(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option.name}={text!r} in policy {notation!r} is not a number; "
+            f"write {option.name}={option.example}"
+        ) from None
+
+
+def _usage(name: str) -> str:
+    """Return an example of the notation: bare for one required option, by name otherwise."""
+    options = POLICIES[name].options
+    if not options:
+        return name
+    first, *others = options
+    head = first.example if first.required else f"{first.name}={first.example}"
+    return ",".join([f"{name}:{head}", *(f"{option.name}={option.example}" for option in others)])
+
+
+def _suggest(given: str, known: Mapping[str, object]) -> str:
+    closest = difflib.get_close_matches(given, known, n=1)
+    everything = f"it is one of {', '.join(known)}" if known else "it takes none"
+    return f"did you mean {closest[0]!r}? ({everything})" if closest else everything

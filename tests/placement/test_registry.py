@@ -1,0 +1,80 @@
+"""Policies by name."""
+
+import pytest
+
+from milepost.errors import ConfigurationError
+from milepost.placement import (
+    POLICIES,
+    Balanced,
+    Dense,
+    Dyadic,
+    HistogramDP,
+    NoCheckpoints,
+    Offsets,
+    Periodic,
+    Planned,
+    TailAndJunction,
+    describe_policies,
+    parse_policy,
+)
+
+
+@pytest.mark.parametrize(
+    ("notation", "policy"),
+    [
+        ("none", NoCheckpoints()),
+        ("dense:512", Dense(every=512)),
+        ("dense:every=512", Dense(every=512)),
+        ("periodic:8192", Periodic(every=8192)),
+        (" balanced:8 ", Balanced(count=8)),
+        ("dyadic", Dyadic(start=768)),
+        ("dyadic:1024", Dyadic(start=1024)),
+        ("tail+junction", TailAndJunction()),
+        (
+            "offsets:start=512+1024,end=64+192,every=4096",
+            Offsets(from_start=(512, 1024), from_end=(64, 192), every=4096),
+        ),
+        ("offsets:end=0", Offsets(from_end=(0,))),
+    ],
+)
+def test_a_notation_builds_its_policy(notation, policy):
+    assert parse_policy(notation) == policy
+
+
+def test_policies_that_learn_are_new_each_time():
+    assert isinstance(parse_policy("histogram-dp:4,decay=0.9"), HistogramDP)
+    assert isinstance(parse_policy("planned"), Planned)
+    assert parse_policy("planned") is not parse_policy("planned")
+
+
+@pytest.mark.parametrize(
+    ("notation", "message"),
+    [
+        ("balnced:8", "did you mean 'balanced'"),
+        ("", "it is one of none, dense"),
+        ("xyzzy", "it is one of none, dense"),
+        ("balanced", "lacks 'count'; write balanced:8"),
+        ("balanced:eight", "count='eight' .* is not a number; write count=8"),
+        ("balanced:", "lacks 'count'"),
+        ("balanced:0", "count=0"),
+        ("balanced:count=8,count=9", "given twice"),
+        ("balanced:cuont=8", "did you mean 'count'"),
+        ("balanced:8,9", "'9' .* has no name"),
+        ("tail:3", "'3' .* has no name; write tail"),
+        ("tail:x=3", "it takes none"),
+        ("offsets", "no offsets"),
+        ("offsets:start=1+", "start='1\\+'"),
+    ],
+)
+def test_a_wrong_notation_is_refused_with_the_remedy(notation, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_policy(notation)
+
+
+def test_every_described_notation_builds():
+    described = describe_policies()
+    assert len(described) == len(POLICIES)
+    for notation, summary in described:
+        assert notation.partition(":")[0] in POLICIES
+        assert summary
+        parse_policy(notation)
