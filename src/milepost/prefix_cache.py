@@ -79,7 +79,8 @@ class PrefixCache:
             raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
         self.footprint = footprint
         self.policy = policy
-        self.grid = grid
+        # Without states, only whole segments can be resumed from.
+        self.grid = segment_tokens if footprint.is_stateless else grid
         self._store = PrefixStore(
             capacity_bytes=capacity_bytes,
             segment_tokens=segment_tokens,
@@ -90,12 +91,13 @@ class PrefixCache:
         )
         self._ledger = Ledger()
 
-    def acquire(self, tokens: TokenLike, *, tenant: str = "") -> Lease:
+    def acquire(self, tokens: TokenLike, *, tenant: str = "", resume_limit: int | None = None) -> Lease:
         """Find and pin the deepest checkpoint that ``tokens`` can resume from.
 
         Args:
             tokens: Token ids of the prompt, shape ``[num_tokens]``.
             tenant: Prompts of different tenants share nothing, not even the knowledge that a prompt was seen.
+            resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.
 
         Raises:
             InvalidRequestError: the prompt is empty or not a sequence of token ids.
@@ -105,7 +107,7 @@ class PrefixCache:
         prompt = as_tokens(tokens)
         # The last token is computed in any case: its logits are the answer.
         last_usable = (prompt.size - 1) // self.grid * self.grid
-        located = self._store.locate(prompt, tenant=tenant, limit=last_usable)
+        located = self._store.locate(prompt, tenant=tenant, limit=last_usable, resume_limit=resume_limit)
         request = PlacementRequest(
             num_tokens=prompt.size,
             overlap_depth=located.overlap_depth,
@@ -114,6 +116,7 @@ class PrefixCache:
             checkpoint_positions=located.checkpoint_positions,
             checkpoint_kv_tokens=self.footprint.checkpoint_kv_tokens,
             max_checkpoints=self._affordable_checkpoints(),
+            matched_num_tokens=located.matched_num_tokens,
         )
         return Lease(
             store=self._store,
@@ -144,10 +147,11 @@ class PrefixCache:
 
         Raises:
             InvalidRequestError: a position lies at or before the resume position, behind the prompt's end or
-                off the grid; nothing is changed.
+                off the grid, or the lease is released, committed or another cache's; nothing is changed.
 
         Complexity: O(num_tokens + checkpoints evicted · log checkpoints stored).
         """
+        lease.require_open(self._store)
         request = lease.request
         for position in placement.positions:
             if not request.resume_position < position <= request.num_tokens or position % self.grid:
@@ -179,13 +183,15 @@ class PrefixCache:
             checkpoints_rejected=len(placement.positions) - num_stored,
         )
         self._ledger.add(report)
+        lease.is_committed = True
         return report
 
     def discard(self, lease: Lease) -> None:
         """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust."""
         lease.release()
-        if lease.checkpoint is not None and lease.checkpoint.num_pins == 0:
-            self._store.evict(lease.checkpoint)
+        checkpoint = lease.checkpoint
+        if checkpoint is not None and checkpoint.num_pins == 0 and self._store.holds(checkpoint):
+            self._store.evict(checkpoint)
 
     def statistics(self) -> CacheStatistics:
         """Return totals over all requests and what is stored now. O(1)."""

@@ -58,10 +58,12 @@ class Node:
         checkpoints: Checkpoints at positions in ``(start, end]``, ascending.
         dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
         num_live_children: Children with a checkpoint somewhere below.
+        latest_num_tokens: Length of the latest prompt that reached this node's end.
     """
 
     __slots__ = (
-        "checkpoints", "children", "dropped", "end", "kv", "num_live_children", "parent", "start", "tokens",
+        "checkpoints", "children", "dropped", "end", "kv", "latest_num_tokens", "num_live_children", "parent",
+        "start", "tokens",
     )  # fmt: skip
 
     def __init__(self, *, parent: "Node | None", start: int, tokens: TokenArray) -> None:
@@ -74,6 +76,7 @@ class Node:
         self.checkpoints: list[Checkpoint] = []
         self.dropped: list[int] = []
         self.num_live_children = 0
+        self.latest_num_tokens = self.end
 
     @property
     def is_live(self) -> bool:

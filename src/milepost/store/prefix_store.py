@@ -53,6 +53,7 @@ class Located:
         checkpoint: The checkpoint at ``resume_position``; None at 0, and where KV alone is resumed from.
         reached_position: The deepest usable position that was ever stored, evicted since or not.
         checkpoint_positions: Every stored checkpoint along the shared part.
+        matched_num_tokens: Length of the latest prompt that shares it all; None where nothing is shared.
         path: Nodes of the shared part.
     """
 
@@ -61,6 +62,7 @@ class Located:
     checkpoint: Checkpoint | None
     reached_position: int
     checkpoint_positions: tuple[int, ...]
+    matched_num_tokens: int | None
     path: tuple[Node, ...]
 
 
@@ -101,22 +103,30 @@ class PrefixStore:
         """Bytes of KV and checkpoints together, never above the capacity."""
         return self.kv_bytes + self.checkpoint_bytes
 
-    def locate(self, tokens: TokenArray, *, tenant: str, limit: int) -> Located:
-        """Find the deepest resumable position of at most ``limit`` tokens. Reads only."""
+    def locate(
+        self, tokens: TokenArray, *, tenant: str, limit: int, resume_limit: int | None = None
+    ) -> Located:
+        """Find the deepest resumable position of at most ``limit`` tokens. Reads only.
+
+        ``resume_limit`` holds a resume back further, without a say in what counts as reached.
+        """
         match = self.tree.match(tokens, tenant=tenant)
         usable = min(match.depth, limit)
+        resumable = usable if resume_limit is None else min(usable, resume_limit)
         deepest: Checkpoint | None = None
         reached = 0
         positions: list[int] = []
         for node in match.path:
             positions += [c.position for c in node.checkpoints if c.position <= match.depth]
-            deepest = node.deepest_checkpoint(usable) or deepest
+            deepest = node.deepest_checkpoint(resumable) or deepest
             num_dropped = bisect_right(node.dropped, usable)
             reached = node.dropped[num_dropped - 1] if num_dropped else reached
         resume = deepest.position if deepest is not None else 0
         if self.is_stateless:
             aligned = usable // self.segment_tokens * self.segment_tokens
-            resume = min(aligned, self._resident_tokens(match.path))
+            resume = min(
+                resumable // self.segment_tokens * self.segment_tokens, self._resident_tokens(match.path)
+            )
             reached = aligned
             deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
         return Located(
@@ -125,6 +135,7 @@ class PrefixStore:
             checkpoint=deepest,
             reached_position=max(reached, resume),
             checkpoint_positions=tuple(positions),
+            matched_num_tokens=match.path[-1].latest_num_tokens if match.path else None,
             path=match.path,
         )
 
@@ -170,6 +181,10 @@ class PrefixStore:
     def remember(self, tokens: TokenArray, *, tenant: str) -> list[Node]:
         """Add a prompt to the history and return its path."""
         return self.tree.insert(tokens, tenant=tenant)
+
+    def holds(self, checkpoint: Checkpoint) -> bool:
+        """Return whether ``checkpoint`` is stored still."""
+        return checkpoint in self._order or checkpoint.serial in self._pinned
 
     def put(self, path: list[Node], position: int, *, source: PayloadSource, tick: int) -> Checkpoint | None:
         """Store a checkpoint at ``position`` of the prompt along ``path``, with the KV it needs.
@@ -357,6 +372,7 @@ class PrefixStore:
             )
         live = sum(child.is_live for child in node.children.values())
         _require(live == node.num_live_children, f"{where} has {live} live children")
+        _require(node.latest_num_tokens >= node.end, f"{where} was reached by no prompt that long")
         needed = node.num_segments_needed(self.segment_tokens)
         _require(len(node.kv) == needed, f"{where} keeps {len(node.kv)} KV segments and needs {needed}")
         is_dead_leaf = not node.children and not node.is_live

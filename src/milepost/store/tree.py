@@ -72,6 +72,10 @@ class RadixTree:
             path.append(self._add_leaf(path[-1], tokens, match.depth))
         elif path[-1] in self._dead_leaves:
             self._dead_leaves.move_to_end(path[-1])
+        for node in path:
+            # A prompt that ends inside an edge says nothing about tokens it does not have.
+            if node.end <= tokens.size:
+                node.latest_num_tokens = int(tokens.size)
         return path
 
     def note_death(self, node: Node) -> None:
@@ -129,6 +133,7 @@ class RadixTree:
         assert parent is not None
         assert lower.start < at < lower.end
         upper = Node(parent=parent, start=lower.start, tokens=lower.tokens[: at - lower.start].copy())
+        upper.latest_num_tokens = lower.latest_num_tokens
         upper.children[int(lower.tokens[at - lower.start])] = lower
         parent.children[int(upper.tokens[0])] = upper
         num_kv = upper.num_segments_to(at, self._segment_tokens)
@@ -161,5 +166,6 @@ class RadixTree:
         upper.checkpoints += lower.checkpoints
         upper.dropped += lower.dropped
         upper.num_live_children = lower.num_live_children
+        upper.latest_num_tokens = lower.latest_num_tokens
         if self._dead_leaves.pop(lower, ...) is None and not upper.is_live:
             self._dead_leaves[upper] = None
