@@ -1,6 +1,7 @@
 """Amounts of memory as people write them: ``4GiB``, ``512 MB``, ``1e9``."""
 
 import re
+from math import isfinite
 
 from milepost.errors import ConfigurationError
 
@@ -11,7 +12,7 @@ _UNITS = {"": 1, "b": 1} | {
     for base, suffix in ((1000, "b"), (1024, "ib"))
     for power, prefix in enumerate("kmgt", start=1)
 }
-_PATTERN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_PATTERN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e\+?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 def parse_bytes(text: str | int) -> int:
@@ -22,11 +23,13 @@ def parse_bytes(text: str | int) -> int:
     """
     match = _PATTERN.fullmatch(str(text))
     unit = match[2].lower() if match else ""
-    if match is None or unit not in _UNITS:
+    if match is None or unit not in _UNITS or not isfinite(float(match[1])):
         raise ConfigurationError(
             f"{text!r} is not an amount of memory; write 4GiB, 512MB or a number of bytes"
         )
-    return int(float(match[1]) * _UNITS[unit])
+    # Digits alone stay whole numbers: a float would round the large ones.
+    amount = int(match[1]) if match[1].isdecimal() else float(match[1])
+    return int(amount * _UNITS[unit])
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -36,7 +39,8 @@ def format_bytes(num_bytes: float) -> str:
     ('18.9 MB', '512 B')
     """
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(num_bytes) < 1000:
+        # From 999.5 on, three digits would round up to 1e+03.
+        if abs(num_bytes) < 999.5:
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+    return f"{num_bytes:.3g} TB" if abs(num_bytes) < 999.5 else f"{num_bytes:,.0f} TB"

@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 __all__ = ["deferred_interrupts"]
 
@@ -14,14 +13,17 @@ def deferred_interrupts() -> Iterator[None]:
     """Hold back SIGINT inside the block and deliver it at the end. Free of effect outside the main thread,
     where Python delivers no interrupts.
     """
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    # None: a handler that was not set from Python, which could not be put back.
+    if previous is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[tuple[int, FrameType | None]] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-        if received and callable(previous):
-            previous(*received[-1])
+        if received:
+            # Raised anew, so that handlers that are no functions (ignore, die) do what they do as well.
+            signal.raise_signal(signal.SIGINT)

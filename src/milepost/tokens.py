@@ -33,7 +33,7 @@ def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> Token
         InvalidRequestError: the prompt is empty, not one-dimensional, not of integers, or has an id
             outside the vocabulary.
 
-    Complexity: O(num_tokens); no copy where the input is already a contiguous ``int32`` array.
+    Complexity: O(num_tokens); no copy where the input is already a read-only, contiguous ``int32`` array.
 
     >>> as_tokens([3, 1, 2]).tolist()
     [3, 1, 2]
@@ -63,7 +63,8 @@ def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> Token
         )
     checked = np.ascontiguousarray(given, dtype=np.int32)
     if checked is given and given.flags.writeable:
-        checked = checked.view()
+        # The caller may fill this buffer with the next prompt while the first is still in work.
+        checked = checked.copy()
     checked.flags.writeable = False
     return checked
 
