@@ -1,13 +1,13 @@
 """From a path, a hub id or a model in memory to a model that can be run, or an error that says why not."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError, ModelLoadError
@@ -20,6 +20,11 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+_TOKENIZER_FILES = ("tokenizer*", "*vocab*", "merges.txt", "*.model", "*.tiktoken")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,48 @@ def load_model(
         return OpenedModel(model=source.eval(), tokenizer=tokenizer, name=source.config.model_type)
     if dtype not in _DTYPES:
         raise ConfigurationError(f"dtype={dtype!r}; give one of {', '.join(_DTYPES)}")
+    where = _checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = Path(source)
     if path.exists():
         _check_folder(path)
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # Only safetensors: a pickle runs code.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=_DTYPES[dtype], revision=revision, use_safetensors=True
+    elif path.is_absolute() or str(source).startswith("."):
+        raise ModelLoadError(
+            f"there is no folder {path}; give the folder of a transformers model, or a hub id"
         )
-        model: PreTrainedModel = loaded.to(where).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    try:
+        # Only safetensors: a pickle runs code.
+        options = {"dtype": _DTYPES[dtype], "revision": revision, "use_safetensors": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(source), **options, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model: PreTrainedModel = loaded[0].to(where).eval()
+    except Exception as error:  # whatever a broken configuration makes a model's own code raise
         raise ModelLoadError(f"cannot open model {str(source)!r}: {_first_line(error)}") from error
+    # What was not read would be random numbers.
+    if mismatched := sorted(str(key[0]) for key in loaded[1]["mismatched_keys"]):
+        raise ModelLoadError(
+            f"{str(source)!r}: {len(mismatched)} weights, such as {mismatched[0]}, have another shape than "
+            "config.json says; they do not belong together: download both again"
+        )
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise ModelLoadError(
+            f"{str(source)!r} lacks {len(missing)} of the weights of {type(model).__name__}, such as "
+            f"{missing[0]}; give a whole model, with its language-model head"
+        )
     return OpenedModel(
         model=model,
         tokenizer=tokenizer or _load_tokenizer(source, revision),
         name=path.name,
     )
+
+
+def _checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigurationError(f"device={name!r} cannot be used: {_first_line(error)}") from error
+    return device
 
 
 def _check_folder(path: Path) -> None:
@@ -85,7 +115,7 @@ def _check_folder(path: Path) -> None:
         )
     try:
         json.loads(config.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ModelLoadError(f"{config} is not valid JSON ({error}); download it again") from error
     for shard in sorted(path.glob("*.safetensors")):
         _check_shard(shard)
@@ -102,7 +132,7 @@ def _check_shard(shard: Path) -> None:
             header = json.loads(stream.read(header_length))
             header.pop("__metadata__", None)
             needed = 8 + header_length + max((t["data_offsets"][1] for t in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelLoadError(
                 f"{shard} is not a whole safetensors file ({error}); copy it again"
             ) from error
@@ -111,13 +141,22 @@ def _check_shard(shard: Path) -> None:
 
 
 def _load_tokenizer(source: str | Path, revision: str | None) -> Tokenizer | None:
-    try:
-        AutoConfig.from_pretrained(str(source), revision=revision)
-        return cast(Any, AutoTokenizer.from_pretrained(str(source), revision=revision))
-    except (OSError, ValueError, KeyError, ImportError):
+    """Return the tokenizer beside the model, None where there is none."""
+    folder = Path(source)
+    if folder.exists() and not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
         return None
+    try:
+        tokenizer = cast(Any, AutoTokenizer.from_pretrained(str(source), revision=revision))
+    except Exception as error:  # tokenizers raise plain Exceptions
+        if folder.exists():
+            raise ModelLoadError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
+        _log.warning("%s: no tokenizer, so prompts must be token ids: %s", source, _first_line(error))
+        return None
+    # Where there are no files, transformers makes one up that knows its special tokens and nothing else.
+    return tokenizer if len(tokenizer) > len(tokenizer.all_special_ids) else None
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # A heading says nothing without what follows it.
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
