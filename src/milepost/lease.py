@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
+from milepost.errors import InvalidRequestError
 from milepost.placement import PlacementRequest
 from milepost.store import Checkpoint, Payload, PrefixStore
 from milepost.tokens import TokenArray
@@ -40,6 +41,8 @@ class Lease:
         self.checkpoint = checkpoint
         self.state: Payload | None = None if checkpoint is None else checkpoint.payload
         self.kv_segments = kv_segments
+        self.is_released = False
+        self.is_committed = False
         self._store = store
         self._held: list[Checkpoint] = []
         if checkpoint is not None:
@@ -50,6 +53,17 @@ class Lease:
         """Tokens that need not be computed."""
         return self.request.resume_position
 
+    def require_open(self, store: PrefixStore) -> None:
+        """Raise ``InvalidRequestError`` unless this lease is held on ``store`` and was not committed yet."""
+        if store is not self._store:
+            raise InvalidRequestError("the lease belongs to another cache; commit it where it was acquired")
+        if self.is_released:
+            raise InvalidRequestError(
+                "the lease is released, so nothing holds what it resumed from; commit first"
+            )
+        if self.is_committed:
+            raise InvalidRequestError("the lease is committed already; acquire one for each request")
+
     def hold(self, checkpoint: Checkpoint) -> None:
         """Pin ``checkpoint`` until this lease is released."""
         self._store.pin(checkpoint)
@@ -57,6 +71,7 @@ class Lease:
 
     def release(self) -> None:
         """Let go of everything. Harmless when done twice."""
+        self.is_released = True
         while self._held:
             self._store.unpin(self._held.pop())
 

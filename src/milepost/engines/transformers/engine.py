@@ -7,6 +7,8 @@
 Everything runs in the caller's thread. An engine has one owner.
 """
 
+import logging
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 
-from milepost.byte_size import parse_bytes
+from milepost.byte_size import format_bytes, parse_bytes
 from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint, seconds_to_prefill
@@ -36,6 +38,8 @@ from milepost.store import EvictionPolicy
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
 __all__ = ["Engine", "RequestOptions"]
+
+_log = logging.getLogger(__name__)
 
 # Segments of about this many tokens cost a prefill next to nothing; see benchmarks/capture.py.
 _DEFAULT_SEGMENT_TOKENS = 256
@@ -144,7 +148,7 @@ class Engine:
             grid=segment_tokens if mode is Numerics.STRICT else driver.alignment,
             segment_tokens=segment_tokens,
         )
-        return cls(
+        engine = cls(
             driver=driver,
             tokenizer=opened.tokenizer,
             cache=cache,
@@ -153,11 +157,25 @@ class Engine:
             segment_tokens=segment_tokens,
             max_running=max_running,
         )
+        _log.info("%s", engine.description)
+        return engine
 
     @property
     def footprint(self) -> Footprint:
         """What a checkpoint, a token of KV and a recomputed token cost with this model."""
         return self.cache.footprint
+
+    @property
+    def description(self) -> str:
+        """One line on what this model's cache holds."""
+        if self.footprint.is_stateless:
+            return f"{self.driver.family} has no recurrent state: only its KV is reused"
+        weight = (
+            f"one checkpoint of {self.driver.family} takes {format_bytes(self.footprint.checkpoint_bytes)}"
+        )
+        if not self.footprint.kv_bytes_per_token:
+            return weight
+        return f"{weight}, as much as the KV of {self.footprint.checkpoint_kv_tokens:,.0f} tokens"
 
     def encode(self, prompt: Prompt) -> TokenArray:
         """Return ``prompt`` as checked tokens of this model.
@@ -255,13 +273,17 @@ class Engine:
 
         Every prompt is checked before the first is run.
         """
-        generations = [self.submit(prompt, **options) for prompt in prompts]
+        generations: list[Generation] = []
         try:
-            while (turn := self.step()) is not None:
-                if on_step is not None:
+            for prompt in prompts:
+                generations.append(self.submit(prompt, **options))  # noqa: PERF401 (what is queued must be closed)
+            while not all(generation.is_done for generation in generations):
+                turn = self.step()
+                if on_step is not None and turn is not None:
                     on_step(turn[0])
         except BaseException:
-            self.close()
+            for generation in generations:
+                generation.close()
             raise
         return [generation.completion() for generation in generations]
 
@@ -270,17 +292,25 @@ class Engine:
         request and releases what it held.
         """
         generation = self.submit(prompt, **options)
-        return self._events(generation)
+        events = self._events(generation)
+        # A loop that never starts has nothing to clean up after itself.
+        weakref.finalize(events, generation.close).atexit = False
+        return events
 
     def _events(self, generation: Generation) -> Iterator[TokenEvent]:
+        num_given = 0
         try:
-            while not generation.is_done:
-                turn = self.step()
-                if turn is not None and turn[0] is generation:
-                    yield from turn[1]
+            while True:
+                # Also what it produced while someone else gave out the turns.
+                while num_given < len(generation.events):
+                    num_given += 1
+                    yield generation.events[num_given - 1]
+                if generation.is_done:
+                    generation.completion()  # raises where it was given up behind our back
+                    return
+                self.step()
         finally:
-            if not generation.is_done:
-                generation.close()
+            generation.close()
 
     def measure_prefill(self, num_tokens: int) -> float:
         """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache."""

@@ -51,9 +51,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One generated token and the text that it settled (empty without a tokenizer)."""
+    """One generated token and the text that it settled (empty without a tokenizer). No token comes with text
+    that was held back until the answer's end settled it.
+    """
 
-    token: int
+    token: int | None
     text: str
 
 
@@ -92,6 +94,7 @@ class Generation:
     """The state machine of one request: waiting, prefill (a segment a step), decode (a token a step), done.
 
     It holds a lease from its first step until its prompt is stored; :meth:`close` lets go at any time.
+    ``events`` are all it has produced so far, whoever's turn it was.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Generation:
         self._numerics = numerics
         self._sampler = Sampler(request.sampling)
         self._stream = None if tokenizer is None else TextStream(tokenizer, request.stop)
+        self.events: list[TokenEvent] = []
         self._lease: Lease | None = None
         self._prefill: Prefill | None = None
         self._tokens: list[int] = []
@@ -145,23 +149,30 @@ class Generation:
         if self.is_done:
             return []
         try:
-            return self._step()
+            events = self._step()
         except BaseException:
             self.close()
             raise
+        self.events += events
+        return events
 
     def close(self) -> None:
         """Give up: release what is pinned and store nothing more. Harmless when done."""
-        self.is_closed = True
         with deferred_interrupts():
+            self.is_closed = True
             if self._lease is not None:
                 self._lease.release()
             self._prefill = None
 
     def completion(self) -> Completion:
-        """Return the answer of a request that is done."""
-        assert self._finish_reason is not None
-        assert self._report is not None
+        """Return the answer of a request that is done.
+
+        Raises:
+            InvalidRequestError: it is not done yet, or was given up.
+        """
+        if self._finish_reason is None or self._report is None:
+            state = "was given up" if self.is_closed else "is not done yet"
+            raise InvalidRequestError(f"the request {state}, so it has no answer")
         return Completion(
             tokens=tuple(self._tokens),
             text="".join(self._text),
@@ -200,12 +211,19 @@ class Generation:
         return events
 
     def _begin_prefill(self) -> Prefill:
-        digests = PrefixDigests(self._fingerprint, self.request.tokens, segment_tokens=self._segment_tokens)
+        resume_limit = None
         while True:
+            digests = PrefixDigests(
+                self._fingerprint, self.request.tokens, segment_tokens=self._segment_tokens
+            )
             with deferred_interrupts():
-                self._lease = self._cache.acquire(self.request.tokens, tenant=self.request.tenant)
+                self._lease = self._cache.acquire(
+                    self.request.tokens, tenant=self.request.tenant, resume_limit=resume_limit
+                )
             if belongs_to(self._lease, digests):
                 break
+            # Never the same again: what others hold pinned cannot be dropped.
+            resume_limit = self._lease.resume_position - 1
             with deferred_interrupts():
                 self._cache.discard(self._lease)
         return Prefill(
@@ -240,8 +258,9 @@ class Generation:
         if self._stream is not None and self._stream.stopped:
             self._finish_reason = "stop"
         elif len(self._tokens) >= self.request.max_new_tokens:
-            self._finish_reason = "length"
-            return self._flush(TokenEvent(token, text))
+            events = self._flush(TokenEvent(token, text))
+            self._finish_reason = "stop" if self._stream is not None and self._stream.stopped else "length"
+            return events
         return [TokenEvent(token, text)]
 
     def _flush(self, event: TokenEvent | None) -> list[TokenEvent]:
@@ -250,7 +269,7 @@ class Generation:
         self._text.append(rest)
         if event is not None:
             return [TokenEvent(event.token, event.text + rest)]
-        return [TokenEvent(self._tokens[-1], rest)] if rest else []
+        return [TokenEvent(None, rest)] if rest else []
 
 
 def _digest(logits: torch.Tensor) -> str:

@@ -1,7 +1,7 @@
 """From logits to the next token: greedy, or drawn with temperature, top-k and top-p from a seeded stream."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -39,6 +39,8 @@ class Sampling:
             raise InvalidRequestError(f"top_k={self.top_k}; give at least 1, or None for all tokens")
         if not 0.0 < self.top_p <= 1.0:
             raise InvalidRequestError(f"top_p={self.top_p}; give more than 0 and at most 1")
+        if not -(2**63) <= self.seed < 2**64:
+            raise InvalidRequestError(f"seed={self.seed}; give a whole number of at most 64 bits")
 
 
 class Sampler:
@@ -50,7 +52,7 @@ class Sampler:
         self._generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
         self._warpers = LogitsProcessorList()
         if not self._greedy:
-            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
             if sampling.top_k is not None:
                 self._warpers.append(TopKLogitsWarper(sampling.top_k))
             if sampling.top_p < 1.0:
@@ -60,7 +62,9 @@ class Sampler:
         """Return the next token id from logits of shape ``[vocabulary_size]``."""
         if self._greedy:
             return int(logits.argmax())
-        scores = logits.detach().to("cpu", torch.float32)[None]
+        # Shifted, and in double precision: no temperature, however low, divides to infinity or by zero.
+        scores = logits.detach().to("cpu", torch.float64)[None]
+        scores -= scores.max()
         no_history = cast(torch.LongTensor, torch.empty((1, 0), dtype=torch.long))
-        warped = self._warpers(no_history, cast(torch.FloatTensor, scores))
+        warped = self._warpers(no_history, cast(Any, scores))
         return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=self._generator))

@@ -25,7 +25,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether any request is not done."""
-        return bool(self._waiting or self._running)
+        return any(not generation.is_done for generation in (*self._running, *self._waiting))
 
     def submit(self, generation: Generation) -> None:
         """Queue a request."""
@@ -37,17 +37,25 @@ class Scheduler:
         A request that raises is dropped, its lease released, and the error goes to the caller; the others
         are unharmed and the next call goes on with them.
         """
-        while self._waiting and len(self._running) < self._max_running:
-            self._running.append(self._waiting.popleft())
-        while self._running:
-            generation = self._running.popleft()
-            if generation.is_done:
-                continue
-            events = generation.step()
-            if not generation.is_done:
-                self._running.append(generation)
-            return generation, events
-        return self.step() if self._waiting else None
+        generation = self._next()
+        if generation is None:
+            return None
+        # It stays queued during its turn: whenever an interrupt falls, ``close`` finds what it holds.
+        events = generation.step()
+        if generation.is_done:
+            self._running.popleft()
+        else:
+            self._running.rotate(-1)
+        return generation, events
+
+    def _next(self) -> Generation | None:
+        while True:
+            while self._running and self._running[0].is_done:
+                self._running.popleft()
+            while self._waiting and len(self._running) < self._max_running:
+                self._running.append(self._waiting.popleft())
+            if not self._running or not self._running[0].is_done:
+                return self._running[0] if self._running else None
 
     def close(self) -> None:
         """Give up everything that is not done."""

@@ -30,6 +30,8 @@ class TextStream:
     """Turns one request's tokens into settled text and watches for its stop strings."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        if any(not isinstance(text, str) for text in stop):
+            raise InvalidRequestError(f"stop={stop!r}; stop strings are strings")
         if any(not text for text in stop):
             raise InvalidRequestError(
                 "a stop string is empty; it would stop every request at once: remove it"
@@ -54,13 +56,15 @@ class TextStream:
         return self._release(self._held + after[len(before) :])
 
     def finish(self) -> str:
-        """Return the text still held back, at the end of a request that met no stop string."""
+        """Return the text still held back, at the end of a request that has met no stop string so far."""
         if self.stopped:
             return ""
         before = self._tokenizer.decode(self._tokens[self._context_start : self._settled_tokens])
         after = self._tokenizer.decode(self._tokens[self._context_start :])
+        self._settled_tokens = len(self._tokens)
+        settled = self._release(self._held + after[len(before) :])
         held, self._held = self._held, ""
-        return held + after[len(before) :]
+        return settled + held
 
     def _release(self, text: str) -> str:
         found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
