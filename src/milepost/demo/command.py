@@ -1,5 +1,6 @@
 """The demo from end to end: open, ask, show."""
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedModel
 
-from milepost.byte_size import format_bytes, parse_bytes
+from milepost.byte_size import parse_bytes
 from milepost.demo.comparison import Comparison, compare_policies
 from milepost.demo.documents import Document, python_documentation, read_documents
 from milepost.demo.embedded_model import ByteTokenizer, build_embedded_model
@@ -49,23 +50,24 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
     """Answer the questions under every policy, print the table, write the picture and the numbers.
 
     Raises:
-        MilepostError: an option, the model or the documents break a rule. Nothing was written.
+        MilepostError: an option, the model or the documents break a rule. No result was written.
     """
     if len(options.policies) < 1 or options.max_documents < 1 or options.questions < 1:
         raise ConfigurationError("a demo needs at least one policy, one document and one question")
+    _prepare_output(options.output)
     console.print("Opening the model: ", end="")
     model, tokenizer, name = _open(options.model)
     documents = _documents(options)
     asks = interleave(documents, tokenizer.encode, questions=options.questions)
     with Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics) as engine:
         footprint, segment_tokens = engine.footprint, engine.segment_tokens
+        description = engine.description
         for ask in asks:
             engine.encode(ask.tokens)
-    capacity_bytes = parse_bytes(options.capacity) if options.capacity else _budget(asks, footprint)
-    weight = f"{name}. One checkpoint weighs {format_bytes(footprint.checkpoint_bytes)}"
-    if footprint.kv_bytes_per_token:
-        weight += f", as much as the KV of {footprint.checkpoint_kv_tokens:,.0f} tokens"
-    console.print(f"{weight}.")
+    capacity_bytes = (
+        parse_bytes(options.capacity) if options.capacity else _budget(asks, footprint, segment_tokens)
+    )
+    console.print(f"{name}; {description}.")
     titles = [document.title for document in documents[:_MOST_TITLES]]
     console.print(
         f"Asking {len(asks)} questions about {len(documents)} documents "
@@ -75,12 +77,21 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
     comparison = _compare_with_progress(model, tokenizer, name, asks, capacity_bytes, options, console)
     console.print(comparison_table(comparison))
     _print_an_answer(comparison, tokenizer, console)
-    options.output.mkdir(parents=True, exist_ok=True)
     numbers, picture = options.output / "demo.json", options.output / "demo.png"
     numbers.write_text(json.dumps(comparison.as_json(), indent=1) + "\n")
     draw_comparison(comparison, picture)
     console.print(f"Wrote {picture} and {numbers}.")
     return comparison
+
+
+def _prepare_output(folder: Path) -> None:
+    """Find out before the work, not after it, that its result cannot be written."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError("the picture needs matplotlib; install milepost[report]")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {folder}: {error}; give another --output") from error
 
 
 def _open(source: str | None) -> tuple[PreTrainedModel, Tokenizer, str]:
@@ -98,13 +109,14 @@ def _documents(options: DemoOptions) -> list[Document]:
     return read_documents(options.documents, max_documents=options.max_documents)
 
 
-def _budget(asks: Sequence[Ask], footprint: Footprint) -> int:
+def _budget(asks: Sequence[Ask], footprint: Footprint, segment_tokens: int) -> int:
     """Room for the KV of every document once, and a couple of states for each."""
     longest: dict[int, int] = {}
     for ask in asks:
         longest[ask.document] = max(longest.get(ask.document, 0), ask.tokens.size)
     states = int(_CHECKPOINTS_PER_DOCUMENT * len(longest)) * footprint.checkpoint_bytes
-    return sum(longest.values()) * footprint.kv_bytes_per_token + states
+    least = footprint.checkpoint_bytes + segment_tokens * footprint.kv_bytes_per_token
+    return max(least, sum(longest.values()) * footprint.kv_bytes_per_token + states)
 
 
 def _compare_with_progress(

@@ -4,7 +4,8 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -75,7 +76,7 @@ def read_documents(path: Path, *, max_documents: int) -> list[Document]:
                     documents.append(document)
                     if len(documents) == max_documents:
                         break
-    except (OSError, UnicodeDecodeError, zstandard.ZstdError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, zlib.error, zstandard.ZstdError, EOFError) as error:
         raise InvalidRequestError(f"{path} cannot be read: {error}") from error
     if not documents:
         raise InvalidRequestError(f"{path} holds no document")
@@ -84,13 +85,13 @@ def read_documents(path: Path, *, max_documents: int) -> list[Document]:
 
 def _open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
     if path.suffix == ".zst":
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(
             path.open("rb"), closefd=True
         )
-        return io.TextIOWrapper(reader, encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return io.TextIOWrapper(reader, encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _parse_lines(path: Path, stream: TextIO) -> Iterator[Document]:
@@ -111,6 +112,8 @@ def _document_of(record: Any, *, where: str) -> Document:
     if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"{where} has no text under 'document' (or 'text')")
     questions = record.get("questions") or _GENERIC_QUESTIONS
+    if not isinstance(questions, Sequence) or isinstance(questions, str):
+        raise InvalidRequestError(f"{where} has questions that are not a list; write ['...', '...']")
     if not all(isinstance(question, str) for question in questions):
         raise InvalidRequestError(f"{where} has questions that are not strings")
     title = record.get("title", record.get("group_id", where))
