@@ -95,6 +95,8 @@ def test_opening_a_model_twice_fixes_it_once(family):
         logits.append(driver.advance(live, tokens[64:]))
 
     assert torch.equal(*logits)
+    driver.release()
+    assert not has_own_forward(model)
 
 
 @patched_families
