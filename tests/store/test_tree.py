@@ -1,0 +1,190 @@
+"""The radix tree against a plain list of the prompts that were inserted."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milepost.store import PrefixStore, Recency
+from milepost.store.tree import RadixTree
+
+prompts = st.lists(st.integers(0, 1), min_size=1, max_size=12).map(tuple)
+CHAIN = 50_000
+
+
+def array(tokens) -> np.ndarray:
+    return np.asarray(tokens, dtype=np.int32)
+
+
+def shared(left, right) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
+
+
+def held_prompts(tree: RadixTree, tenant: str) -> set[tuple[int, ...]]:
+    """Every path from the root to a leaf."""
+    found = set()
+    pending = [((), tree.roots[tenant])] if tenant in tree.roots else []
+    while pending:
+        before, node = pending.pop()
+        tokens = (*before, *node.tokens.tolist())
+        assert len(tokens) == node.end
+        pending += [(tokens, child) for child in node.children.values()]
+        if not node.children:
+            found.add(tokens)
+    return found
+
+
+def check_structure(tree: RadixTree) -> None:
+    assert tree.num_tokens == sum(node.tokens.size for node in tree.nodes())
+    for node in tree.nodes():
+        assert node.tokens.size == node.end - node.start > 0
+        assert node.parent.end == node.start
+        for token, child in node.children.items():
+            assert child.parent is node
+            assert int(child.tokens[0]) == token
+    assert all(root.children for root in tree.roots.values())
+
+
+@given(st.lists(st.tuples(prompts, st.sampled_from(["a", "b"])), max_size=12), prompts)
+def test_matching_finds_what_comparing_with_every_prompt_finds(inserted, asked):
+    tree = RadixTree(segment_tokens=4)
+    naive = {"a": [], "b": []}
+    for tokens, tenant in inserted:
+        path = tree.insert(array(tokens), tenant=tenant)
+        naive[tenant].append(tokens)
+        assert path[0].start == 0
+        assert path[-1].start < len(tokens) <= path[-1].end
+        assert all(above.end == below.start and below.parent is above for above, below in pairwise(path))
+        check_structure(tree)
+    for tenant, seen in naive.items():
+        assert tree.match(array(asked), tenant=tenant).depth == max(
+            (shared(asked, t) for t in seen), default=0
+        )
+        assert held_prompts(tree, tenant) == {
+            t for t in seen if not any(shared(t, other) == len(t) < len(other) for other in seen)
+        }
+
+
+@given(st.lists(prompts, min_size=1, max_size=10), prompts)
+def test_matching_changes_nothing(inserted, asked):
+    tree = RadixTree(segment_tokens=4)
+    for tokens in inserted:
+        tree.insert(array(tokens), tenant="")
+    before = [(n.start, n.end, n.tokens.tobytes()) for n in tree.nodes()]
+    tree.match(array(asked), tenant="")
+    tree.match(array(asked), tenant="never seen")
+    assert [(n.start, n.end, n.tokens.tobytes()) for n in tree.nodes()] == before
+    assert set(tree.roots) == {""}
+
+
+@given(st.lists(prompts, min_size=1, max_size=12), st.integers(0, 40))
+def test_forgetting_drops_whole_branches_until_few_enough_tokens_are_left(inserted, keep):
+    tree = RadixTree(segment_tokens=4)
+    for tokens in inserted:
+        tree.insert(array(tokens), tenant="")
+    before = held_prompts(tree, "")
+    tree.forget(until_num_tokens=keep)
+    check_structure(tree)
+    assert tree.num_tokens <= keep
+    for left in held_prompts(tree, ""):
+        assert any(shared(left, prompt) == len(left) for prompt in before)
+    for node in tree.nodes():
+        ends = {len(prompt) for prompt in inserted}
+        assert len(node.children) != 1 or node.end in ends, "a split that no branch needs is undone"
+
+
+def test_the_branch_untouched_longest_is_forgotten_first():
+    tree = RadixTree(segment_tokens=4)
+    for first in (1, 2, 3):
+        tree.insert(array([first] * 10), tenant="")
+    tree.insert(array([1] * 10), tenant="")
+    tree.forget(until_num_tokens=20)
+    assert held_prompts(tree, "") == {(1,) * 10, (3,) * 10}
+
+
+def test_a_tenant_whose_prompts_are_all_forgotten_leaves_no_root_behind():
+    tree = RadixTree(segment_tokens=4)
+    tree.insert(array([1, 2]), tenant="a")
+    tree.forget(until_num_tokens=0)
+    assert tree.roots == {}
+
+
+def test_an_edge_does_not_alias_the_callers_buffer():
+    tree = RadixTree(segment_tokens=4)
+    buffer = array([1, 2, 3])
+    tree.insert(buffer, tenant="")
+    buffer[:] = 9
+    assert tree.match(array([1, 2, 3]), tenant="").depth == 3
+
+
+def test_a_split_and_its_merge_leave_the_edge_as_it_was():
+    tree = RadixTree(segment_tokens=4)
+    tree.insert(array(range(10)), tenant="")
+    tree.insert(array([0, 1, 2, 9]), tenant="")
+    assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3), (3, 4), (3, 10)]
+    tree.insert(array(range(10)), tenant="")  # touches the long branch
+    tree.forget(until_num_tokens=10)
+    (node,) = tree.nodes()
+    assert node.tokens.tolist() == list(range(10))
+    assert tree.is_dead_leaf(node)
+
+
+class Weightless:
+    num_bytes = 1
+
+
+class Source:
+    def checkpoint(self, position):
+        return Weightless()
+
+    def kv_segments(self, start, end):
+        return [None] * ((end - start) // 1000)
+
+
+@pytest.fixture(scope="module")
+def deep_store() -> PrefixStore:
+    """Prompts that part one by one: a chain of 50,000 nodes with a leaf at each."""
+    store = PrefixStore(
+        capacity_bytes=1 << 40,
+        segment_tokens=1000,
+        kv_bytes_per_token=1,
+        is_stateless=False,
+        eviction=Recency(),
+        history_tokens=1 << 40,
+    )
+    # Built directly: inserting each prompt in full would take as many token comparisons as there are pairs.
+    chain = array(np.zeros(CHAIN))
+    path = store.remember(chain, tenant="")
+    node = path[0]
+    tree = store.tree
+    for depth in range(CHAIN - 1, 0, -1):
+        tree._add_leaf(tree._split(node, depth), array(np.append(chain[:depth], 1)), depth)
+        node = node.parent
+    return store
+
+
+def test_no_walk_recurses_over_the_depth(deep_store):
+    chain = array(np.zeros(CHAIN))
+    path = deep_store.remember(chain, tenant="")
+    assert len(path) == CHAIN
+    assert deep_store.locate(chain, tenant="", limit=CHAIN).overlap_depth == CHAIN
+    deepest = deep_store.put(path, CHAIN, source=Source(), tick=1)
+    deep_store.pin(deepest)
+    assert deep_store.put(path, CHAIN // 2, source=Source(), tick=2) is not None
+    deep_store.check()
+    assert deep_store.num_kv_segments == CHAIN // 1000
+    located = deep_store.locate(chain, tenant="", limit=CHAIN - 1)
+    assert located.resume_position == CHAIN // 2
+    assert len(deep_store.kv_segments(located)) == CHAIN // 2000
+    deep_store.unpin(deepest)
+    deep_store.evict(deepest)
+    deep_store.check()
+    assert deep_store.num_kv_segments == CHAIN // 2000
+    deep_store.evict(located.checkpoint)
+    num_tokens = deep_store.tree.num_tokens
+    deep_store.tree.forget(until_num_tokens=num_tokens - 2000)
+    deep_store.check()
+    assert deep_store.tree.num_tokens == num_tokens - 2000
