@@ -117,8 +117,10 @@ def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
     for num_grid_steps in _NUM_GRID_STEPS:
         try:
             report, is_decided = _probe(driver, (num_grid_steps * driver.alignment, *_TAIL), seed)
-        except (UnsupportedModelError, torch.OutOfMemoryError):
+        except torch.OutOfMemoryError:
             raise
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{driver.family}: {error}") from error
         except Exception as error:
             raise UnsupportedModelError(
                 f"{driver.family}: its forward call fails on the cache it is given: "

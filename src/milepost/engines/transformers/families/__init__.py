@@ -15,6 +15,9 @@ bamba                               positions start at zero unless passed; the d
 xlstm, rwkv                         a cache of their own kind, which the model makes on its first call
 ==================================  ====================================================================
 
+Measured on transformers 5.15 to 5.23. The Mamba-1 families need a later version than 5.15, recurrent_gemma
+needs 5.18; below that the probe refuses them, as it does whatever a later version breaks.
+
 Fixes are bound to the submodules of the one instance that is opened. Classes and modules of transformers
 stay untouched, and ``Driver.release`` takes the fixes off again.
 """
@@ -33,7 +36,7 @@ _ADAPTATIONS: dict[str, Adaptation] = {
     "falcon_mamba": _SELECTIVE_SCAN,
     "jamba": _SELECTIVE_SCAN,
     "zamba": _SELECTIVE_SCAN,
-    "recurrent_gemma": Adaptation(patches=recurrent_gemma.patches),
+    "recurrent_gemma": Adaptation(new_cache=recurrent_gemma.new_cache, patches=recurrent_gemma.patches),
     "minimax": Adaptation(new_cache=minimax.new_cache, patches=minimax.patches),
     "xlstm": Adaptation(new_cache=lambda model: None),
     "rwkv": Adaptation(new_cache=lambda model: None, has_context_limit=False),

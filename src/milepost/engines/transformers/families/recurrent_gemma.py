@@ -1,30 +1,43 @@
 """RecurrentGemma: state lives on the modules, and several tokens drop the convolution's context.
 
-Its cache already has a linear-attention layer for every recurrent block, left empty upstream. The patch keeps
-the block's two states there: then each request has its own, and snapshots see them. Calls without such a
-cache take upstream's path.
+The cache gets a linear-attention layer for every recurrent block (recent versions have one there and leave
+it empty), and the patch keeps the block's two states in it: then each request has its own, and snapshots see
+them. Calls without such a cache take upstream's path.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
 from milepost.engines.transformers.driver import ForwardPatch
 
-__all__ = ["patches"]
+__all__ = ["new_cache", "patches"]
+
+
+def new_cache(model: PreTrainedModel) -> Any:
+    """Return upstream's cache with room for the states of recurrent blocks."""
+    cache = DynamicCache(config=model.config)
+    for index, _ in _recurrent_blocks(model):
+        cache.layers[index] = LinearAttentionLayer()
+    return cache
 
 
 def patches(model: PreTrainedModel) -> Iterable[ForwardPatch]:
     """Yield a patch for every recurrent block of ``model``."""
+    for index, block in _recurrent_blocks(model):
+        yield ForwardPatch(block, partial(_forward, index))
+
+
+def _recurrent_blocks(model: PreTrainedModel) -> Iterator[tuple[int, torch.nn.Module]]:
     layers: Any = model.base_model.layers
-    for layer_index, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         if hasattr(layer.temporal_block, "rg_lru"):
-            yield ForwardPatch(layer.temporal_block, partial(_forward, layer_index))
+            yield index, layer.temporal_block
 
 
 def _forward(
@@ -38,7 +51,8 @@ def _forward(
     past_key_values: Any = None,
     **options: Any,
 ) -> Any:
-    if past_key_values is None or not isinstance(past_key_values.layers[layer_index], LinearAttentionLayer):
+    layer = None if past_key_values is None else past_key_values.layers[layer_index]
+    if not isinstance(layer, LinearAttentionLayer):
         return upstream(
             input_states,
             position_ids=position_ids,
@@ -46,10 +60,10 @@ def _forward(
             past_key_values=past_key_values,
             **options,
         )
-    # Asked for before the convolution's update, which declares that there is a previous state.
-    recurrent_state = past_key_values.get_recurrent_state(layer_index)
     branch = _convolve(block, block.linear_x(input_states).transpose(1, 2), past_key_values, layer_index)
-    branch, recurrent_state = _recur(block.rg_lru, branch.transpose(1, 2), position_ids, recurrent_state)
+    branch, recurrent_state = _recur(
+        block.rg_lru, branch.transpose(1, 2), position_ids, layer.recurrent_states[0]
+    )
     past_key_values.update_recurrent_state(recurrent_state, layer_index)
     return block.linear_out(branch * block.act_fn(block.linear_y(input_states))), None
 

@@ -93,7 +93,7 @@ def _forward(
     attention_mask: torch.Tensor | None = None,
     **options: Any,
 ) -> Any:
-    state = None if cache_params is None else cache_params.get_recurrent_state(mixer.layer_idx)
+    state = None if cache_params is None else cache_params.layers[mixer.layer_idx].recurrent_states[0]
     # Upstream is right about a first segment and about a single token.
     if state is None or hidden_states.shape[1] == 1:
         return upstream(hidden_states, cache_params=cache_params, attention_mask=attention_mask, **options)
