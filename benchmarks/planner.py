@@ -1,6 +1,6 @@
 """Time the exact planner against the recurrence in vectorised numpy, and show how it scales.
 
-    python benchmarks/planner.py [--json] [--quick]
+    python -m benchmarks.planner [--json] [--quick]
 
 All numbers come from one run on one machine: medians of repeats after a warm-up that compiles the kernels,
 ratios between medians of the same size. Nothing is extrapolated. Depths are random and weights are of two
@@ -11,20 +11,15 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-try:
-    from milepost.placement import plan_budgets, plan_priced
-except ImportError:  # run from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-    from milepost.placement import plan_budgets, plan_priced
+from benchmarks.printing import Row
+from milepost.placement import plan_budgets, plan_priced
 
 HEADLINE_DEPTHS, HEADLINE_BUDGET = 16_384, 32
 SEED = 7
@@ -185,6 +180,43 @@ def measure(*, quick: bool) -> Report:
         for num_depths in (16_384, 262_144):
             report.priced.append(time_priced(num_depths, weights, repeats))
     return report
+
+
+def rows(report: Report) -> list[Row]:
+    """The claims that the report settles."""
+    claims = [
+        Row(
+            name=f"planner, {each.num_depths:,} depths, all budgets to {each.max_budget}, {each.weights}",
+            measured=f"{each.planner_ms:.2f} ms",
+            target="<= 5 ms",
+            reached=each.planner_ms <= 5.0,
+            numbers={"planner_ms": each.planner_ms},
+        )
+        for each in report.headline
+    ]
+    claims += [
+        Row(
+            name=f"numpy O(M N^2) / planner, {pair.num_depths:,} depths, {pair.weights}",
+            measured=f"{pair.ratio:,.0f}x as written, {pair.ratio_to_tuned:,.0f}x tuned",
+            target=">= 1,000x",
+            reached=pair.ratio >= 1000.0,
+            numbers={"ratio": pair.ratio, "ratio_to_tuned": pair.ratio_to_tuned},
+        )
+        for pair in report.comparisons
+        if pair.num_depths == HEADLINE_DEPTHS
+    ]
+    largest = max(report.scaling_in_depths, key=lambda each: each.num_depths)
+    per_cell = [each.nanoseconds_per_cell for each in report.scaling_in_depths]
+    claims.append(
+        Row(
+            name=f"planner, linear in depths up to {largest.num_depths:,}",
+            measured=f"{min(per_cell):.1f} to {max(per_cell):.1f} ns a depth and budget",
+            target="flat within 3x",
+            reached=max(per_cell) <= 3 * min(per_cell),
+            numbers={"largest_ms": largest.planner_ms},
+        )
+    )
+    return claims
 
 
 def show(report: Report) -> None:

@@ -80,7 +80,7 @@ def _draw_ttft(axes: Any, comparison: Comparison) -> None:
 
 
 def _draw_prompts(axes: Any, comparison: Comparison) -> None:
-    """The prompts of the last policy in order of arrival: reused, recomputed, and the checkpoints captured."""
+    """The last policy's prompts in order of arrival: reused, recomputed, and the checkpoints captured."""
     run = comparison.runs[-1]
     for row, answer in enumerate(run.answers):
         report = answer.completion.report

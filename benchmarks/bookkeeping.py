@@ -1,0 +1,91 @@
+"""What the cache itself costs a request: acquire, plan and commit, with no model.
+
+    python -m benchmarks.bookkeeping [--json]
+
+Prompts of 32,768 tokens on a grid of 64 against 10,000 cached ones: 200 documents that part at random depths, so
+walks are deep, splits are common and every request adds checkpoints. Target: median within 1 ms.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.printing import Row, run_and_print
+from milepost.footprint import Footprint
+from milepost.placement import parse_policy
+from milepost.prefix_cache import PrefixCache
+
+_NUM_CACHED, _NUM_MEASURED = 10_000, 1_000
+_NUM_TOKENS, _NUM_DOCUMENTS = 32_768, 200
+_SEGMENT_TOKENS = 256
+_FOOTPRINT = Footprint(checkpoint_bytes=3_293_184, kv_bytes_per_token=2_048)
+# With room for all, nothing is evicted; with room for a quarter, every request evicts.
+_CAPACITIES = {"ample memory": 1 << 40, "evicting": 80 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    num_bytes: int
+
+
+class _Opaque:
+    """Payloads without content."""
+
+    def checkpoint(self, position: int) -> _Bytes:
+        del position
+        return _Bytes(_FOOTPRINT.checkpoint_bytes)
+
+    def kv_segments(self, start: int, end: int) -> list[None]:
+        return [None] * ((end - start) // _SEGMENT_TOKENS)
+
+
+def measure() -> list[Row]:
+    """Return a row for each policy and amount of memory."""
+    return [
+        _measure(name, capacity, policy) for name, capacity in _CAPACITIES.items() for policy in _POLICIES
+    ]
+
+
+_POLICIES = ("planned", "balanced:8")
+
+
+def _measure(name: str, capacity_bytes: int, policy: str) -> Row:
+    cache = PrefixCache(
+        capacity_bytes=capacity_bytes,
+        footprint=_FOOTPRINT,
+        policy=parse_policy(policy),
+        grid=64,
+        segment_tokens=_SEGMENT_TOKENS,
+    )
+    random = np.random.default_rng(0)
+    documents = [random.integers(0, 50_000, _NUM_TOKENS, dtype=np.int32) for _ in range(_NUM_DOCUMENTS)]
+    seconds = []
+    for _ in range(_NUM_CACHED + _NUM_MEASURED):
+        document = documents[int(random.integers(_NUM_DOCUMENTS))]
+        depth = int(random.integers(1, _NUM_TOKENS))
+        own = random.integers(0, 50_000, _NUM_TOKENS - depth, dtype=np.int32)
+        prompt = np.concatenate([document[:depth], own])
+        started = time.perf_counter()
+        with cache.acquire(prompt) as lease:
+            cache.commit(lease, cache.plan(lease), _Opaque())
+        seconds.append(time.perf_counter() - started)
+    cache.check()
+    milliseconds = np.array(seconds[_NUM_CACHED:]) * 1e3
+    held = cache.statistics()
+    return Row(
+        name=f"bookkeeping, {policy}, {name}",
+        measured=f"p50 {np.percentile(milliseconds, 50):.2f} ms, p99 {np.percentile(milliseconds, 99):.2f} ms",
+        target="p50 <= 1 ms",
+        reached=bool(np.percentile(milliseconds, 50) <= 1.0),
+        numbers={
+            "p50_ms": float(np.percentile(milliseconds, 50)),
+            "p99_ms": float(np.percentile(milliseconds, 99)),
+            "num_checkpoints": held.num_checkpoints,
+            "num_evictions": held.num_evictions,
+        },
+    )
+
+
+if __name__ == "__main__":
+    run_and_print(measure)

@@ -1,0 +1,104 @@
+"""What a hit costs beyond the tokens it has to compute.
+
+    python -m benchmarks.resume [--json]
+
+One layer group of Qwen3.5-0.8B in bf16. A prompt shares a stored prefix and adds a suffix. Its time to first
+token (find, pin, restore, prefill, capture, store, sample) stands beside two others of the same turn:
+
+* *the suffix alone*: the same tokens at the same positions, run on a cache that already stands there, with
+  nothing to find, restore or store. This is the work that a hit cannot avoid. Target: at most 1.15 times it.
+* *the suffix as a prompt*: from position 0 on an empty cache. Its tokens attend to no prefix, so it is less
+  work by the model's own arithmetic; the ratio of FLOPs is printed beside the measured one.
+
+Ratios are medians of the ratios within a turn.
+"""
+
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.layer_group import build_layer_group
+from benchmarks.printing import Row, run_and_print
+from milepost.engines.transformers.driver import LiveCache
+from milepost.engines.transformers.engine import Engine
+from milepost.engines.transformers.snapshot import (
+    KVSegment,
+    StateSnapshot,
+    build_cache,
+    capture_state,
+    slice_kv,
+)
+
+_PREFIX_TOKENS = (512, 2_048, 4_096)
+_SUFFIX_TOKENS = (128, 256, 512)
+_NUM_TURNS = 9
+
+
+def measure() -> list[Row]:
+    """Return two rows for every length of prefix and suffix."""
+    engine = Engine.open(build_layer_group(torch.bfloat16), capacity="2GiB", policy="tail+junction")
+    random = np.random.default_rng(0)
+    rows = []
+    for num_prefix in _PREFIX_TOKENS:
+        prefix = random.integers(0, 1024, num_prefix, dtype=np.int32)
+        # Stored with one token behind it, so that the state lies exactly at the prefix's end.
+        engine.generate(np.append(prefix, 7), max_new_tokens=1)
+        standing = _stand_behind(engine, prefix)
+        for num_suffix in _SUFFIX_TOKENS:
+            hits, alone, as_prompt = [], [], []
+            for _ in range(_NUM_TURNS + 1):
+                suffix = random.integers(0, 1024, num_suffix, dtype=np.int32)
+                alone.append(_seconds_alone(engine, standing, suffix))
+                answer = engine.generate(np.concatenate([prefix, suffix]), max_new_tokens=1)
+                assert answer.report.reused == num_prefix, answer.report
+                hits.append(answer.ttft_seconds)
+                as_prompt.append(engine.measure_prefill(num_suffix))
+            cost = engine.footprint.cost
+            flops = cost.between(num_prefix, num_prefix + num_suffix) / cost(num_suffix)
+            name = f"TTFT of a hit at {num_prefix:,} + {num_suffix}"
+            rows.append(_row(f"{name} / suffix alone", hits, alone, target=1.15))
+            rows.append(_row(f"{name} / as a prompt", hits, as_prompt, note=f" (FLOPs {flops:.3f})"))
+    return rows
+
+
+def _stand_behind(engine: Engine, prefix: np.ndarray) -> tuple[StateSnapshot, KVSegment]:
+    """Compute ``prefix`` as the engine does, outside its cache."""
+    live = engine.driver.start()
+    for begin in range(0, len(prefix), engine.segment_tokens):
+        engine.driver.advance(live, torch.tensor(prefix[begin : begin + engine.segment_tokens]))
+    return capture_state(live.cache, len(prefix)), slice_kv(live.cache, 0, len(prefix))
+
+
+def _seconds_alone(engine: Engine, standing: tuple[StateSnapshot, KVSegment], suffix: np.ndarray) -> float:
+    snapshot, segment = standing
+    cache = build_cache(snapshot, [segment], new_cache=engine.driver.new_cache)
+    live = LiveCache(cache=cache, position=snapshot.position)
+    tokens = torch.tensor(suffix)
+    started = time.perf_counter()
+    for begin in range(0, len(suffix), engine.segment_tokens):
+        engine.driver.advance(live, tokens[begin : begin + engine.segment_tokens])
+    return time.perf_counter() - started
+
+
+def _row(
+    name: str, hits: list[float], base: list[float], *, target: float | None = None, note: str = ""
+) -> Row:
+    # The first turn warms up.
+    ratio = statistics.median(a / b for a, b in zip(hits[1:], base[1:], strict=True))
+    return Row(
+        name=name,
+        measured=f"{ratio:.3f}{note}",
+        target="reported" if target is None else f"<= {target}",
+        reached=target is None or ratio <= target,
+        numbers={
+            "ratio": ratio,
+            "hit_seconds": statistics.median(hits[1:]),
+            "base_seconds": statistics.median(base[1:]),
+        },
+    )
+
+
+if __name__ == "__main__":
+    run_and_print(measure)
