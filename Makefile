@@ -40,7 +40,7 @@ demo: $(VENV)/demo.stamp
 	@$(BIN)/milepost demo
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check .

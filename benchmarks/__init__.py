@@ -1,1 +1,1 @@
-"""Benchmarks: every number the README quotes, printed by one command. Ratios within one run, never timed tests."""
+"""Every number the README quotes, printed by one command. Ratios within one run, never timed tests."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks [NAME ...] [--json]
 
-Names: planner, bookkeeping, capture, resume, exactness. All of them take about a quarter of an hour on two cores
-that do nothing else; what else they do shows in the times, much less in the ratios.
+Names: planner, bookkeeping, capture, resume, exactness. All of them take about a quarter of an hour on two
+cores that do nothing else; what else they do shows in the times, much less in the ratios.
 """
 
 import argparse
@@ -67,10 +67,10 @@ def main() -> None:
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(_BENCHMARKS)}")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    for name in _BENCHMARKS:
+    for name, measure in _BENCHMARKS.items():
         if not arguments.names or name in arguments.names:
             Console(stderr=True).print(f"[bold]{name}[/]")
-            print_rows(_BENCHMARKS[name](), as_json=arguments.json)
+            print_rows(measure(), as_json=arguments.json)
 
 
 if __name__ == "__main__":

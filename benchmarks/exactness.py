@@ -1,6 +1,6 @@
 """Do resumed prompts give what cold prompts give? Every family, many prompts, bit by bit.
 
-    python -m benchmarks.exactness [--family NAME ...] [--dtype float32 --dtype bfloat16] [--prompts 50] [--json]
+    python -m benchmarks.exactness [--family NAME ...] [--dtype NAME ...] [--prompts 50] [--json]
 
 Tiny random models of every supported family, run by the real library. For each family and dtype:
 
@@ -11,7 +11,7 @@ Tiny random models of every supported family, run by the real library. For each 
 * *control*: the same with the restored state zeroed (KV where there is no state). It must *not* agree, or the
   two comparisons above could not have failed.
 
-The tiny models live with the tests; run it from a checkout. Takes about a quarter of an hour for all families.
+The tiny models live with the tests; run it from a checkout. All families take about ten minutes.
 """
 
 import argparse

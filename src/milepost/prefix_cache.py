@@ -20,7 +20,7 @@ from milepost.accounting import CacheStatistics, Ledger, RequestReport
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.lease import Lease
-from milepost.placement import Placement, PlacementPolicy, PlacementRequest
+from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest
 from milepost.store import EvictionPolicy, PayloadSource, PrefixStore, Recency
 from milepost.tokens import TokenLike, as_tokens
 
@@ -131,7 +131,7 @@ class PrefixCache:
 
     def plan(self, lease: Lease) -> Placement:
         """Return the positions of this prompt where a state should be captured. Reads only."""
-        if self.footprint.is_stateless:
+        if self.footprint.is_stateless and not isinstance(self.policy, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
             last = lease.request.num_tokens // self.grid * self.grid
             return Placement((last,) if last > lease.resume_position else ())

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
-__all__ = ["ByteTokenizer", "build_embedded_model"]
+__all__ = ["ByteTokenizer", "build_embedded_model", "resolve_model"]
+
+_EMBEDDED = "embedded"
 
 _SEED = 20_260_505
 # Wide enough that the answer hangs on the whole prompt; the library's default leaves the logits nearly flat.
@@ -54,3 +56,10 @@ def build_embedded_model() -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         return Qwen3_5ForCausalLM(config).eval()
+
+
+def resolve_model(name: str) -> tuple[str | PreTrainedModel, ByteTokenizer | None]:
+    """Return the model that ``name`` asks for: ``embedded`` is built here, anything else is opened later."""
+    if name == _EMBEDDED:
+        return build_embedded_model(), ByteTokenizer()
+    return name, None

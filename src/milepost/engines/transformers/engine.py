@@ -32,6 +32,7 @@ from milepost.engines.transformers.scheduler import Scheduler
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
+from milepost.interrupts import deferred_interrupts
 from milepost.placement import PlacementPolicy, parse_policy
 from milepost.prefix_cache import PrefixCache
 from milepost.store import EvictionPolicy
@@ -273,6 +274,8 @@ class Engine:
 
         Every prompt is checked before the first is run.
         """
+        if isinstance(prompts, str):
+            raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
         generations: list[Generation] = []
         try:
             for prompt in prompts:
@@ -282,8 +285,9 @@ class Engine:
                 if on_step is not None and turn is not None:
                     on_step(turn[0])
         except BaseException:
-            for generation in generations:
-                generation.close()
+            with deferred_interrupts():
+                for generation in generations:
+                    generation.close()
             raise
         return [generation.completion() for generation in generations]
 
@@ -291,7 +295,10 @@ class Engine:
         """Answer one prompt token by token. Options as in :meth:`submit`. Leaving the loop early gives up the
         request and releases what it held.
         """
-        generation = self.submit(prompt, **options)
+        return self.run(self.submit(prompt, **options))
+
+    def run(self, generation: Generation) -> Iterator[TokenEvent]:
+        """Yield what a submitted request produces until it is done, giving every other request its turns."""
         events = self._events(generation)
         # A loop that never starts has nothing to clean up after itself.
         weakref.finalize(events, generation.close).atexit = False
@@ -312,9 +319,16 @@ class Engine:
         finally:
             generation.close()
 
-    def measure_prefill(self, num_tokens: int) -> float:
-        """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache."""
-        return seconds_to_prefill(self.driver, num_tokens, segment_tokens=self.segment_tokens)
+    def measure_prefill(self, num_tokens: int, *, segment_tokens: int | None = None) -> float:
+        """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache.
+
+        Args:
+            num_tokens: Length of the prompt.
+            segment_tokens: Where it is cut; as this engine does unless given.
+        """
+        return seconds_to_prefill(
+            self.driver, num_tokens, segment_tokens=segment_tokens or self.segment_tokens
+        )
 
     def close(self) -> None:
         """Give up every request that is not done."""

@@ -1,8 +1,8 @@
 """One request from its prompt to its last token, one small step at a time, so that many can take turns."""
 
 import time
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 import xxhash
@@ -88,6 +88,20 @@ class Completion:
     prefill_seconds: float
     capture_seconds: float
     decode_seconds: float
+
+    def summary(self) -> str:
+        """Return one line on what was reused and what it took."""
+        report = self.report
+        causes = ("unseen", "alignment", "placement", "eviction")
+        lost = ", ".join(f"{getattr(report, cause):,} {cause}" for cause in causes if getattr(report, cause))
+        return (
+            f"{report.reused:,} of {report.num_tokens:,} prompt tokens reused ({lost}); first token after "
+            f"{self.ttft_seconds:.2f} s, {len(self.tokens)} tokens in {self.decode_seconds:.2f} s more"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
+        return asdict(self)
 
 
 class Generation:

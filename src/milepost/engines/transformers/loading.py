@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError, ModelLoadError
 
-__all__ = ["OpenedModel", "load_model"]
+__all__ = ["OpenedModel", "load_config", "load_model"]
 
 _DTYPES = {
     "auto": "auto",
@@ -95,6 +95,20 @@ def load_model(
         tokenizer=tokenizer or _load_tokenizer(source, revision),
         name=path.name,
     )
+
+
+def load_config(source: str | Path, *, revision: str | None = None) -> PreTrainedConfig:
+    """Open the configuration of a model without its weights.
+
+    Raises:
+        ModelLoadError: there is none, or it is damaged.
+    """
+    try:
+        return AutoConfig.from_pretrained(str(source), revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelLoadError(
+            f"cannot open the configuration of {str(source)!r}: {_first_line(error)}"
+        ) from error
 
 
 def _checked_device(name: str) -> torch.device:

@@ -8,6 +8,7 @@ from collections import deque
 
 from milepost.engines.transformers.generation import Generation, TokenEvent
 from milepost.errors import ConfigurationError
+from milepost.interrupts import deferred_interrupts
 
 __all__ = ["Scheduler"]
 
@@ -59,7 +60,8 @@ class Scheduler:
 
     def close(self) -> None:
         """Give up everything that is not done."""
-        for generation in (*self._running, *self._waiting):
-            generation.close()
-        self._running.clear()
-        self._waiting.clear()
+        with deferred_interrupts():
+            for generation in (*self._running, *self._waiting):
+                generation.close()
+            self._running.clear()
+            self._waiting.clear()
