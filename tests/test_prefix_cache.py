@@ -266,6 +266,12 @@ def test_without_states_every_segment_boundary_can_be_resumed_from():
     assert cache.statistics().kv_bytes <= 28 + 4 * GRID
 
 
+def test_without_states_the_policy_none_still_means_none():
+    cache = new_cache(footprint=STATELESS, policy=NoCheckpoints())
+    assert serve(cache, range(30)).checkpoints_stored == 0
+    assert serve(cache, range(30)).reused == cache.statistics().kv_bytes == 0
+
+
 def test_without_states_a_budget_of_one_segment_works():
     with pytest.raises(CapacityError, match="at least 4 bytes"):
         new_cache(footprint=STATELESS, capacity_bytes=3)

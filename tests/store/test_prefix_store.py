@@ -46,10 +46,10 @@ class StoreMachine(RuleBasedStateMachine):
     leases = Bundle("leases")
 
     @initialize(
-        capacity=st.integers(12, 160),
+        capacity=st.integers(12, 40) | st.integers(40, 160),
         segment_tokens=st.integers(1, 5),
         kv_bytes=st.integers(0, 3),
-        history=st.sampled_from([0, 30, 10_000]),
+        history=st.sampled_from([0, 30, 10_000, 10_000]),
     )
     def build(self, capacity: int, segment_tokens: int, kv_bytes: int, history: int) -> None:
         self.store = PrefixStore(
@@ -142,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.num_checkpoints == len(self.naive.held)
 
 
-StoreMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 test_store_equals_the_naive_cache_after_every_step = StoreMachine.TestCase
 
 

@@ -125,9 +125,13 @@ def test_a_split_and_its_merge_leave_the_edge_as_it_was():
     tree.insert(array(range(10)), tenant="")
     tree.insert(array([0, 1, 2, 9]), tenant="")
     assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3), (3, 4), (3, 10)]
+    for node in tree.nodes():
+        node.dropped = [node.end - 1, node.end] if node.children else [node.end]
     tree.insert(array(range(10)), tenant="")  # touches the long branch
     tree.forget(until_num_tokens=10)
     (node,) = tree.nodes()
+    assert node.dropped == [2, 3, 10]
+    assert node.latest_num_tokens == 10
     assert node.tokens.tolist() == list(range(10))
     assert tree.is_dead_leaf(node)
 

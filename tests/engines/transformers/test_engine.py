@@ -1,0 +1,511 @@
+"""The engine on tiny models: whatever the cache does, the answers are those of an engine without one."""
+
+import itertools
+import logging
+import math
+import signal
+
+import numpy as np
+import pytest
+import torch
+from characters import Characters
+
+from families import tiny_model, tiny_prompt
+from milepost.engines.transformers import generation as generation_module
+from milepost.engines.transformers import prefill as prefill_module
+from milepost.engines.transformers.engine import Engine
+from milepost.engines.transformers.snapshot import capture_state, zero_state
+from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError, UnsupportedModelError
+from milepost.placement import NoCheckpoints, Placement, PlacementPolicy
+
+SEGMENT = 64
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("qwen3_5")
+
+
+def open_engine(model, **options) -> Engine:
+    return Engine.open(
+        model, **{"capacity": "64MiB", "segment_tokens": SEGMENT, "tokenizer": Characters()} | options
+    )
+
+
+@pytest.fixture
+def engine(model):
+    opened = open_engine(model, policy="dense:64")
+    yield opened
+    opened.cache.check()
+    assert not opened.cache._store._pinned, "what no request needs any more is not held"
+
+
+def branching_prompts(count: int = 9, length: int = 330) -> list[np.ndarray]:
+    """Prompts that share prefixes of many depths, on and off the grid, and some that are asked twice."""
+    base = tiny_prompt(length, seed=1)[0].numpy()
+    prompts = []
+    for number in range(count):
+        depth = (number * 67) % length
+        tail = tiny_prompt(1 + 29 * number % 150, seed=100 + number)[0].numpy()
+        prompts.append(np.concatenate((base[:depth], tail)))
+    return [base, *prompts, base, prompts[-1], base[:256]]
+
+
+def without_cache(model, prompts, **options):
+    cold = open_engine(model, policy=NoCheckpoints())
+    completions = [cold.generate(prompt, **options) for prompt in prompts]
+    assert cold.cache.statistics().reused == 0
+    return completions
+
+
+def assert_equal(warm, cold):
+    assert [c.tokens for c in warm] == [c.tokens for c in cold]
+    assert [c.prompt_logits_digest for c in warm] == [c.prompt_logits_digest for c in cold]
+
+
+# Exactness
+
+
+@pytest.mark.parametrize(
+    ("family", "policy"),
+    [
+        ("qwen3_5", "dense:64"),
+        ("qwen3_5", "balanced:3"),
+        ("qwen3_5", "tail+junction"),
+        ("qwen3_5", "planned:warmup=2"),
+        ("mamba2", "dense:128"),
+        ("jamba", "balanced:2"),
+        ("gemma3", "dense:64"),
+        ("gpt_oss", "tail+junction"),
+        ("qwen3", "planned"),
+    ],
+)
+def test_warm_equals_cold_bit_for_bit_across_interleaved_requests(family, policy):
+    model, prompts = tiny_model(family), branching_prompts()
+    warm = open_engine(model, policy=policy, max_running=3)
+    assert_equal(
+        warm.generate_many(prompts, max_new_tokens=5), without_cache(model, prompts, max_new_tokens=5)
+    )
+    assert warm.cache.statistics().reused > 0
+    warm.cache.check()
+
+
+def test_a_wrong_state_would_show(engine, model, monkeypatch):
+    prompts = branching_prompts()[:2] * 2
+    monkeypatch.setattr(
+        prefill_module, "capture_state", lambda cache, position: zero_state(capture_state(cache, position))
+    )
+    warm = [engine.generate(prompt, max_new_tokens=5) for prompt in prompts]
+    with pytest.raises(AssertionError):
+        assert_equal(warm, without_cache(model, prompts, max_new_tokens=5))
+
+
+def test_interleaved_equals_sequential(model):
+    prompts = branching_prompts()
+    together = open_engine(model).generate_many(prompts, max_new_tokens=5)
+    one_engine = open_engine(model)
+    assert_equal(together, [one_engine.generate(prompt, max_new_tokens=5) for prompt in prompts])
+
+
+def test_each_request_advances_a_cache_of_its_own(engine):
+    prompt = tiny_prompt(200)[0].numpy()
+    engine.generate(prompt, max_new_tokens=1)
+    one, other = (engine.submit(prompt, max_new_tokens=8, ignore_end_token=True) for _ in range(2))
+    for _ in range(6):
+        engine.step()
+    live, its = one._prefill.live, other._prefill.live
+    pointers = [
+        {
+            tensor.data_ptr()
+            for layer in cache.layers
+            for tensor in vars(layer).values()
+            if torch.is_tensor(tensor)
+        }
+        for cache in (live.cache, its.cache)
+    ]
+    assert pointers[0]
+    assert pointers[0].isdisjoint(pointers[1])
+    engine.close()
+
+
+@pytest.mark.parametrize(("policy", "num_states"), [("dense:64", 4), ("tail", 6)])
+def test_a_budget_in_which_everything_is_evicted_all_the_time_changes_no_answer(model, policy, num_states):
+    prompts = branching_prompts()
+    capacity = num_states * 58_880  # of a state with one segment of KV
+    warm = open_engine(model, policy=policy, capacity=capacity, max_running=3)
+    answers = [*warm.generate_many(prompts, max_new_tokens=3), *warm.generate_many(prompts, max_new_tokens=3)]
+    assert_equal(answers, without_cache(model, prompts, max_new_tokens=3) * 2)
+    held = warm.cache.statistics()
+    assert held.checkpoint_bytes + held.kv_bytes <= capacity
+    assert held.num_evictions > 5
+    warm.cache.check()
+
+
+def test_fast_numerics_resume_inside_a_segment_and_equal_to_rounding(model, monkeypatch):
+    logits = []
+    monkeypatch.setattr(generation_module, "_digest", lambda seen: logits.append(seen) or "")
+    warm = open_engine(model, numerics="fast", policy="dense:64", segment_tokens=256)
+    prompts = branching_prompts()
+    answers = [warm.generate(prompt, max_new_tokens=4) for prompt in prompts]
+    num_warm = len(logits)
+    cold = without_cache(model, prompts, max_new_tokens=4)
+    resumed = {answer.report.reused for answer in answers}
+    assert any(position % 256 for position in resumed), "the odd tail of the KV was used"
+    assert all(position % 64 == 0 for position in resumed)
+    for mine, theirs in zip(logits[:num_warm], logits[num_warm:], strict=True):
+        assert (mine - theirs).norm() / theirs.norm() < 1e-4
+    assert [a.tokens for a in answers] == [a.tokens for a in cold]
+    held = warm.cache.statistics()
+    store = warm.cache._store
+    tails = [c.payload.tail for n in store.tree.nodes() for c in n.checkpoints if c.payload.tail is not None]
+    assert tails
+    assert held.checkpoint_bytes == held.num_checkpoints * warm.footprint.checkpoint_bytes + sum(
+        tail.num_bytes for tail in tails
+    )
+    warm.cache.check()
+
+
+# Generation
+
+
+def test_streaming_gives_the_tokens_and_the_text_of_not_streaming(engine):
+    prompt = tiny_prompt(150)[0].numpy()
+    whole = engine.generate(prompt, max_new_tokens=12, ignore_end_token=True)
+    events = list(engine.stream(prompt, max_new_tokens=12, ignore_end_token=True))
+    assert tuple(e.token for e in events if e.token is not None) == whole.tokens
+    assert "".join(e.text for e in events) == whole.text
+    assert len(whole.text) == 12
+
+
+def test_two_streams_and_a_request_between_lose_no_token_to_each_other(engine):
+    one, other = tiny_prompt(100, seed=1)[0].numpy(), tiny_prompt(190, seed=2)[0].numpy()
+    expected = [engine.generate(p, max_new_tokens=10, ignore_end_token=True).tokens for p in (one, other)]
+    streams = [engine.stream(p, max_new_tokens=10, ignore_end_token=True) for p in (one, other)]
+    got = [[], []]
+    for turn, pair in enumerate(itertools.zip_longest(*streams)):
+        for tokens, event in zip(got, pair, strict=True):
+            tokens.append(event.token)
+        if turn == 3:
+            assert engine.generate(one, max_new_tokens=10, ignore_end_token=True).tokens == expected[0]
+    assert [tuple(tokens) for tokens in got] == expected
+
+
+def test_equal_seeds_answer_alike_and_other_seeds_otherwise(engine):
+    prompt = tiny_prompt(70)[0].numpy()
+    options = {"max_new_tokens": 12, "temperature": 1.5, "ignore_end_token": True}
+    first = engine.generate(prompt, seed=3, **options)
+    beside = engine.generate_many([prompt, tiny_prompt(90, seed=9)[0].numpy()], seed=3, **options)[0]
+    assert first.tokens == beside.tokens
+    assert first.tokens != engine.generate(prompt, seed=4, **options).tokens
+
+
+def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(engine):
+    prompt = tiny_prompt(70)[0].numpy()
+    whole = engine.generate(prompt, max_new_tokens=12, ignore_end_token=True)
+    for at, length in ((4, 1), (3, 3), (0, 2)):
+        stop = whole.text[at : at + length]
+        cut = whole.text.find(stop)
+        answer = engine.generate(prompt, max_new_tokens=12, ignore_end_token=True, stop=["nothing", stop])
+        assert (answer.text, answer.finish_reason) == (whole.text[:cut], "stop")
+        assert answer.tokens == whole.tokens[: cut + length]
+    missed = engine.generate(prompt, max_new_tokens=12, ignore_end_token=True, stop=whole.text[-1] + "!")
+    assert (missed.text, missed.finish_reason) == (whole.text, "length"), (
+        "what was held back is given at the end"
+    )
+
+
+def test_an_end_token_ends_the_answer_and_is_no_part_of_it(model, monkeypatch):
+    prompt = tiny_prompt(70)[0].numpy()
+    engine = open_engine(model)
+    whole = engine.generate(prompt, max_new_tokens=12, ignore_end_token=True)
+    end = whole.tokens[5]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [2, end])
+    answer = engine.generate(prompt, max_new_tokens=12)
+    assert answer.finish_reason == "stop"
+    assert answer.tokens == whole.tokens[: whole.tokens.index(end)]
+    held = engine.generate(prompt, max_new_tokens=12, stop=answer.text[-1] + "?")
+    assert held.text == answer.text
+    events = list(engine.stream(prompt, max_new_tokens=12, stop=answer.text[-1] + "?"))
+    assert [e.token for e in events] == [*answer.tokens, None], (
+        "text that the end settles comes without a token"
+    )
+    assert "".join(e.text for e in events) == answer.text
+    assert engine.generate(prompt, max_new_tokens=12, ignore_end_token=True).tokens == whole.tokens
+
+
+def test_an_answer_ends_at_max_new_tokens_or_at_the_models_context():
+    model = tiny_model("qwen3_5")
+    model.config.max_position_embeddings = 100
+    engine = open_engine(model)
+    prompt = tiny_prompt(97)[0].numpy()
+    answer = engine.generate(prompt, max_new_tokens=50, ignore_end_token=True)
+    assert (len(answer.tokens), answer.finish_reason) == (3, "length")
+    assert len(engine.generate(prompt, max_new_tokens=1, ignore_end_token=True).tokens) == 1
+    with pytest.raises(InvalidRequestError, match="the prompt has 100 tokens and the model's context 100"):
+        engine.generate(tiny_prompt(100)[0].numpy())
+
+
+def test_tenants_share_nothing(engine):
+    prompt = tiny_prompt(200)[0].numpy()
+    one, other = (engine.generate(prompt, max_new_tokens=3, tenant=tenant) for tenant in "ab")
+    assert (one.report.reused, other.report.reused, other.report.unseen) == (0, 0, 200)
+    assert_equal([one], [other])
+    assert engine.generate(prompt, max_new_tokens=1, tenant="a").report.reused == 192
+
+
+def test_a_text_is_a_prompt_where_there_is_a_tokenizer(engine):
+    text = "the quick brown fox"
+    answer = engine.generate(text, max_new_tokens=2)
+    assert answer.tokens == engine.generate(list(text.encode()), max_new_tokens=2).tokens
+
+
+def test_a_prompt_of_one_token_is_answered(engine):
+    assert len(engine.generate([5], max_new_tokens=3, ignore_end_token=True).tokens) == 3
+
+
+# Models without recurrent state
+
+
+def test_a_model_without_state_says_that_only_kv_is_reused_and_reuses_it(caplog):
+    with caplog.at_level(logging.INFO, logger="milepost"):
+        engine = open_engine(tiny_model("qwen3"))
+    assert engine.description == "qwen3 has no recurrent state: only its KV is reused"
+    assert engine.description in caplog.text
+    prompt = tiny_prompt(200)[0].numpy()
+    engine.generate(prompt, max_new_tokens=1)
+    assert engine.generate(prompt[:150], max_new_tokens=1).report.reused == 128
+    assert engine.cache.statistics().checkpoint_bytes == 0
+
+
+def test_a_hybrid_says_what_a_checkpoint_weighs(engine):
+    assert (
+        engine.description == "one checkpoint of qwen3_5_text takes 26.1 kB, as much as the KV of 51 tokens"
+    )
+
+
+def test_a_model_without_kv_says_what_a_checkpoint_weighs():
+    assert "KV" not in open_engine(tiny_model("mamba2"), segment_tokens=None).description
+
+
+# Interrupts, errors, giving up
+
+
+class Trap:
+    """Raises at the n-th forward call of a driver."""
+
+    def __init__(self, driver, at, error):
+        self.advance, self.left, self.error = driver.advance, at, error
+
+    def __call__(self, live, tokens):
+        self.left -= 1
+        if self.left == 0:
+            self.advance(live, tokens[: max(1, tokens.numel() // 2)])
+            raise self.error
+        return self.advance(live, tokens)
+
+
+def assert_usable(engine, model, prompts):
+    engine.cache.check()
+    assert not engine.cache._store._pinned
+    assert engine.step() is None, "nothing was left in the queue"
+    answers = engine.generate_many(prompts, max_new_tokens=3)
+    assert_equal(answers, without_cache(model, prompts, max_new_tokens=3))
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 6, 7, 9, 12])
+def test_an_interrupt_in_prefill_or_decoding_leaves_the_engine_as_usable_as_before(
+    engine, model, monkeypatch, at
+):
+    prompts = branching_prompts()[:3]
+    engine.generate(prompts[0], max_new_tokens=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.driver, "advance", Trap(engine.driver, at, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate_many(prompts, max_new_tokens=6, ignore_end_token=True)
+    assert_usable(engine, model, prompts)
+
+
+@pytest.mark.parametrize("where", ["acquire", "plan", "commit", "discard", "release"])
+def test_an_interrupt_in_the_cache_leaves_the_engine_as_usable_as_before(engine, model, monkeypatch, where):
+    prompts = branching_prompts()[:3]
+    engine.generate(prompts[0], max_new_tokens=1)
+    owner = engine.cache if where != "release" else generation_module.Lease
+    upstream = getattr(owner, where)
+
+    presses = [signal.SIGINT]
+
+    def interrupted(*args, **options):
+        if presses:
+            signal.raise_signal(presses.pop())
+        return upstream(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, where, interrupted)
+        if where == "discard":
+            patch.setattr(generation_module, "belongs_to", lambda lease, _: lease.resume_position == 0)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate_many(prompts, max_new_tokens=6)
+    assert_usable(engine, model, prompts)
+
+
+def test_an_error_in_one_request_leaves_the_others(engine, model, monkeypatch):
+    prompts = branching_prompts()[:3]
+    generations = [engine.submit(p, max_new_tokens=4) for p in prompts]
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.driver, "advance", Trap(engine.driver, 2, RuntimeError("out of memory")))
+        engine.step()
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.step()
+    while engine.step() is not None:
+        pass
+    cold = without_cache(model, prompts, max_new_tokens=4)
+    assert_equal([generations[0].completion(), generations[2].completion()], [cold[0], cold[2]])
+    with pytest.raises(InvalidRequestError, match="given up"):
+        generations[1].completion()
+
+
+def test_a_request_that_is_not_done_has_no_answer_yet(engine):
+    generation = engine.submit([1, 2, 3], max_new_tokens=4)
+    with pytest.raises(InvalidRequestError, match="not done yet"):
+        generation.completion()
+    engine.close()
+
+
+def test_a_bad_prompt_among_good_ones_queues_none_of_them(engine):
+    with pytest.raises(InvalidRequestError, match="empty"):
+        engine.generate_many([[1, 2, 3], []], max_new_tokens=2)
+    assert engine.step() is None
+    assert engine.cache.statistics().num_requests == 0
+
+
+def test_leaving_a_stream_early_releases_what_it_held(engine, model):
+    prompts = branching_prompts()[:2]
+    engine.generate(prompts[0], max_new_tokens=1)
+    for _ in engine.stream(prompts[0], max_new_tokens=50, ignore_end_token=True):
+        break
+    stream = engine.stream(prompts[1], max_new_tokens=50, ignore_end_token=True)
+    next(stream)
+    stream.close()
+    del stream
+    engine.stream(prompts[1], max_new_tokens=50)  # never begun
+    assert_usable(engine, model, prompts)
+
+
+def test_a_stream_that_is_given_up_behind_its_back_says_so(engine):
+    stream = engine.stream([1, 2, 3], max_new_tokens=50, ignore_end_token=True)
+    next(stream)
+    engine.close()
+    with pytest.raises(InvalidRequestError, match="given up"):
+        list(stream)
+
+
+def test_leaving_the_block_of_an_engine_gives_up_what_is_queued(model):
+    with open_engine(model) as engine:
+        generation = engine.submit([1, 2, 3])
+    assert generation.is_done
+    assert engine.step() is None
+
+
+class OffGrid(PlacementPolicy):
+    def place(self, request):
+        return Placement((65,))
+
+
+def test_a_policy_off_the_rules_fails_its_request_and_nothing_else(model):
+    engine = open_engine(model, policy=OffGrid())
+    with pytest.raises(InvalidRequestError, match="on the grid of 64"):
+        engine.generate(tiny_prompt(100)[0].numpy(), max_new_tokens=2)
+    engine.cache.check()
+    assert not engine.cache._store._pinned
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "says"),
+    [
+        ([], {}, "empty"),
+        ("", {}, "empty"),
+        ([5, 256], {}, r"token id 256 at position 1 is outside the vocabulary \[0, 256\)"),
+        ([-1], {}, "token id -1"),
+        ([[1, 2]], {}, "one at a time"),
+        ([0.5], {}, "integers"),
+        (None, {}, "dimensions"),
+        ([1], {"max_new_tokens": 0}, "max_new_tokens=0"),
+        ([1], {"max_new_tokens": -3}, "max_new_tokens=-3"),
+        ([1], {"temperature": math.nan}, "temperature=nan"),
+        ([1], {"temperature": -1.0}, "temperature=-1.0"),
+        ([1], {"top_k": 0}, "top_k=0"),
+        ([1], {"top_p": 0.0}, "top_p=0.0"),
+        ([1], {"seed": 2**70}, "seed="),
+        ([1], {"stop": ""}, "stop string is empty"),
+        ([1], {"stop": [7]}, "stop strings are strings"),
+    ],
+)
+def test_a_bad_request_is_refused_by_name_and_nothing_is_lost(engine, prompt, options, says):
+    kept = tiny_prompt(130)[0].numpy()
+    engine.generate(kept, max_new_tokens=1)
+    before = engine.cache.statistics()
+    with pytest.raises(InvalidRequestError, match=says):
+        engine.generate(prompt, **options)
+    assert engine.step() is None
+    assert engine.cache.statistics() == before
+    assert engine.generate(kept, max_new_tokens=1).report.reused == 128
+
+
+def test_text_needs_a_tokenizer(model):
+    engine = open_engine(model, tokenizer=None)
+    for prompt, options in (("text", {}), ([1], {"stop": "."})):
+        with pytest.raises(InvalidRequestError, match="tokenizer"):
+            engine.generate(prompt, **options)
+    answer = engine.generate([1, 2], max_new_tokens=3)
+    assert answer.text == ""
+
+
+def test_one_text_where_several_prompts_belong_is_refused(engine):
+    with pytest.raises(InvalidRequestError, match="one text"):
+        engine.generate_many("the quick brown fox")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"policy": "planed"}, "did you mean 'planned'"),
+        ({"policy": "balanced:cout=3"}, "did you mean 'count'"),
+        ({"policy": "balanced:0"}, "count=0"),
+        ({"numerics": "exact"}, "give one of strict, fast"),
+        ({"segment_tokens": 65}, "a multiple of 64"),
+        ({"segment_tokens": 0}, "segment_tokens=0"),
+        ({"capacity": "4 potatoes"}, "not an amount of memory"),
+        ({"max_running": 0}, "max_running=0"),
+    ],
+)
+def test_a_bad_option_of_the_engine_is_refused_by_name(model, options, says):
+    with pytest.raises(ConfigurationError, match=says):
+        open_engine(model, **options)
+
+
+def test_a_misspelt_option_is_a_type_error(model, engine):
+    with pytest.raises(TypeError, match="polcy"):
+        open_engine(model, polcy="planned")
+    with pytest.raises(TypeError, match="temprature"):
+        engine.generate([1], temprature=1.0)
+    assert engine.step() is None
+
+
+def test_a_budget_below_one_checkpoint_names_the_least_that_works_and_that_works(model):
+    with pytest.raises(CapacityError, match=r"give at least 58,880 bytes"):
+        open_engine(model, capacity=58_879)
+    engine = open_engine(model, capacity=58_880, policy="tail")
+    prompt = tiny_prompt(70)[0].numpy()
+    engine.generate(prompt, max_new_tokens=1)
+    assert engine.generate(prompt, max_new_tokens=1).report.reused == 64
+
+
+def test_a_model_that_is_no_decoder_is_refused():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with pytest.raises(UnsupportedModelError, match="encoder-decoder"):
+        Engine.open(T5ForConditionalGeneration(config).eval())
