@@ -1,0 +1,24 @@
+"""The model that needs no download: the same everywhere, and with the shape that matters."""
+
+import torch
+
+from milepost.demo.embedded_model import ByteTokenizer, build_embedded_model
+from milepost.engines.transformers.engine import Engine
+
+
+def test_it_is_the_same_every_time_and_leaves_the_global_random_state_alone():
+    state = torch.get_rng_state()
+    one, other = build_embedded_model().state_dict(), build_embedded_model().state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_checkpoint_weighs_as_much_as_hundreds_of_tokens_of_kv():
+    engine = Engine.open(build_embedded_model(), tokenizer=ByteTokenizer())
+    assert 800 <= engine.footprint.checkpoint_kv_tokens <= 6_700
+
+
+def test_its_tokens_are_the_bytes_of_the_text():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode(tokenizer.encode("naïve €")) == "naïve €"
+    assert tokenizer.decode([0xFF]) == "�"
