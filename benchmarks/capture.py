@@ -2,11 +2,11 @@
 
     python -m benchmarks.capture [--json]
 
-One layer group of Qwen3.5-0.8B in bf16, prompts of 2,048 tokens, through the real engine: cache, plan, prefill,
-commit. Three ways take turns, so that whatever else the machine does falls on all alike: one forward call
-(*one-shot*), strict segments without checkpoints (*segments*), and strict segments with checkpoints captured
-and stored (*captured*). Ratios are medians of the ratios within a turn. Target: captured within 1.05 of
-segments.
+One layer group of Qwen3.5-0.8B in bf16, 2,048 tokens a prompt, through the real engine: cache, plan,
+prefill, commit. Three ways take turns, so that whatever else the machine does falls on all alike: one
+forward call (*one-shot*), strict segments without checkpoints (*segments*), and strict segments with
+checkpoints captured and stored (*captured*). Ratios are medians of the ratios within a turn. Target: captured
+within 1.05 of segments.
 """
 
 import statistics

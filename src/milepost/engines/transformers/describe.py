@@ -25,6 +25,8 @@ def describe_footprint(
         num_tokens: Prompt length for the cost of a prefill.
         with_seconds: Also measure seconds on this machine; loads the model.
     """
+    if isinstance(model, PreTrainedModel) and dtype is None:
+        dtype = str(model.dtype).removeprefix("torch.")
     footprint = Footprint.from_config(_config_of(model), dtype=dtype)
     facts: dict[str, Any] = {
         "checkpoint_bytes": footprint.checkpoint_bytes,
