@@ -199,6 +199,21 @@ def test_two_leases_pin_until_the_second_is_released():
     assert serve(cache, range(100, 140)).checkpoints_stored == 1
 
 
+def test_what_a_request_has_just_stored_is_not_evicted_for_its_next_checkpoint():
+    cache = new_cache(policy=Dense(every=8), capacity_bytes=100)
+    report = serve(cache, range(17))
+    assert (report.checkpoints_stored, report.checkpoints_rejected) == (1, 1)
+    assert cache.statistics().num_evictions == 0
+
+
+def test_what_was_resumed_lately_outlives_what_was_not():
+    cache = new_cache(capacity_bytes=2 * 54)
+    for first in (1, 2, 1, 3):
+        serve(cache, [first] * 5)
+    assert serve(cache, [1] * 5).reused == 4
+    assert serve(cache, [2] * 5).eviction == 4
+
+
 def test_history_is_bounded_by_the_option():
     cache = new_cache(policy=NoCheckpoints(), history_tokens=50)
     for start in range(0, 1000, 20):

@@ -5,10 +5,14 @@ import json
 
 import matplotlib.image
 import pytest
+import torch
 from rich.console import Console
 
 from milepost.demo.command import DemoOptions, run_demo
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
+
+# Tiny matrices gain nothing from more, and test processes would fight over the cores.
+torch.set_num_threads(1)
 
 POLICIES = ("none", "dense:256", "planned")
 

@@ -5,6 +5,9 @@ import torch
 from milepost.demo.embedded_model import ByteTokenizer, build_embedded_model
 from milepost.engines.transformers.engine import Engine
 
+# Tiny matrices gain nothing from more, and test processes would fight over the cores.
+torch.set_num_threads(1)
+
 
 def test_it_is_the_same_every_time_and_leaves_the_global_random_state_alone():
     state = torch.get_rng_state()

@@ -108,6 +108,8 @@ class StoreMachine(RuleBasedStateMachine):
         )
         if not self.forgetful:
             assert located.overlap_depth == naive.overlap_depth(tokens)
+            on_path = {p for p in naive.held if tokens[: len(p)] == p and len(p) <= located.overlap_depth}
+            assert located.checkpoint_positions == tuple(sorted(map(len, on_path)))
             usable = min(located.overlap_depth, len(tokens) - 1)
             assert located.reached_position == naive.reached_position(tokens, usable)
         if located.checkpoint is not None:
@@ -286,6 +288,16 @@ def test_what_was_dropped_is_forgotten_when_it_is_stored_again():
     store.put(store.remember(array(tokens), tenant=""), 16, source=Source(tokens, 4, 7), tick=9)
     assert store.locate(array(tokens), tenant="", limit=19).resume_position == 16
     store.check()
+
+
+def test_checkpoints_beyond_the_shared_part_of_an_edge_are_not_reported():
+    store = new_store()
+    tokens = tuple(range(24))
+    path = store.remember(array(tokens), tenant="")
+    for position in (8, 16):
+        store.put(path, position, source=Source(tokens, 4, 7), tick=1)
+    located = store.locate(array((*range(10), 99)), tenant="", limit=10)
+    assert (located.overlap_depth, located.checkpoint_positions) == (10, (8,))
 
 
 def test_recency_evicts_what_was_used_longest_ago_whatever_its_age():

@@ -18,6 +18,9 @@ from milepost.engines.transformers.snapshot import capture_state, zero_state
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError, UnsupportedModelError
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy
 
+# Tiny matrices gain nothing from more, and test processes would fight over the cores.
+torch.set_num_threads(1)
+
 SEGMENT = 64
 
 

@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from families import tiny_model, tiny_prompt
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.identity import PrefixDigests, engine_fingerprint
 from milepost.tokens import as_tokens
+
+# Tiny matrices gain nothing from more, and test processes would fight over the cores.
+torch.set_num_threads(1)
 
 ONE, OTHER = (tiny_prompt(200, seed=seed)[0].numpy() for seed in (1, 2))
 

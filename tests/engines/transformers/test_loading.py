@@ -14,6 +14,9 @@ from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.loading import load_model
 from milepost.errors import ConfigurationError, ModelLoadError
 
+# Tiny matrices gain nothing from more, and test processes would fight over the cores.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
