@@ -173,9 +173,52 @@ def test_a_budget_below_one_checkpoint_names_the_least_that_works_and_that_works
 def test_a_checkpoint_that_can_never_fit_is_rejected_and_nothing_is_evicted_for_it():
     cache = new_cache(capacity_bytes=60)
     serve(cache, range(5))
-    report = serve(cache, range(100, 140))  # 40 bytes of KV beside 50 of state
+    prompt = range(100, 140)  # 40 bytes of KV beside 50 of state
+    with cache.acquire(prompt) as lease:
+        report = cache.commit(lease, Placement((40,)), Source(prompt))
     assert (report.checkpoints_stored, report.checkpoints_rejected) == (0, 1)
     assert serve(cache, range(5)).reused == 4
+
+
+def test_of_a_prompt_too_long_for_the_budget_the_deepest_state_that_fits_is_kept():
+    cache = new_cache(capacity_bytes=60)
+    prompt = range(100, 140)
+    assert serve(cache, prompt).checkpoints_stored == 1
+    assert serve(cache, prompt).reused == 8
+
+
+def test_of_a_prompt_too_long_for_the_budget_without_states_the_first_segments_are_kept():
+    cache = new_cache(capacity_bytes=30, footprint=Footprint(checkpoint_bytes=0, kv_bytes_per_token=1))
+    prompt = range(100, 140)
+    serve(cache, prompt)
+    assert serve(cache, prompt).reused == 28
+
+
+def test_a_plan_leaves_room_for_the_kv_that_its_states_need():
+    cache = new_cache(policy=Dense(every=8), capacity_bytes=200)
+    report = serve(cache, range(64))  # 64 bytes of KV leave room for two states of 50
+    assert (report.checkpoints_stored, report.checkpoints_rejected) == (2, 0)
+    assert serve(cache, range(64)).reused == 56
+
+
+def test_history_stays_small_where_kv_is_free():
+    cache = PrefixCache(
+        capacity_bytes=4 << 30,
+        footprint=Footprint(checkpoint_bytes=1 << 20, kv_bytes_per_token=0),
+        policy=PromptTail(),
+        grid=GRID,
+    )
+    assert cache._store.history_tokens * 4 <= (4 << 30) / 64
+
+
+def test_a_request_without_states_that_comes_to_nothing_leaves_nothing_behind():
+    cache = new_cache(footprint=Footprint(checkpoint_bytes=0, kv_bytes_per_token=1))
+    serve(cache, range(40))
+    before = cache.statistics()
+    with cache.acquire(range(20)):
+        pass
+    assert cache.statistics() == before
+    cache.check()
 
 
 def test_what_a_request_is_resuming_from_is_not_evicted_by_another():
@@ -201,7 +244,8 @@ def test_two_leases_pin_until_the_second_is_released():
 
 def test_what_a_request_has_just_stored_is_not_evicted_for_its_next_checkpoint():
     cache = new_cache(policy=Dense(every=8), capacity_bytes=100)
-    report = serve(cache, range(17))
+    with cache.acquire(range(17)) as lease:
+        report = cache.commit(lease, Placement((8, 16)), Source(range(17)))
     assert (report.checkpoints_stored, report.checkpoints_rejected) == (1, 1)
     assert cache.statistics().num_evictions == 0
 

@@ -2,12 +2,23 @@
 
 from dataclasses import dataclass, fields
 
-__all__ = ["CacheStatistics", "Ledger", "RequestReport"]
+__all__ = ["CacheStatistics", "Ledger", "RequestReport", "TokenAccount"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestReport:
-    """Where the tokens of one prompt went; the five parts add up to ``num_tokens``."""
+class TokenAccount:
+    """Prompt tokens by what became of them; the five parts add up to ``num_tokens``.
+
+    Attributes:
+        num_tokens: Tokens of the prompts.
+        reused: Not computed again.
+        unseen: No earlier prompt had them.
+        alignment: Behind the last grid position that could be resumed from.
+        placement: No checkpoint was ever stored there.
+        eviction: A checkpoint was there and was dropped.
+        checkpoints_stored: Captured checkpoints that are stored, by this request or by one before it.
+        checkpoints_rejected: Captured checkpoints that the budget could not hold beside what is in use.
+    """
 
     num_tokens: int
     reused: int
@@ -23,20 +34,22 @@ class RequestReport:
         """Tokens that were run through the model."""
         return self.num_tokens - self.reused
 
+    @property
+    def reused_fraction(self) -> float:
+        """Share of the prompt tokens that were resumed instead of recomputed."""
+        return self.reused / self.num_tokens if self.num_tokens else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStatistics:
-    """Totals over all committed requests, and what is stored now."""
+class RequestReport(TokenAccount):
+    """The account of one request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStatistics(TokenAccount):
+    """The account of all committed requests, and what is stored now."""
 
     num_requests: int
-    num_tokens: int
-    reused: int
-    unseen: int
-    alignment: int
-    placement: int
-    eviction: int
-    checkpoints_stored: int
-    checkpoints_rejected: int
     num_checkpoints: int
     num_evictions: int
     checkpoint_bytes: int
@@ -44,24 +57,19 @@ class CacheStatistics:
     capacity_bytes: int
     history_tokens: int
 
-    @property
-    def reused_fraction(self) -> float:
-        """Share of all prompt tokens that were resumed instead of recomputed."""
-        return self.reused / self.num_tokens if self.num_tokens else 0.0
-
 
 class Ledger:
-    """Running sums of the fields of :class:`RequestReport`."""
+    """Running sums of the fields of :class:`TokenAccount`."""
 
     def __init__(self) -> None:
         self.num_requests = 0
-        self._sums = dict.fromkeys((field.name for field in fields(RequestReport)), 0)
+        self._sums = dict.fromkeys((field.name for field in fields(TokenAccount)), 0)
 
-    def add(self, report: RequestReport) -> None:
+    def add(self, account: TokenAccount) -> None:
         """Count one more request."""
         self.num_requests += 1
         for name in self._sums:
-            self._sums[name] += getattr(report, name)
+            self._sums[name] += getattr(account, name)
 
     def as_dict(self) -> dict[str, int]:
         """Return the sums by name, with the number of requests."""

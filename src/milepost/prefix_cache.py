@@ -21,13 +21,13 @@ from milepost.errors import CapacityError, ConfigurationError, InvalidRequestErr
 from milepost.footprint import Footprint
 from milepost.lease import Lease
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest
-from milepost.store import EvictionPolicy, PayloadSource, PrefixStore, Recency
+from milepost.store import EvictionPolicy, PayloadSource, PrefixStore, Recency, check_store
 from milepost.tokens import TokenLike, as_tokens
 
 __all__ = ["CacheStatistics", "Lease", "PrefixCache", "RequestReport"]
 
-# History costs 4 bytes a token, thousands of times less than its KV did; remember this many budgets of it.
-_HISTORY_BUDGETS = 4
+# A remembered token takes 4 bytes, so history takes at most about a sixty-fourth of the budget beside it.
+_BUDGET_BYTES_PER_HISTORY_TOKEN = 256
 _LEAST_HISTORY_TOKENS = 1 << 20
 
 
@@ -42,7 +42,8 @@ class PrefixCache:
         grid: Checkpoints sit at multiples of this many tokens.
         segment_tokens: KV is stored in segments of this many tokens, a multiple of the grid; the grid itself
             unless given.
-        history_tokens: Prompt tokens remembered without their KV; four budgets of them unless given.
+        history_tokens: Prompt tokens remembered without their KV; one for every 256 bytes of the budget
+            unless given, at least a million.
 
     Raises:
         ConfigurationError: an option breaks its rule.
@@ -73,8 +74,7 @@ class PrefixCache:
                 f"give at least {least_bytes:,} bytes for this model"
             )
         if history_tokens is None:
-            affordable = capacity_bytes // max(1, footprint.kv_bytes_per_token)
-            history_tokens = max(_LEAST_HISTORY_TOKENS, _HISTORY_BUDGETS * affordable)
+            history_tokens = max(_LEAST_HISTORY_TOKENS, capacity_bytes // _BUDGET_BYTES_PER_HISTORY_TOKEN)
         if history_tokens < 0:
             raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
         self.footprint = footprint
@@ -108,6 +108,7 @@ class PrefixCache:
         # The last token is computed in any case: its logits are the answer.
         last_usable = (prompt.size - 1) // self.grid * self.grid
         located = self._store.locate(prompt, tenant=tenant, limit=last_usable, resume_limit=resume_limit)
+        affordable_position, max_checkpoints = self._affordable(prompt.size)
         request = PlacementRequest(
             num_tokens=prompt.size,
             overlap_depth=located.overlap_depth,
@@ -115,8 +116,10 @@ class PrefixCache:
             grid=self.grid,
             checkpoint_positions=located.checkpoint_positions,
             checkpoint_kv_tokens=self.footprint.checkpoint_kv_tokens,
-            max_checkpoints=self._affordable_checkpoints(),
+            max_checkpoints=max_checkpoints,
+            affordable_position=affordable_position,
             matched_num_tokens=located.matched_num_tokens,
+            cost=self.footprint.cost,
         )
         return Lease(
             store=self._store,
@@ -133,7 +136,7 @@ class PrefixCache:
         """Return the positions of this prompt where a state should be captured. Reads only."""
         if self.footprint.is_stateless and not isinstance(self.policy, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
-            last = lease.request.num_tokens // self.grid * self.grid
+            last = self._affordable(lease.request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
         return self.policy.place(lease.request)
 
@@ -169,6 +172,7 @@ class PrefixCache:
             checkpoint = self._store.put(path, position, source=source, tick=tick)
             if checkpoint is not None:
                 lease.hold(checkpoint)
+                self._store.touch(checkpoint, tick=tick)
                 num_stored += 1
         self._store.forget_history()
         self.policy.observe(request)
@@ -208,9 +212,17 @@ class PrefixCache:
 
     def check(self) -> None:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
-        self._store.check()
+        check_store(self._store)
 
-    def _affordable_checkpoints(self) -> int:
-        if self.footprint.is_stateless:
-            return 1
-        return self._store.capacity_bytes // self.footprint.checkpoint_bytes
+    def _affordable(self, num_tokens: int) -> tuple[int, int]:
+        """Return the deepest grid position of a prompt that the empty budget could hold a checkpoint at, KV
+        included, and how many checkpoints fit beside that KV.
+        """
+        store, state_bytes = self._store, self.footprint.checkpoint_bytes
+        position = num_tokens // self.grid * self.grid
+        num_segments = -(-position // store.segment_tokens)
+        if num_segments * store.kv_segment_bytes + state_bytes > store.capacity_bytes:
+            num_segments = (store.capacity_bytes - state_bytes) // store.kv_segment_bytes
+            position = num_segments * store.segment_tokens
+        free_bytes = store.capacity_bytes - num_segments * store.kv_segment_bytes
+        return position, free_bytes // state_bytes if state_bytes else 1

@@ -3,7 +3,7 @@
 A prompt is a list of segments, each with its own tokens; two prompts share the segments that lead both.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -195,15 +195,15 @@ def test_dearer_checkpoints_are_fewer():
         len(
             policy.place(PlacementRequest(num_tokens=20_000, grid=GRID, checkpoint_kv_tokens=price)).positions
         )
-        for price in (0.0, 800.0, 6700.0)
+        for price in (0.0, 800.0, 6700.0, float("inf"))
     ]
-    assert 32 >= counts[0] > counts[1] > counts[2] >= 1
+    assert 32 >= counts[0] > counts[1] > counts[2] >= counts[3] >= 1
 
 
 def test_a_quadratic_cost_moves_checkpoints_deeper():
     request = PlacementRequest(num_tokens=20_000, grid=GRID, max_checkpoints=1)
     in_tokens = taught().place(request).positions
-    quadratic = taught(cost=lambda p: p * (1.0 + p / 5000.0)).place(request).positions
+    quadratic = taught().place(replace(request, cost=lambda p: p * (1.0 + p / 5000.0))).positions
     assert quadratic > in_tokens
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.store import PrefixStore, Recency
+from milepost.store import PrefixStore, Recency, check_store
 from milepost.store.tree import RadixTree
 
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=12).map(tuple)
@@ -26,7 +26,7 @@ def shared(left, right) -> int:
 def held_prompts(tree: RadixTree, tenant: str) -> set[tuple[int, ...]]:
     """Every path from the root to a leaf."""
     found = set()
-    pending = [((), tree.roots[tenant])] if tenant in tree.roots else []
+    pending = [((), tree._roots[tenant])] if tenant in tree._roots else []
     while pending:
         before, node = pending.pop()
         tokens = (*before, *node.tokens.tolist())
@@ -45,7 +45,7 @@ def check_structure(tree: RadixTree) -> None:
         for token, child in node.children.items():
             assert child.parent is node
             assert int(child.tokens[0]) == token
-    assert all(root.children for root in tree.roots.values())
+    assert all(root.children for root in tree._roots.values())
 
 
 @given(st.lists(st.tuples(prompts, st.sampled_from(["a", "b"])), max_size=12), prompts)
@@ -77,7 +77,7 @@ def test_matching_changes_nothing(inserted, asked):
     tree.match(array(asked), tenant="")
     tree.match(array(asked), tenant="never seen")
     assert [(n.start, n.end, n.tokens.tobytes()) for n in tree.nodes()] == before
-    assert set(tree.roots) == {""}
+    assert set(tree._roots) == {""}
 
 
 @given(st.lists(prompts, min_size=1, max_size=12), st.integers(0, 40))
@@ -109,7 +109,7 @@ def test_a_tenant_whose_prompts_are_all_forgotten_leaves_no_root_behind():
     tree = RadixTree(segment_tokens=4)
     tree.insert(array([1, 2]), tenant="a")
     tree.forget(until_num_tokens=0)
-    assert tree.roots == {}
+    assert tree._roots == {}
 
 
 def test_an_edge_does_not_alias_the_callers_buffer():
@@ -178,17 +178,17 @@ def test_no_walk_recurses_over_the_depth(deep_store):
     deepest = deep_store.put(path, CHAIN, source=Source(), tick=1)
     deep_store.pin(deepest)
     assert deep_store.put(path, CHAIN // 2, source=Source(), tick=2) is not None
-    deep_store.check()
+    check_store(deep_store)
     assert deep_store.num_kv_segments == CHAIN // 1000
     located = deep_store.locate(chain, tenant="", limit=CHAIN - 1)
     assert located.resume_position == CHAIN // 2
     assert len(deep_store.kv_segments(located)) == CHAIN // 2000
     deep_store.unpin(deepest)
     deep_store.evict(deepest)
-    deep_store.check()
+    check_store(deep_store)
     assert deep_store.num_kv_segments == CHAIN // 2000
     deep_store.evict(located.checkpoint)
     num_tokens = deep_store.tree.num_tokens
     deep_store.tree.forget(until_num_tokens=num_tokens - 2000)
-    deep_store.check()
+    check_store(deep_store)
     assert deep_store.tree.num_tokens == num_tokens - 2000

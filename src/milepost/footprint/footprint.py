@@ -8,6 +8,7 @@ one sequence's tensors in the transformers engine; Python integers and constants
 Nothing here knows a tensor. Numbers come from a configuration, from measurements, or straight from the user.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -85,8 +86,10 @@ class Footprint:
 
     @property
     def checkpoint_kv_tokens(self) -> float:
-        """Price of one checkpoint in tokens of KV; 0 where the model keeps no KV to compare with."""
-        return self.checkpoint_bytes / self.kv_bytes_per_token if self.kv_bytes_per_token else 0.0
+        """Price of one checkpoint in tokens of KV: 0 where states are free, infinite where KV is."""
+        if self.checkpoint_bytes == 0:
+            return 0.0
+        return self.checkpoint_bytes / self.kv_bytes_per_token if self.kv_bytes_per_token else math.inf
 
     @property
     def is_stateless(self) -> bool:

@@ -1,12 +1,12 @@
 """Which positions of a prompt deserve a checkpoint: the contract, the exact planner and the policies."""
 
-from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
+from milepost.placement.base import CostFunction, Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.heuristics import Balanced, Dense, Dyadic, NoCheckpoints, Periodic, SquareRoot
 from milepost.placement.histogram import HistogramDP
 from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
 from milepost.placement.learned import Planned
 from milepost.placement.offsets import Offsets
-from milepost.placement.planner import BudgetPlans, CostFunction, plan_budgets, plan_priced
+from milepost.placement.planner import BudgetPlans, plan_budgets, plan_priced
 from milepost.placement.registry import POLICIES, describe_policies, parse_policy
 
 __all__ = [

@@ -10,14 +10,19 @@ __all__ = ["admissible", "deepest_reusable"]
 def admissible(request: PlacementRequest, wished: Iterable[int]) -> Placement:
     """Return the placement nearest to ``wished`` that keeps the contract.
 
-    Positions are floored to the grid. Dropped are those at or before the resume position, beyond the prompt,
-    repeated, or stored already; of more than ``max_checkpoints``, the *shallowest* go, since a deep position
-    saves most to whoever can use it.
+    Positions are floored to the grid, and those too deep for the budget to the deepest that it can hold.
+    Dropped are those at or before the resume position, beyond the prompt, repeated, or stored. Of more
+    than ``max_checkpoints``, the *shallowest* go, since a deep position saves most to whoever can use it.
 
     Complexity: O(w log w) for w wishes.
     """
     stored = set(request.checkpoint_positions)
-    floored = {position // request.grid * request.grid for position in wished}
+    deepest = request.num_tokens if request.affordable_position is None else request.affordable_position
+    floored = {
+        min(position, deepest) // request.grid * request.grid
+        for position in wished
+        if position <= request.num_tokens
+    }
     allowed = sorted(
         position
         for position in floored

@@ -5,11 +5,19 @@ no cache and no clock. A policy that learns is told of every request, after the 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
 
-__all__ = ["Placement", "PlacementPolicy", "PlacementRequest"]
+__all__ = ["CostFunction", "Placement", "PlacementPolicy", "PlacementRequest"]
+
+# Cost of computing the tokens before each position; monotone.
+CostFunction: TypeAlias = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating | np.integer]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +33,11 @@ class PlacementRequest:
         grid: Checkpoints sit at multiples of this many tokens.
         checkpoint_positions: Checkpoints already stored along this prompt, ascending, all at most
             ``overlap_depth``.
-        checkpoint_kv_tokens: Price of one checkpoint in tokens of KV (0 where KV is free or states are).
+        checkpoint_kv_tokens: Price of one checkpoint in tokens of KV: 0 where states are free, infinite where
+            there is no KV.
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
+        affordable_position: The deepest position whose state and KV the budget can hold; None for no limit.
+        cost: Cost of computing the first ``p`` tokens, vectorised and monotone; None for ``p`` itself.
         matched_num_tokens: Length of the latest earlier prompt that shares ``overlap_depth`` tokens, None
             where unknown. It tells a conversation that goes on (the whole earlier prompt is shared) from two
             prompts that part, which is what policies learn from.
@@ -39,7 +50,9 @@ class PlacementRequest:
     checkpoint_positions: tuple[int, ...] = ()
     checkpoint_kv_tokens: float = 0.0
     max_checkpoints: int = 1 << 30
+    affordable_position: int | None = None
     matched_num_tokens: int | None = None
+    cost: CostFunction | None = None
 
     def __post_init__(self) -> None:
         if self.grid < 1:

@@ -14,6 +14,7 @@ instead of adding to it. So the first new one pays only for the share of request
 those that part between the two.
 """
 
+import math
 from typing import final
 
 import numpy as np
@@ -23,7 +24,7 @@ from milepost.overlap import OverlapDistribution, OverlapModel
 from milepost.placement.admissible import admissible
 from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.junctions import TailAndJunction
-from milepost.placement.planner import BudgetPlans, CostFunction, plan_budgets, plan_priced
+from milepost.placement.planner import BudgetPlans, compile_kernels, plan_budgets, plan_priced
 
 __all__ = ["Planned"]
 
@@ -44,11 +45,10 @@ class Planned(PlacementPolicy):
         least_gain: A checkpoint that adds less than this share of what the prompt saves is not placed, even
             where it costs nothing.
         warmup: Sharings to see before the model is trusted.
-        cost: Cost of computing the first ``p`` tokens, vectorised and monotone; tokens if None.
         model: The overlap model; a fresh one if None.
     """
 
-    __slots__ = ("_before_evidence", "_cost", "_least_gain", "_model", "_pressure", "_warmup")
+    __slots__ = ("_before_evidence", "_least_gain", "_model", "_pressure", "_warmup")
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class Planned(PlacementPolicy):
         pressure: float = 0.5,
         least_gain: float = 0.01,
         warmup: int = 8,
-        cost: CostFunction | None = None,
         model: OverlapModel | None = None,
     ) -> None:
         if not pressure >= 0.0:
@@ -65,10 +64,10 @@ class Planned(PlacementPolicy):
             raise ConfigurationError(f"least_gain={least_gain}; give a share in [0, 1)")
         if warmup < 0:
             raise ConfigurationError(f"warmup={warmup}; give 0 or more sharings")
+        compile_kernels()
         self._pressure = pressure
         self._least_gain = least_gain
         self._warmup = warmup
-        self._cost = cost
         self._model = OverlapModel() if model is None else model
         self._before_evidence = TailAndJunction()
 
@@ -95,15 +94,15 @@ class Planned(PlacementPolicy):
         to_base, to_first = expected.depths.searchsorted((base, first[0]))
         use_base = float(expected.weights[to_base:].sum())
         need_base = float(expected.weights[to_base:to_first].sum()) / use_base if base else 1.0
-        reach = single.saving(1) + use_base * self._cost_up_to(base)
-        memory = request.checkpoint_kv_tokens / (request.num_tokens + request.checkpoint_kv_tokens)
+        reach = single.saving(1) + use_base * _cost_up_to(request)
+        memory = _memory_share(request)
         if single.saving(1) <= reach * max(self._pressure * memory * need_base, self._least_gain):
             return Placement()
         plan = plan_priced(
             expected.depths,
             expected.weights,
             price_per_checkpoint=reach * max(self._pressure * memory, self._least_gain),
-            cost=self._cost,
+            cost=request.cost,
             grid=request.grid,
             base=base,
         )
@@ -120,16 +119,22 @@ class Planned(PlacementPolicy):
             expected.depths,
             expected.weights,
             max_budget=budget,
-            cost=self._cost,
+            cost=request.cost,
             grid=request.grid,
             base=request.resume_position,
         )
 
-    def _cost_up_to(self, position: int) -> float:
-        if self._cost is None:
-            return float(position)
-        until, start = self._cost(np.array([position, 0]))
-        return float(until) - float(start)
+
+def _cost_up_to(request: PlacementRequest) -> float:
+    """Return what the resumed part of the prompt would have cost."""
+    position = request.resume_position
+    return float(position) if request.cost is None else float(request.cost(np.array([position]))[0])
+
+
+def _memory_share(request: PlacementRequest) -> float:
+    """Return the share of a prompt's memory that one checkpoint takes: 1 where its KV is free."""
+    price = request.checkpoint_kv_tokens
+    return 1.0 if math.isinf(price) else price / (request.num_tokens + price)
 
 
 def _shared_prompt_tokens(request: PlacementRequest) -> int:

@@ -32,22 +32,21 @@ Theory
 This module does not know where the weights come from (:mod:`milepost.overlap`) nor what a checkpoint costs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
-from milepost.placement.base import Placement
+from milepost.placement.base import CostFunction, Placement
 from milepost.placement.hull import NEGLIGIBLE_SAVING, NO_PARENT, fill_budget_layers, fill_priced
 
-__all__ = ["BudgetPlans", "CostFunction", "plan_budgets", "plan_priced"]
+__all__ = ["BudgetPlans", "compile_kernels", "plan_budgets", "plan_priced"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-CostFunction: TypeAlias = Callable[[IntArray], npt.NDArray[np.floating | np.integer]]
 
 # A cost measured or summed in floating point may dip by rounding; more than this share of its range is a bug.
 _COST_DIP = 1e-9
@@ -175,6 +174,13 @@ def plan_priced(
         positions.append(int(problem.candidates[j]))
         j = int(parents[j])
     return Placement(tuple(reversed(positions)))
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile both kernels now, so that no request waits for it: seconds once, then a disk cache."""
+    plan_budgets([1, 2], [1.0, 1.0], max_budget=1)
+    plan_priced([1, 2], [1.0, 1.0], price_per_checkpoint=0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

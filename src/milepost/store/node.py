@@ -29,11 +29,10 @@ class Checkpoint:
         num_bytes: Bytes of the payload, KV not included.
         serial: Order of creation; breaks ties, so that runs repeat exactly.
         last_used: Tick of the last request that resumed here or stored it.
-        num_hits: Requests that have resumed here.
         num_pins: Leases that hold it now; a pinned checkpoint is never evicted.
     """
 
-    __slots__ = ("last_used", "node", "num_bytes", "num_hits", "num_pins", "payload", "position", "serial")
+    __slots__ = ("last_used", "node", "num_bytes", "num_pins", "payload", "position", "serial")
 
     def __init__(
         self, *, node: "Node", position: int, payload: Payload | None, num_bytes: int, serial: int, tick: int
@@ -44,7 +43,6 @@ class Checkpoint:
         self.num_bytes = num_bytes
         self.serial = serial
         self.last_used = tick
-        self.num_hits = 0
         self.num_pins = 0
 
 
@@ -59,11 +57,12 @@ class Node:
         dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
         num_live_children: Children with a checkpoint somewhere below.
         latest_num_tokens: Length of the latest prompt that reached this node's end.
+        num_kv_reached: The most KV segments that were ever resident here.
     """
 
     __slots__ = (
-        "checkpoints", "children", "dropped", "end", "kv", "latest_num_tokens", "num_live_children", "parent",
-        "start", "tokens",
+        "checkpoints", "children", "dropped", "end", "kv", "latest_num_tokens", "num_kv_reached",
+        "num_live_children", "parent", "start", "tokens",
     )  # fmt: skip
 
     def __init__(self, *, parent: "Node | None", start: int, tokens: TokenArray) -> None:
@@ -77,6 +76,7 @@ class Node:
         self.dropped: list[int] = []
         self.num_live_children = 0
         self.latest_num_tokens = self.end
+        self.num_kv_reached = 0
 
     @property
     def is_live(self) -> bool:

@@ -1,6 +1,6 @@
 """What is kept, within one hard byte budget: checkpoints on a radix tree, and the KV they need, no more.
 
-The law of the store, recomputed by :meth:`PrefixStore.check`:
+The law of the store, recomputed by ``check_store``:
 
 1. KV is kept exactly where a checkpoint needs it. A state at position ``p`` is useless without the keys
    and values of ``[0, p)``; keys and values behind the last state of a path can never be resumed from, since
@@ -17,12 +17,11 @@ zero-byte *anchor* that only says how far KV is kept.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
-from milepost.errors import CacheCorruptionError
 from milepost.store.eviction import EvictionOrder, EvictionPolicy
 from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.tree import RadixTree
@@ -31,10 +30,12 @@ from milepost.tokens import TokenArray
 __all__ = ["Located", "PayloadSource", "PrefixStore"]
 
 _position_of = attrgetter("position")
+# The tick before the first request.
+_NEVER = 0
 
 
 class PayloadSource(Protocol):
-    """Where payloads come from once the store has decided to keep them."""
+    """Where payloads come from. KV is asked for only once there is room for it."""
 
     def checkpoint(self, position: int) -> Payload:
         """Return the state captured after ``position`` tokens."""
@@ -119,15 +120,14 @@ class PrefixStore:
         for node in match.path:
             positions += [c.position for c in node.checkpoints if c.position <= match.depth]
             deepest = node.deepest_checkpoint(resumable) or deepest
-            num_dropped = bisect_right(node.dropped, usable)
-            reached = node.dropped[num_dropped - 1] if num_dropped else reached
+            reached = max(reached, _deepest_ever(node, usable))
         resume = deepest.position if deepest is not None else 0
         if self.is_stateless:
             aligned = usable // self.segment_tokens * self.segment_tokens
             resume = min(
                 resumable // self.segment_tokens * self.segment_tokens, self._resident_tokens(match.path)
             )
-            reached = aligned
+            reached = min(aligned, self._leading_tokens(match.path, lambda node: node.num_kv_reached))
             deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
         return Located(
             overlap_depth=match.depth,
@@ -162,6 +162,9 @@ class PrefixStore:
         if checkpoint.num_pins == 0:
             del self._pinned[checkpoint.serial]
             self._order.enter(checkpoint)
+            if checkpoint.last_used == _NEVER:
+                # An anchor that only held a place for a request that came to nothing.
+                self._remove(checkpoint)
 
     def anchor(self, located: Located) -> Checkpoint | None:
         """Return the checkpoint at the resume position; where KV alone is resumed from, put an anchor there
@@ -169,14 +172,13 @@ class PrefixStore:
         """
         if located.checkpoint is None and located.resume_position > 0:
             node = next(n for n in located.path if n.start < located.resume_position <= n.end)
-            return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=0)
+            return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=_NEVER)
         return located.checkpoint
 
     def touch(self, checkpoint: Checkpoint, *, tick: int) -> None:
-        """Note that a pinned ``checkpoint`` was resumed from."""
+        """Note that a pinned ``checkpoint`` was used: resumed from, or captured again."""
         assert checkpoint.num_pins > 0
         checkpoint.last_used = tick
-        checkpoint.num_hits += 1
 
     def remember(self, tokens: TokenArray, *, tenant: str) -> list[Node]:
         """Add a prompt to the history and return its path."""
@@ -212,14 +214,26 @@ class PrefixStore:
 
     def evict(self, checkpoint: Checkpoint) -> None:
         """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
+        insort(checkpoint.node.dropped, checkpoint.position)
+        self.num_evictions += 1
+        self._remove(checkpoint)
+
+    def ranked_or_pinned(self) -> tuple[int, int]:
+        """Return how many checkpoints may be evicted, and how many may not."""
+        return len(self._order), len(self._pinned)
+
+    def is_ranked(self, checkpoint: Checkpoint) -> bool:
+        """Return whether ``checkpoint`` may be evicted."""
+        return checkpoint in self._order
+
+    def _remove(self, checkpoint: Checkpoint) -> None:
         self._order.leave(checkpoint)
-        node = checkpoint.node
-        node.checkpoints.remove(checkpoint)
-        insort(node.dropped, checkpoint.position)
+        checkpoint.node.checkpoints.remove(checkpoint)
+        # Whoever still knows the checkpoint must not keep its memory alive.
+        checkpoint.payload = None
         self.checkpoint_bytes -= checkpoint.num_bytes
         self.num_checkpoints -= 1
-        self.num_evictions += 1
-        self._release_kv(node)
+        self._release_kv(checkpoint.node)
 
     def _put(
         self, node: Node, position: int, *, payload: Payload | None, num_bytes: int, tick: int
@@ -268,10 +282,15 @@ class PrefixStore:
 
     def _resident_tokens(self, path: Iterable[Node]) -> int:
         """Return how many leading tokens of ``path`` have their KV stored without a gap."""
+        return self._leading_tokens(path, lambda node: len(node.kv))
+
+    def _leading_tokens(self, path: Iterable[Node], segments_of: Callable[[Node], int]) -> int:
+        """Return the tokens of the segments that ``segments_of`` counts, from the start to the first gap."""
         segments = 0
         for node in path:
-            segments += len(node.kv)
-            if len(node.kv) < node.num_segments_to(node.end, self.segment_tokens):
+            counted = segments_of(node)
+            segments += counted
+            if counted < node.num_segments_to(node.end, self.segment_tokens):
                 break
         return segments * self.segment_tokens
 
@@ -282,6 +301,7 @@ class PrefixStore:
             room = node.num_segments_to(node.end, self.segment_tokens) - len(node.kv)
             if room > 0:
                 node.kv += payloads[taken : taken + room]
+                node.num_kv_reached = max(node.num_kv_reached, len(node.kv))
                 taken = min(taken + room, len(payloads))
         self.num_kv_segments += len(payloads)
 
@@ -320,65 +340,9 @@ class PrefixStore:
         states = sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
         return states + sum(needed.values()) * self.kv_segment_bytes
 
-    def check(self) -> None:
-        """Recompute every total and invariant from the tree. O(everything stored).
 
-        Raises:
-            CacheCorruptionError: naming what disagrees.
-        """
-        num_tokens = num_segments = state_bytes = num_checkpoints = 0
-        for node in self.tree.nodes():
-            self._check_node(node)
-            num_tokens += int(node.tokens.size)
-            num_segments += len(node.kv)
-            num_checkpoints += len(node.checkpoints)
-            state_bytes += sum(c.num_bytes for c in node.checkpoints)
-        for name, counted, held in (
-            ("history tokens", num_tokens, self.tree.num_tokens),
-            ("KV segments", num_segments, self.num_kv_segments),
-            ("checkpoints", num_checkpoints, self.num_checkpoints),
-            ("checkpoint bytes", state_bytes, self.checkpoint_bytes),
-            ("ranked and pinned checkpoints", num_checkpoints, len(self._order) + len(self._pinned)),
-        ):
-            _require(counted == held, f"{name}: counted {counted}, totals say {held}")
-        _require(
-            self.stored_bytes <= self.capacity_bytes,
-            f"stored {self.stored_bytes} bytes, above the capacity of {self.capacity_bytes}",
-        )
-
-    def _check_node(self, node: Node) -> None:
-        where = f"node [{node.start}, {node.end})"
-        _require(node.end - node.start == node.tokens.size > 0, f"{where} has {node.tokens.size} tokens")
-        parent = node.parent
-        _require(
-            parent is not None
-            and parent.end == node.start
-            and parent.children.get(int(node.tokens[0])) is node,
-            f"{where} is not its parent's child",
-        )
-        positions = [c.position for c in node.checkpoints]
-        _require(positions == sorted(set(positions)), f"{where} has checkpoints at {positions}")
-        _require(
-            all(node.start < p <= node.end for p in (*positions, *node.dropped)),
-            f"{where} holds positions outside itself: {positions} {node.dropped}",
-        )
-        _require(node.dropped == sorted(set(node.dropped)), f"{where} dropped {node.dropped}")
-        _require(not set(positions) & set(node.dropped), f"{where} both holds and dropped a position")
-        for checkpoint in node.checkpoints:
-            _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")
-            _require(
-                (checkpoint in self._order) == (checkpoint.num_pins == 0),
-                f"{where}: checkpoint {checkpoint.position} with {checkpoint.num_pins} pins is misranked",
-            )
-        live = sum(child.is_live for child in node.children.values())
-        _require(live == node.num_live_children, f"{where} has {live} live children")
-        _require(node.latest_num_tokens >= node.end, f"{where} was reached by no prompt that long")
-        needed = node.num_segments_needed(self.segment_tokens)
-        _require(len(node.kv) == needed, f"{where} keeps {len(node.kv)} KV segments and needs {needed}")
-        is_dead_leaf = not node.children and not node.is_live
-        _require(self.tree.is_dead_leaf(node) == is_dead_leaf, f"{where} is wrongly listed as history")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise CacheCorruptionError(f"{message}; this is a defect of Milepost, please report it")
+def _deepest_ever(node: Node, limit: int) -> int:
+    """Return the deepest position of at most ``limit`` that this node holds or held a checkpoint at, or 0."""
+    held = node.deepest_checkpoint(limit)
+    num_dropped = bisect_right(node.dropped, limit)
+    return max(held.position if held else 0, node.dropped[num_dropped - 1] if num_dropped else 0)

@@ -20,6 +20,8 @@ from milepost.tokens import TokenArray, common_prefix_length
 __all__ = ["RadixTree", "TreeMatch"]
 
 _EMPTY = np.empty(0, dtype=np.int32)
+# A merge copies both edges. Short ones are worth it; between long ones, a walk hardly notices the seam.
+_MOST_MERGED_TOKENS = 4096
 _position_of = attrgetter("position")
 
 
@@ -36,7 +38,8 @@ class RadixTree:
 
     def __init__(self, *, segment_tokens: int) -> None:
         self.num_tokens = 0
-        self.roots: dict[str, Node] = {}
+        self._roots: dict[str, Node] = {}
+        self._tenant_of: dict[Node, str] = {}
         self._segment_tokens = segment_tokens
         # Leaves that hold nothing but history, the longest untouched first.
         self._dead_leaves: OrderedDict[Node, None] = OrderedDict()
@@ -45,7 +48,7 @@ class RadixTree:
         """Return the longest prefix of ``tokens`` in the tree. Reads only. O(depth + nodes on the path)."""
         path: list[Node] = []
         depth = 0
-        node = self.roots.get(tenant)
+        node = self._roots.get(tenant)
         while node is not None and depth < tokens.size:
             node = node.children.get(int(tokens[depth]))
             if node is None:
@@ -64,8 +67,7 @@ class RadixTree:
         match = self.match(tokens, tenant=tenant)
         path = list(match.path)
         if not path:
-            root = self.roots.setdefault(tenant, Node(parent=None, start=0, tokens=_EMPTY))
-            return [self._add_leaf(root, tokens, 0)]
+            return [self._add_leaf(self._root(tenant), tokens, 0)]
         if match.depth < tokens.size:
             if match.depth < path[-1].end:
                 path[-1] = self._split(path[-1], match.depth)
@@ -97,15 +99,17 @@ class RadixTree:
             self.num_tokens -= int(leaf.tokens.size)
             if parent.parent is None:
                 if not parent.children:
-                    self.roots = {tenant: root for tenant, root in self.roots.items() if root is not parent}
+                    del self._roots[self._tenant_of.pop(parent)]
             elif not parent.children and not parent.is_live:
                 self._dead_leaves[parent] = None
             elif len(parent.children) == 1:
-                self._merge_with_only_child(parent)
+                (child,) = parent.children.values()
+                if child.end - parent.start <= _MOST_MERGED_TOKENS:
+                    self._merge(parent, child)
 
     def nodes(self) -> Iterator[Node]:
         """Yield every node but the roots, parents first."""
-        pending = [child for root in self.roots.values() for child in root.children.values()]
+        pending = [child for root in self._roots.values() for child in root.children.values()]
         while pending:
             node = pending.pop()
             yield node
@@ -114,6 +118,13 @@ class RadixTree:
     def is_dead_leaf(self, node: Node) -> bool:
         """Return whether the tree holds ``node`` as a leaf of mere history."""
         return node in self._dead_leaves
+
+    def _root(self, tenant: str) -> Node:
+        if tenant not in self._roots:
+            root = Node(parent=None, start=0, tokens=_EMPTY)
+            self._roots[tenant] = root
+            self._tenant_of[root] = tenant
+        return self._roots[tenant]
 
     def _add_leaf(self, parent: Node, tokens: TokenArray, start: int) -> Node:
         edge = tokens[start:].copy()
@@ -138,6 +149,8 @@ class RadixTree:
         parent.children[int(upper.tokens[0])] = upper
         num_kv = upper.num_segments_to(at, self._segment_tokens)
         upper.kv, lower.kv = lower.kv[:num_kv], lower.kv[num_kv:]
+        upper.num_kv_reached = min(lower.num_kv_reached, num_kv)
+        lower.num_kv_reached -= upper.num_kv_reached
         cut = bisect_right(lower.checkpoints, at, key=_position_of)
         upper.checkpoints, lower.checkpoints = lower.checkpoints[:cut], lower.checkpoints[cut:]
         for checkpoint in upper.checkpoints:
@@ -152,9 +165,10 @@ class RadixTree:
             self.note_death(lower)
         return upper
 
-    def _merge_with_only_child(self, upper: Node) -> None:
+    def _merge(self, upper: Node, lower: Node) -> None:
         """Undo a split that no branch needs any more, so that walks stay as short as the branches are."""
-        (lower,) = upper.children.values()
+        if upper.num_kv_reached == upper.num_segments_to(upper.end, self._segment_tokens):
+            upper.num_kv_reached += lower.num_kv_reached
         upper.tokens = np.concatenate((upper.tokens, lower.tokens))
         upper.end = lower.end
         upper.children = lower.children
