@@ -96,7 +96,7 @@ class PrefixCache:
 
         Args:
             tokens: Token ids of the prompt, shape ``[num_tokens]``.
-            tenant: Prompts of different tenants share nothing, not even the knowledge that a prompt was seen.
+            tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
             resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.
 
         Raises:
