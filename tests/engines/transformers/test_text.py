@@ -1,5 +1,7 @@
 """Text that grows token by token shows only what is settled."""
 
+from itertools import groupby
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -54,6 +56,29 @@ def test_characters_split_across_tokens_appear_whole_and_only_once(text):
 @given(st.binary(max_size=40))
 def test_bytes_that_are_no_text_end_as_one_decoding_would_have_it(data):
     assert "".join(run(Bytes(), data)[0]) == data.decode(errors="replace")
+
+
+@pytest.mark.parametrize("junk", [b"\x80", b"\xf0", b"\xe2\x82", b"\xf0\x9f"])
+def test_text_that_never_becomes_characters_is_given_out_all_the_same_at_a_bounded_cost(junk, monkeypatch):
+    data = junk * 100 + "é€".encode()
+    seen = []
+    plain = Bytes.decode
+    monkeypatch.setattr(Bytes, "decode", lambda self, ids: seen.append(len(ids)) or plain(self, ids))
+    texts, _ = run(Bytes(), data)
+    silence = max(len(list(group)) for empty, group in groupby(texts, key=lambda text: not text) if empty)
+    assert silence <= 8
+    assert max(seen) <= 20
+    assert len(seen) <= 8 * len(data)
+    assert "".join(texts) == data.decode(errors="replace")
+
+
+def test_a_decoder_whose_text_never_settles_is_taken_at_its_word():
+    class Counter:
+        def decode(self, token_ids):
+            return f"{len(token_ids)}�"
+
+    texts, _ = run(Counter(), range(30))
+    assert any(texts[:-1])
 
 
 def test_a_character_is_held_back_until_its_last_byte():
