@@ -68,6 +68,21 @@ def test_a_tokenizer_beside_the_model_is_used_unless_another_is_given(folder):
     assert load_model(folder, tokenizer=mine).tokenizer is mine
 
 
+@pytest.mark.parametrize(("option", "value"), [("dtype", "float32"), ("device", "cpu"), ("revision", "main")])
+def test_an_option_that_cannot_apply_to_a_model_in_memory_is_refused(option, value):
+    with pytest.raises(ConfigurationError, match=f"{option}='{value}' cannot apply"):
+        Engine.open(tiny_model("qwen3_5"), **{option: value})
+
+
+def test_a_folder_has_no_revisions(folder):
+    with pytest.raises(ConfigurationError, match=r"revision='main', but .* is a folder"):
+        load_model(folder, revision="main")
+
+
+def test_a_model_in_memory_is_put_in_evaluation_mode():
+    assert not load_model(tiny_model("qwen3_5").train()).model.training
+
+
 def test_the_element_type_can_be_chosen(folder):
     assert load_model(folder).model.dtype is torch.float32
     assert load_model(str(folder), dtype="bfloat16").model.dtype is torch.bfloat16
@@ -93,7 +108,7 @@ def test_shards_open_and_a_missing_one_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("keep", "says"),
-    [(-100, r"truncated: [\d,]+ of [\d,]+ bytes"), (100, "header is cut off"), (0, "header is cut off")],
+    [(-100, "file not fully covered"), (100, "invalid header length"), (0, "header too small")],
 )
 def test_truncated_weights_are_named_with_what_to_do(folder, keep, says):
     path = folder / "model.safetensors"

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.loading import load_config
 from milepost.footprint import Footprint, calibrate
+from milepost.footprint.calibration import DEFAULT_LENGTHS
 
 __all__ = ["describe_footprint"]
 
@@ -25,9 +26,8 @@ def describe_footprint(
         num_tokens: Prompt length for the cost of a prefill.
         with_seconds: Also measure seconds on this machine; loads the model.
     """
-    if isinstance(model, PreTrainedModel) and dtype is None:
-        dtype = str(model.dtype).removeprefix("torch.")
-    footprint = Footprint.from_config(_config_of(model), dtype=dtype)
+    in_memory = str(model.dtype).removeprefix("torch.") if isinstance(model, PreTrainedModel) else None
+    footprint = Footprint.from_config(_config_of(model), dtype=dtype or in_memory)
     facts: dict[str, Any] = {
         "checkpoint_bytes": footprint.checkpoint_bytes,
         "kv_bytes_per_token": footprint.kv_bytes_per_token,
@@ -49,7 +49,8 @@ def _config_of(model: str | PreTrainedModel) -> object:
 
 def _seconds(model: str | PreTrainedModel, dtype: str | None, num_tokens: int) -> dict[str, Any]:
     engine = Engine.open(model, policy="none", dtype=dtype or "auto")
-    lengths = sorted({max(64, num_tokens >> shift) for shift in range(5)})
+    limit = engine.driver.context_length or max(DEFAULT_LENGTHS)
+    lengths = [length for length in DEFAULT_LENGTHS if length <= limit]
     cost = calibrate(engine.footprint.cost, engine.measure_prefill, lengths=lengths)
     return {
         "prefill_seconds": float(cost(num_tokens)) + cost.fixed_per_pass,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from milepost.engines.transformers.text import Tokenizer
@@ -34,6 +35,7 @@ class OpenedModel:
     model: PreTrainedModel
     tokenizer: Tokenizer | None
     name: str
+    revision: str | None
 
 
 def load_model(
@@ -47,24 +49,34 @@ def load_model(
     """Open a causal language model.
 
     Args:
-        source: A folder with ``config.json`` and safetensors, a hub id, or a model in memory (used as it is,
-            in evaluation mode).
+        source: A folder with ``config.json`` and safetensors, a hub id, or a model in memory, which is used
+            as it is and put in evaluation mode.
         tokenizer: Replaces the one that lies beside the model.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         device: Where it runs; ``cuda`` where there is one, else ``cpu``.
         revision: Branch, tag or commit of a hub id.
 
     Raises:
-        ConfigurationError: the dtype or the device is unknown.
+        ConfigurationError: the dtype or the device is unknown, or an option cannot apply to this source.
         ModelLoadError: there is no such model, it is no causal language model, or its files are damaged.
     """
     if isinstance(source, PreTrainedModel):
-        return OpenedModel(model=source.eval(), tokenizer=tokenizer, name=source.config.model_type)
+        _refuse_options(dtype=dtype if dtype != "auto" else None, device=device, revision=revision)
+        return OpenedModel(
+            model=source.eval(),
+            tokenizer=tokenizer,
+            name=source.config.model_type,
+            revision=_commit(source),
+        )
     if dtype not in _DTYPES:
         raise ConfigurationError(f"dtype={dtype!r}; give one of {', '.join(_DTYPES)}")
     where = _checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = Path(source)
     if path.exists():
+        if revision is not None:
+            raise ConfigurationError(
+                f"revision={revision!r}, but {path} is a folder, and only a hub id has revisions"
+            )
         _check_folder(path)
     elif path.is_absolute() or str(source).startswith("."):
         raise ModelLoadError(
@@ -94,6 +106,7 @@ def load_model(
         model=model,
         tokenizer=tokenizer or _load_tokenizer(source, revision),
         name=path.name,
+        revision=_commit(model) or revision,
     )
 
 
@@ -109,6 +122,20 @@ def load_config(source: str | Path, *, revision: str | None = None) -> PreTraine
         raise ModelLoadError(
             f"cannot open the configuration of {str(source)!r}: {_first_line(error)}"
         ) from error
+
+
+def _refuse_options(**options: str | None) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"{name}={value!r} cannot apply to a model that is in memory; change the model, or give its "
+                "folder or hub id"
+            )
+
+
+def _commit(model: PreTrainedModel) -> str | None:
+    """Return the commit that a hub says the model is of."""
+    return getattr(model.config, "_commit_hash", None)
 
 
 def _checked_device(name: str) -> torch.device:
@@ -136,22 +163,14 @@ def _check_folder(path: Path) -> None:
 
 
 def _check_shard(shard: Path) -> None:
-    """A safetensors file says in its header how long it must be."""
-    with shard.open("rb") as stream:
-        size = shard.stat().st_size
-        header_length = int.from_bytes(stream.read(8), "little")
-        try:
-            if size < 8 + header_length:
-                raise ValueError("its header is cut off")
-            header = json.loads(stream.read(header_length))
-            header.pop("__metadata__", None)
-            needed = 8 + header_length + max((t["data_offsets"][1] for t in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelLoadError(
-                f"{shard} is not a whole safetensors file ({error}); copy it again"
-            ) from error
-    if size < needed:
-        raise ModelLoadError(f"{shard} is truncated: {size:,} of {needed:,} bytes; copy it again")
+    """A safetensors file says in its header how long it must be; opening it reads no more than that."""
+    try:
+        with safe_open(shard, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(
+            f"{shard} is not a whole safetensors file ({_first_line(error)}); copy it again"
+        ) from error
 
 
 def _load_tokenizer(source: str | Path, revision: str | None) -> Tokenizer | None:
