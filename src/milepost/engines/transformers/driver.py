@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from milepost.engines.transformers.snapshot import capture_state
 from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
 
 __all__ = ["Adaptation", "Driver", "ForwardPatch", "LiveCache"]
@@ -54,12 +53,12 @@ class ForwardPatch:
     module: torch.nn.Module
     forward: Callable[..., Any]
 
-    def apply(self) -> None:
-        """Bind the replacement. Does nothing where one is bound already."""
+    def apply(self) -> bool:
+        """Bind the replacement and return True; where one is bound already, return False and let it be."""
         name = self._name
         upstream = getattr(self.module, name)
         if hasattr(upstream, _PATCHED):
-            return
+            return False
         forward = self.forward
         # Bound anew on each call, so that a deep copy of the model does not call into this one.
         function = getattr(upstream, "__func__", None)
@@ -70,6 +69,7 @@ class ForwardPatch:
 
         setattr(patched, _PATCHED, upstream)
         setattr(self.module, name, MethodType(patched, self.module))
+        return True
 
     def undo(self) -> None:
         """Put back what ``apply`` found."""
@@ -127,9 +127,7 @@ class Driver:
         self._cache_argument = self._find_cache_argument(accepted)
         self._takes_positions = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
-        self._patches = tuple(self._adaptation.patches(model))
-        for patch in self._patches:
-            patch.apply()
+        self._patches = [patch for patch in self._adaptation.patches(model) if patch.apply()]
 
     @cached_property
     def alignment(self) -> int:
@@ -158,13 +156,6 @@ class Driver:
             ends.update(token if isinstance(token, list | tuple) else () if token is None else (token,))
         return frozenset(int(token) for token in ends)
 
-    @cached_property
-    def has_state(self) -> bool:
-        """Whether the model keeps anything beside sequence tensors, measured on two tokens."""
-        live = self.start()
-        self.advance(live, torch.zeros(2, dtype=torch.long, device=self.model.device))
-        return capture_state(live.cache, live.position).num_bytes > 0
-
     def new_cache(self) -> Any:
         """Return an empty cache for one request."""
         return self._adaptation.new_cache(self.model)
@@ -191,10 +182,17 @@ class Driver:
         logits: torch.Tensor = outputs.logits[0, -1].clone()
         return logits
 
+    def wait_for_device(self) -> None:
+        """Return once the device has done what it was given: it works behind a clock's back."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
     def release(self) -> None:
-        """Give the model back as it came. The driver must not be used afterwards."""
-        for patch in self._patches:
-            patch.undo()
+        """Take off the fixes that this driver put on the model; another driver's stay. Neither this driver
+        nor one made after it may be used afterwards.
+        """
+        while self._patches:
+            self._patches.pop().undo()
 
     def _arguments(self, live: LiveCache, tokens: torch.Tensor) -> dict[str, Any]:
         arguments: dict[str, Any] = {

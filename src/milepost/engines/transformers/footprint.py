@@ -47,11 +47,11 @@ def seconds_to_prefill(driver: Driver, num_tokens: int, *, segment_tokens: int) 
     """Return the seconds of one cold prefill of ``num_tokens`` tokens, cut at every segment."""
     tokens = torch.arange(num_tokens) % driver.vocabulary_size
     live = driver.start()
-    _wait_for(driver)
+    driver.wait_for_device()
     started = time.perf_counter()
     for begin in range(0, num_tokens, segment_tokens):
         driver.advance(live, tokens[begin : begin + segment_tokens])
-    _wait_for(driver)
+    driver.wait_for_device()
     return time.perf_counter() - started
 
 
@@ -73,9 +73,3 @@ def _count_footprint(driver: Driver) -> Footprint:
         raise UnsupportedModelError(
             f"{driver.family}: no byte formula is known for it, and counting found no rule: {error}"
         ) from error
-
-
-def _wait_for(driver: Driver) -> None:
-    """A device works behind the clock's back; let it finish."""
-    if driver.model.device.type == "cuda":
-        torch.cuda.synchronize(driver.model.device)

@@ -88,11 +88,6 @@ class ProbeReport:
     has_state: bool
     refusal: str | None
 
-    @property
-    def is_safe(self) -> bool:
-        """Whether requests may be resumed on this model."""
-        return self.refusal is None
-
 
 def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
     """Measure ``driver`` and return what was found, if it may be trusted.

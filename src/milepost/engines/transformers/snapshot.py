@@ -7,8 +7,9 @@ prefix's own, so they are cut into segments, stored once for all prompts that sh
 again on restore. They are allow-listed by **exact class**: a subclass may hide state that a slice would miss.
 
 *State* is everything else: recurrent and convolution states, sliding windows, running maxima, counters. It
-is overwritten in place by the next token, so it is deep-cloned, with aliasing preserved. A class nobody
-listed is all state: larger, never wrong.
+is overwritten in place by the next token, so it is deep-cloned. A tensor object that is held in two places is
+one tensor in the clone too; tensors that merely share memory become independent. A class nobody listed is all
+state: larger, never wrong.
 
 A cache rebuilt from a snapshot at position ``k`` and the segments of ``[0, k)`` continues bit for bit like
 the cache the snapshot was taken from. This module does not know which model it serves, what a prompt is,
