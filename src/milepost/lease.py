@@ -17,8 +17,10 @@ class Lease:
     Attributes:
         tokens: The prompt.
         request: What the policy is told of the prompt.
-        state: Payload of the checkpoint at ``resume_position``; None at 0 and where KV alone is resumed from.
-        kv_segments: Payloads of the whole KV segments before ``resume_position``, in order.
+        state: Payload of the checkpoint at ``resume_position``; None at 0, where KV alone is resumed from,
+            and once released.
+        kv_segments: Payloads of the whole KV segments before ``resume_position``, in order; empty once
+            released.
     """
 
     def __init__(
@@ -70,8 +72,12 @@ class Lease:
         self._held.append(checkpoint)
 
     def release(self) -> None:
-        """Let go of everything. Harmless when done twice."""
+        """Let go of everything, the payloads included: what is evicted from now on must not live on in a
+        lease that somebody keeps. Harmless when done twice.
+        """
         self.is_released = True
+        self.state = None
+        self.kv_segments = ()
         while self._held:
             self._store.unpin(self._held.pop())
 

@@ -1,9 +1,11 @@
 """The engine on tiny models: whatever the cache does, the answers are those of an engine without one."""
 
+import gc
 import itertools
 import logging
 import math
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from characters import Characters
 
 from families import tiny_model, tiny_prompt
+from milepost.engines.transformers import engine as engine_module
 from milepost.engines.transformers import generation as generation_module
 from milepost.engines.transformers import prefill as prefill_module
 from milepost.engines.transformers.engine import Engine
@@ -270,14 +273,21 @@ def test_a_prompt_of_one_token_is_answered(engine):
 
 
 def test_a_model_without_state_says_that_only_kv_is_reused_and_reuses_it(caplog):
-    with caplog.at_level(logging.INFO, logger="milepost"):
-        engine = open_engine(tiny_model("qwen3"))
+    engine = open_engine(tiny_model("qwen3"))
     assert engine.description == "qwen3 has no recurrent state: only its KV is reused"
-    assert engine.description in caplog.text
+    assert [(r.levelno, engine.description in r.getMessage()) for r in caplog.records] == [
+        (logging.WARNING, True)
+    ]
     prompt = tiny_prompt(200)[0].numpy()
-    engine.generate(prompt, max_new_tokens=1)
+    answer = engine.generate(prompt, max_new_tokens=1)
+    assert answer.captured_positions == (), "what keeps KV is no state"
     assert engine.generate(prompt[:150], max_new_tokens=1).report.reused == 128
     assert engine.cache.statistics().checkpoint_bytes == 0
+
+
+def test_a_model_with_state_opens_without_a_warning(model, caplog):
+    assert open_engine(model).generate(tiny_prompt(200)[0].numpy(), max_new_tokens=1).captured_positions
+    assert not caplog.records
 
 
 def test_a_hybrid_says_what_a_checkpoint_weighs(engine):
@@ -357,14 +367,199 @@ def test_an_error_in_one_request_leaves_the_others(engine, model, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(engine.driver, "advance", Trap(engine.driver, 2, RuntimeError("out of memory")))
         engine.step()
-        with pytest.raises(RuntimeError, match="out of memory"):
-            engine.step()
+        assert engine.step() == (generations[1], [])
     while engine.step() is not None:
         pass
     cold = without_cache(model, prompts, max_new_tokens=4)
     assert_equal([generations[0].completion(), generations[2].completion()], [cold[0], cold[2]])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            generations[1].completion()
+
+
+def test_a_stream_outlives_the_failure_of_another_whose_turn_it_gave_out(engine, model, monkeypatch):
+    mine, its = branching_prompts()[:2]
+    stream = engine.stream(mine, max_new_tokens=6, ignore_end_token=True)
+    next(stream)
+    other = engine.stream(its, max_new_tokens=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.driver, "advance", Trap(engine.driver, 2, RuntimeError("it broke")))
+        rest = [event.token for event in stream]
+    assert len(rest) == 5
+    with pytest.raises(RuntimeError, match="it broke"):
+        next(other)
+    assert_usable(engine, model, [mine, its])
+
+
+def test_one_of_many_that_fails_leaves_the_others_and_those_of_other_callers(engine, model, monkeypatch):
+    prompts = branching_prompts()[:3]
+    beside = engine.submit(prompts[2], max_new_tokens=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.driver, "advance", Trap(engine.driver, 2, RuntimeError("one broke")))
+        with pytest.raises(RuntimeError, match="one broke"):
+            engine.generate_many(prompts, max_new_tokens=4)
+    assert_equal([beside.completion()], without_cache(model, prompts[2:], max_new_tokens=4))
+    assert engine.cache.statistics().num_requests == 3, "the other two were answered and are remembered"
+    assert_usable(engine, model, prompts)
+
+
+def test_an_error_that_is_kept_keeps_no_memory_alive(engine, monkeypatch):
+    generation = engine.submit(branching_prompts()[0], max_new_tokens=4)
+    engine.step()
+    live = weakref.ref(generation._prefill.live.cache)
+    monkeypatch.setattr(engine.driver, "advance", Trap(engine.driver, 1, RuntimeError("out of memory")))
+    engine.step()
+    assert isinstance(generation.error, RuntimeError)
+    gc.collect()
+    assert live() is None
+
+
+def test_an_interrupt_in_somebody_elses_turn_closes_the_stream_that_gave_it_out(engine, model, monkeypatch):
+    prompts = branching_prompts()[:2]
+    stream = engine.stream(prompts[0], max_new_tokens=6, ignore_end_token=True)
+    next(stream)
+    other = engine.submit(prompts[1], max_new_tokens=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.driver, "advance", Trap(engine.driver, 2, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            list(stream)
+    assert other.is_closed
+    assert_usable(engine, model, prompts)
+
+
+def test_a_stream_that_is_collected_touches_the_cache_only_with_the_next_turn(engine, model):
+    prompts = branching_prompts()[:2]
+    generation = engine.submit(prompts[0], max_new_tokens=9)
+    stream = engine.run(generation)
+    engine.step()
+    assert engine.cache._store._pinned or generation._lease is not None
+    del stream  # as the collector might, in the middle of a change of the store
+    assert not generation.is_closed
+    assert generation._lease is not None
+    assert generation.is_done
     with pytest.raises(InvalidRequestError, match="given up"):
-        generations[1].completion()
+        generation.completion()
+    assert engine.step() is None
+    assert generation._lease is None
+    assert_usable(engine, model, prompts)
+
+
+# Memory
+
+
+def live_payload_bytes(payloads) -> int:
+    gc.collect()
+    return sum(
+        payload.num_bytes if hasattr(payload, "snapshot") else payload.segment.num_bytes
+        for reference in payloads
+        if (payload := reference()) is not None
+    )
+
+
+@pytest.mark.parametrize("numerics", ["strict", "fast"])
+def test_what_the_cache_dropped_lives_nowhere_else(model, monkeypatch, numerics):
+    made = []
+    for name in ("StoredState", "StoredKV"):
+        kind = getattr(prefill_module, name)
+
+        def note(self, *args, upstream=kind.__init__, **fields):
+            upstream(self, *args, **fields)
+            made.append(weakref.ref(self))
+
+        tracked = type(name, (kind,), {"__slots__": ("__weakref__",), "__init__": note})
+        monkeypatch.setattr(prefill_module, name, tracked)
+    engine = open_engine(model, policy="dense:64", capacity=4 * 58_880, numerics=numerics)
+    generations = [
+        engine.submit(prompt, max_new_tokens=number, ignore_end_token=True)
+        for number, prompt in enumerate(branching_prompts(), start=1)
+    ]
+    while not generations[0].is_done:
+        engine.step()
+    while engine.step() is not None:
+        held = engine.cache.statistics()
+        if all(g.num_prompt_tokens_done == g.request.tokens.size for g in generations):
+            assert live_payload_bytes(made) == held.checkpoint_bytes + held.kv_bytes
+    completions = [generation.completion() for generation in generations]
+    held = engine.cache.statistics()
+    assert held.num_evictions > 5
+    assert live_payload_bytes(made) == held.checkpoint_bytes + held.kv_bytes > 0
+    del completions
+
+
+def test_a_request_that_is_given_up_keeps_no_payload_alive(engine):
+    prompt = tiny_prompt(300)[0].numpy()
+    engine.generate(prompt[:150], max_new_tokens=1)
+    generation = engine.submit(prompt)
+    engine.step()
+    lease = generation._lease
+    assert lease.resume_position == 128
+    generation.close()
+    assert generation._lease is None
+    assert lease.state is None
+    assert not lease.kv_segments
+
+
+# Time
+
+
+def test_captures_are_timed_between_waits_for_the_device(engine, monkeypatch):
+    log = []
+    upstream = prefill_module.capture_state
+    monkeypatch.setattr(engine.driver, "wait_for_device", lambda: log.append("wait"))
+    monkeypatch.setattr(
+        prefill_module, "capture_state", lambda *args: log.append("capture") or upstream(*args)
+    )
+    engine.generate(tiny_prompt(150)[0].numpy(), max_new_tokens=1)
+    captures = [index for index, entry in enumerate(log) if entry == "capture"]
+    assert len(captures) == 2
+    for index in captures:
+        assert log[index - 1] == log[index + 1] == "wait"
+    assert log[-2:] == ["wait", "wait"], "before and after storing"
+
+
+def test_fast_numerics_take_turns_too(model):
+    engine = open_engine(model, numerics="fast", policy="none")
+    long, short = tiny_prompt(1300)[0].numpy(), tiny_prompt(20)[0].numpy()
+    positions = []
+    generation = engine.submit(long, max_new_tokens=1)
+    engine.submit(short, max_new_tokens=20, ignore_end_token=True)
+    while not generation.is_done:
+        engine.step()
+        positions.append(generation.num_prompt_tokens_done)
+    assert sorted(set(positions)) == [512, 1024, 1300]
+
+
+# Opening
+
+
+def test_a_model_that_is_refused_is_given_back_as_it_came_and_one_that_is_open_keeps_its_fix():
+    def is_fixed(model):
+        return any("forward" in vars(module) for module in model.modules())
+
+    model = tiny_model("jamba")
+    with pytest.raises(CapacityError):
+        open_engine(model, capacity=1)
+    assert not is_fixed(model)
+    engine = open_engine(model)
+    with pytest.raises(CapacityError):
+        open_engine(model, capacity=1)
+    assert is_fixed(model), "another engine's fix stays"
+    engine.close()
+    assert is_fixed(model)
+
+
+def test_a_sibling_answers_alike_from_a_cache_of_its_own_and_probes_nothing(model, monkeypatch):
+    one = open_engine(model, policy="dense:64", numerics="fast")
+    monkeypatch.setattr(engine_module, "probe_resume", lambda driver: pytest.fail("probed again"))
+    other = one.sibling(capacity="32MiB", policy="none")
+    prompt = tiny_prompt(200)[0].numpy()
+    assert one.generate(prompt, max_new_tokens=3).tokens == other.generate(prompt, max_new_tokens=3).tokens
+    assert one.cache.statistics().num_checkpoints == 3
+    assert other.cache.statistics().num_checkpoints == 0
+    assert other.cache.statistics().capacity_bytes == 32 << 20
+    assert (other.cache.grid, other.segment_tokens) == (one.cache.grid, one.segment_tokens)
+    with pytest.raises(ConfigurationError, match="did you mean"):
+        one.sibling(capacity="1MiB", policy="planed")
 
 
 def test_a_request_that_is_not_done_has_no_answer_yet(engine):
@@ -455,6 +650,11 @@ def test_a_bad_request_is_refused_by_name_and_nothing_is_lost(engine, prompt, op
     assert engine.step() is None
     assert engine.cache.statistics() == before
     assert engine.generate(kept, max_new_tokens=1).report.reused == 128
+
+
+def test_half_a_character_is_no_text_whatever_the_tokenizer_makes_of_it(engine):
+    with pytest.raises(InvalidRequestError, match=r"'\\ud800' at position 3, half of a surrogate pair"):
+        engine.generate("abc\ud800")
 
 
 def test_text_needs_a_tokenizer(model):

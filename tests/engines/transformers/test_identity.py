@@ -8,7 +8,7 @@ import torch
 
 from families import tiny_model, tiny_prompt
 from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.identity import PrefixDigests, engine_fingerprint
+from milepost.engines.transformers.identity import PrefixDigests, engine_fingerprint, weights_digest
 from milepost.tokens import as_tokens
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
@@ -105,6 +105,62 @@ def test_payloads_of_an_engine_with_other_numerics_are_misses(models, change):
     assert_resumes(ours, models["qwen3_5"], ONE[:150], 64)
 
 
+def test_another_tenants_payloads_are_misses(models):
+    engine = open_engine(models["qwen3_5"])
+    for tenant in ("", "other"):
+        engine.generate(ONE, max_new_tokens=1, tenant=tenant)
+    theirs = engine.cache._store.tree.match(as_tokens(ONE), tenant="other").path[0].checkpoints[-1]
+    assert theirs.position == 192
+    checkpoints(engine, ONE)[192].payload = theirs.payload
+    assert_resumes(engine, models["qwen3_5"], ONE, 128)
+
+
+def test_engines_share_a_fingerprint_where_the_model_is_the_same_and_else_do_not(models):
+    def fingerprint(change=lambda model: None):
+        model = tiny_model("qwen3_5")
+        change(model)
+        return open_engine(model)._fingerprint
+
+    def tune(model):
+        model.lm_head.weight.data *= 1.01
+
+    def attend(model):
+        model.set_attn_implementation("eager")
+
+    def commit(model):
+        model.config._commit_hash = "0123abcd"
+
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), *map(fingerprint, (tune, attend, commit))}) == 4
+
+
+def test_weights_are_told_apart_by_name_shape_type_and_value_at_a_bounded_cost(monkeypatch):
+    def digest(*shape, name="weight", dtype=torch.bfloat16, fill=1.0, device="cpu"):
+        module = torch.nn.Module()
+        module.register_parameter(
+            name, torch.nn.Parameter(torch.full(shape, fill, dtype=dtype, device=device), requires_grad=False)
+        )
+        return weights_digest(module)
+
+    assert digest(20, 30) == digest(20, 30)
+    others = [
+        digest(20, 30),
+        digest(30, 20),
+        digest(20, 30, name="bias"),
+        digest(20, 30, dtype=torch.float32),
+        digest(20, 30, fill=2.0),
+        digest(20, 30, device="meta"),
+        digest(),
+        digest(0),
+    ]
+    assert len(set(others)) == len(others)
+    hashed = []
+    plain = torch.Tensor.numpy
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: hashed.append(tensor.numel()) or plain(tensor))
+    digest(3000, 2000, dtype=torch.uint8)
+    assert sum(hashed) <= 64
+
+
 def test_what_another_request_holds_pinned_is_passed_by_and_not_asked_for_again(models):
     engine = served(models["qwen3_5"], ONE, OTHER)
     with engine.cache.acquire(ONE):
@@ -125,8 +181,8 @@ def test_fast_numerics_fall_back_to_a_checkpoint_inside_the_same_segment(models)
 
 
 def test_digests_depend_on_every_token_before_and_on_the_engine():
-    def digest(tokens, fingerprint=b"engine", position=100):
-        return PrefixDigests(fingerprint, as_tokens(tokens), segment_tokens=64).at(position)
+    def digest(tokens, fingerprint=b"engine", position=100, tenant="a"):
+        return PrefixDigests(fingerprint, as_tokens(tokens), tenant=tenant, segment_tokens=64).at(position)
 
     changed = ONE.copy()
     changed[99] += 1
@@ -134,12 +190,18 @@ def test_digests_depend_on_every_token_before_and_on_the_engine():
     assert digest(ONE) != digest(changed)
     assert digest(ONE) != digest(ONE, fingerprint=b"another")
     assert digest(ONE) != digest(ONE, position=99)
+    assert digest(ONE) != digest(ONE, tenant="b")
+    assert digest([98, *ONE], tenant="a") != digest(ONE, tenant="ab")
+    assert digest(ONE, tenant="\ud800") != digest(ONE, tenant="\ud801"), "any string names a tenant"
 
 
 def test_segment_digests_can_be_asked_for_at_any_time():
-    digests = PrefixDigests(b"engine", as_tokens(ONE), segment_tokens=64)
+    def new():
+        return PrefixDigests(b"engine", as_tokens(ONE), tenant="", segment_tokens=64)
+
+    digests = new()
     late = digests.at(192)
-    fresh = [PrefixDigests(b"engine", as_tokens(ONE), segment_tokens=64).at(p) for p in (64, 128, 192)]
+    fresh = [new().at(position) for position in (64, 128, 192)]
     assert [digests.at(64), digests.at(128), late] == fresh
 
 

@@ -23,13 +23,13 @@ from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint, seconds_to_prefill
 from milepost.engines.transformers.generation import Completion, Generation, GenerationRequest, TokenEvent
-from milepost.engines.transformers.identity import engine_fingerprint
+from milepost.engines.transformers.identity import engine_fingerprint, weights_digest
 from milepost.engines.transformers.loading import load_model
 from milepost.engines.transformers.prefill import Numerics
 from milepost.engines.transformers.probe import ProbeReport, probe_resume
 from milepost.engines.transformers.sampling import Sampling
 from milepost.engines.transformers.scheduler import Scheduler
-from milepost.engines.transformers.text import Tokenizer
+from milepost.engines.transformers.text import Tokenizer, checked_text
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.interrupts import deferred_interrupts
@@ -74,6 +74,7 @@ class Engine:
         numerics: Numerics,
         segment_tokens: int,
         max_running: int,
+        fingerprint: bytes,
     ) -> None:
         self.driver = driver
         self.tokenizer = tokenizer
@@ -81,17 +82,9 @@ class Engine:
         self.probe = probe
         self.numerics = numerics
         self.segment_tokens = segment_tokens
-        self._max_running = max_running
+        self.max_running = max_running
         self._scheduler = Scheduler(max_running=max_running)
-        self._fingerprint = engine_fingerprint(
-            config=driver.model.config.to_diff_dict(),
-            dtype=driver.model.dtype,
-            device=driver.model.device.type,
-            torch=torch.__version__,
-            transformers=transformers.__version__,
-            numerics=numerics,
-            segment_tokens=segment_tokens,
-        )
+        self._fingerprint = fingerprint
 
     @classmethod
     def open(
@@ -111,18 +104,21 @@ class Engine:
     ) -> Self:
         """Open a model and prove on it, in a few hundred tokens, that resuming changes nothing.
 
+        A family that needs a fix to resume exactly gets it on this instance of the model, and keeps it for as
+        long as the model lives, since other engines may rely on it; where opening fails, it is taken off.
+
         Args:
-            model: A folder, a hub id or a model in memory.
+            model: A folder, a hub id or a model in memory, which is put in evaluation mode.
             capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
             policy: Where checkpoints are placed: a name, as ``"planned"`` or ``"balanced:8"``, or an object.
             eviction: Which checkpoint goes first; least recently used unless given.
             numerics: ``strict``: warm equals cold bit for bit; ``fast``: to rounding, with fewer cuts.
-            segment_tokens: Prefill is cut, and KV is stored, at multiples of this; a multiple of the model's
-                own alignment, about 256 unless given.
+            segment_tokens: KV is stored, and strict prefill is cut, at multiples of this; a multiple of the
+                model's own alignment, about 256 unless given.
             tokenizer: Replaces the model's own.
-            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            device: ``cpu``, ``cuda`` ...; the fastest there is unless given.
-            revision: Of a hub id.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; not for a model in memory.
+            device: ``cpu``, ``cuda`` ...; the fastest there is unless given; not for a model in memory.
+            revision: Of a hub id, and of nothing else.
             max_running: Requests that are interleaved at most; each holds a live cache.
 
         Raises:
@@ -137,29 +133,62 @@ class Engine:
         capacity_bytes = parse_bytes(capacity)
         opened = load_model(model, tokenizer=tokenizer, dtype=dtype, device=device, revision=revision)
         driver = driver_for(opened.model)
-        segment_tokens = _checked_segment(segment_tokens, driver)
-        probe = probe_resume(driver)
-        footprint = measure_footprint(driver, probe)
-        mode = Numerics(numerics)
-        cache = PrefixCache(
-            capacity_bytes=capacity_bytes,
-            footprint=footprint,
-            policy=placement,
-            eviction=eviction,
-            grid=segment_tokens if mode is Numerics.STRICT else driver.alignment,
-            segment_tokens=segment_tokens,
-        )
-        engine = cls(
-            driver=driver,
-            tokenizer=opened.tokenizer,
-            cache=cache,
-            probe=probe,
-            numerics=mode,
-            segment_tokens=segment_tokens,
-            max_running=max_running,
-        )
-        _log.info("%s", engine.description)
+        try:
+            segment_tokens = _checked_segment(segment_tokens, driver)
+            probe = probe_resume(driver)
+            mode = Numerics(numerics)
+            cache = PrefixCache(
+                capacity_bytes=capacity_bytes,
+                footprint=measure_footprint(driver, probe),
+                policy=placement,
+                eviction=eviction,
+                grid=segment_tokens if mode is Numerics.STRICT else driver.alignment,
+                segment_tokens=segment_tokens,
+            )
+            engine = cls(
+                driver=driver,
+                tokenizer=opened.tokenizer,
+                cache=cache,
+                probe=probe,
+                numerics=mode,
+                segment_tokens=segment_tokens,
+                max_running=max_running,
+                fingerprint=_fingerprint(driver, mode, segment_tokens, opened.revision),
+            )
+        except BaseException:
+            driver.release()
+            raise
+        if engine.footprint.is_stateless:
+            _log.warning("%s, whatever the placement policy", engine.description)
         return engine
+
+    def sibling(self, *, capacity: int | str, policy: str | PlacementPolicy) -> Self:
+        """Return an engine over the same model, which is not probed again, with a cache of its own.
+
+        Args:
+            capacity: As in :meth:`open`.
+            policy: As in :meth:`open`.
+
+        Raises:
+            ConfigurationError: as in :meth:`open`.
+        """
+        cache = PrefixCache(
+            capacity_bytes=parse_bytes(capacity),
+            footprint=self.footprint,
+            policy=parse_policy(policy) if isinstance(policy, str) else policy,
+            grid=self.segment_tokens if self.numerics is Numerics.STRICT else self.driver.alignment,
+            segment_tokens=self.segment_tokens,
+        )
+        return type(self)(
+            driver=self.driver,
+            tokenizer=self.tokenizer,
+            cache=cache,
+            probe=self.probe,
+            numerics=self.numerics,
+            segment_tokens=self.segment_tokens,
+            max_running=self.max_running,
+            fingerprint=self._fingerprint,
+        )
 
     @property
     def footprint(self) -> Footprint:
@@ -183,14 +212,14 @@ class Engine:
 
         Raises:
             InvalidRequestError: it is empty, longer than the model's context, holds ids outside the
-                vocabulary, or is text and there is no tokenizer.
+                vocabulary, or is text and there is no tokenizer or it is no Unicode.
         """
         if isinstance(prompt, str):
             if self.tokenizer is None:
                 raise InvalidRequestError(
                     "the prompt is text and this model has no tokenizer; pass token ids"
                 )
-            prompt = self.tokenizer.encode(prompt)
+            prompt = self.tokenizer.encode(checked_text(prompt))
         tokens = as_tokens(prompt, vocabulary_size=self.driver.vocabulary_size)
         limit = self.driver.context_length
         if limit is not None and tokens.size >= limit:
@@ -256,7 +285,10 @@ class Engine:
         return generation
 
     def step(self) -> tuple[Generation, list[TokenEvent]] | None:
-        """Give the next queued request its turn; None where nothing is left to do."""
+        """Give the next queued request its turn; None where nothing is left to do.
+
+        A request that fails ends its turn as any other; its ``completion`` raises what broke it.
+        """
         return self._scheduler.step()
 
     def generate(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Completion:
@@ -272,7 +304,8 @@ class Engine:
     ) -> list[Completion]:
         """Answer several prompts, interleaved. Options as in :meth:`submit`, the same for all.
 
-        Every prompt is checked before the first is run.
+        Every prompt is checked before the first is run. One that fails leaves the others alone: all are run
+        to their ends, then the first one's error is raised.
         """
         if isinstance(prompts, str):
             raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
@@ -293,7 +326,7 @@ class Engine:
 
     def stream(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Iterator[TokenEvent]:
         """Answer one prompt token by token. Options as in :meth:`submit`. Leaving the loop early gives up the
-        request and releases what it held.
+        request; what it held is released with the next turn of any request, or by :meth:`close`.
         """
         return self.run(self.submit(prompt, **options))
 
@@ -301,7 +334,7 @@ class Engine:
         """Yield what a submitted request produces until it is done, giving every other request its turns."""
         events = self._events(generation)
         # A loop that never starts has nothing to clean up after itself.
-        weakref.finalize(events, generation.close).atexit = False
+        weakref.finalize(events, generation.abandon).atexit = False
         return events
 
     def _events(self, generation: Generation) -> Iterator[TokenEvent]:
@@ -313,11 +346,16 @@ class Engine:
                     num_given += 1
                     yield generation.events[num_given - 1]
                 if generation.is_done:
-                    generation.completion()  # raises where it was given up behind our back
+                    generation.completion()  # raises what broke it, or that it was given up behind our back
                     return
                 self.step()
-        finally:
+        except GeneratorExit:
+            # It may come from the garbage collector, in the middle of a change of the cache.
+            generation.abandon()
+            raise
+        except BaseException:
             generation.close()
+            raise
 
     def measure_prefill(self, num_tokens: int, *, segment_tokens: int | None = None) -> float:
         """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache.
@@ -341,6 +379,23 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _fingerprint(driver: Driver, numerics: Numerics, segment_tokens: int, revision: str | None) -> bytes:
+    """Digest what makes states of this model, in this engine, interchangeable."""
+    config = driver.model.config
+    return engine_fingerprint(
+        config=config.to_diff_dict(),
+        revision=revision,
+        weights=weights_digest(driver.model),
+        dtype=driver.model.dtype,
+        device=driver.model.device.type,
+        attention=config.get_text_config(decoder=True)._attn_implementation,
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        numerics=numerics,
+        segment_tokens=segment_tokens,
+    )
 
 
 def _checked_segment(segment_tokens: int | None, driver: Driver) -> int:

@@ -1,6 +1,7 @@
 """One request from its prompt to its last token, one small step at a time, so that many can take turns."""
 
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from milepost.engines.transformers.text import TextStream, Tokenizer
 from milepost.errors import InvalidRequestError
 from milepost.interrupts import deferred_interrupts
 from milepost.lease import Lease
+from milepost.placement import Placement
 from milepost.prefix_cache import PrefixCache
 from milepost.tokens import TokenArray
 
@@ -108,7 +110,12 @@ class Generation:
     """The state machine of one request: waiting, prefill (a segment a step), decode (a token a step), done.
 
     It holds a lease from its first step until its prompt is stored; :meth:`close` lets go at any time.
-    ``events`` are all it has produced so far, whoever's turn it was.
+
+    Attributes:
+        events: All that it has produced so far, whoever's turn it was.
+        error: What broke this request, or None; :meth:`completion` raises it. It is nobody else's: the turn
+            in which it happened returns as usual.
+        is_abandoned: Whether nobody listens any more; whoever gives out the turns closes it then.
     """
 
     def __init__(
@@ -131,7 +138,10 @@ class Generation:
         self._sampler = Sampler(request.sampling)
         self._stream = None if tokenizer is None else TextStream(tokenizer, request.stop)
         self.events: list[TokenEvent] = []
+        self.error: Exception | None = None
+        self.is_abandoned = False
         self._lease: Lease | None = None
+        self._placement = Placement(())
         self._prefill: Prefill | None = None
         self._tokens: list[int] = []
         self._text: list[str] = []
@@ -146,7 +156,7 @@ class Generation:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.is_closed or self._finish_reason is not None
+        return self.is_closed or self.is_abandoned or self._finish_reason is not None
 
     @property
     def num_prompt_tokens_done(self) -> int:
@@ -158,24 +168,35 @@ class Generation:
     def step(self) -> list[TokenEvent]:
         """Do the next piece of work and return the tokens it produced (none, one, or one with trailing text).
 
-        Whatever is raised here, the lease is released and the cache is whole.
+        Whatever goes wrong, the lease is released and the cache is whole. An exception becomes this request's
+        ``error``; only what is not for it (an interrupt) is raised.
         """
         if self.is_done:
             return []
         try:
             events = self._step()
+        except Exception as error:
+            self.close()
+            _forget_locals(error)
+            self.error = error
+            return []
         except BaseException:
             self.close()
             raise
         self.events += events
         return events
 
+    def abandon(self) -> None:
+        """Say that nobody listens any more. Touches nothing else, so a garbage collector may call it at any
+        time, in the middle of a change of the cache too.
+        """
+        self.is_abandoned = True
+
     def close(self) -> None:
         """Give up: release what is pinned and store nothing more. Harmless when done."""
         with deferred_interrupts():
             self.is_closed = True
-            if self._lease is not None:
-                self._lease.release()
+            self._release_lease()
             self._prefill = None
 
     def completion(self) -> Completion:
@@ -183,9 +204,12 @@ class Generation:
 
         Raises:
             InvalidRequestError: it is not done yet, or was given up.
+            Exception: what broke it, whatever that was.
         """
+        if self.error is not None:
+            raise self.error
         if self._finish_reason is None or self._report is None:
-            state = "was given up" if self.is_closed else "is not done yet"
+            state = "was given up" if self.is_done else "is not done yet"
             raise InvalidRequestError(f"the request {state}, so it has no answer")
         return Completion(
             tokens=tuple(self._tokens),
@@ -207,6 +231,8 @@ class Generation:
         if not self._prefill.is_done:
             started = time.perf_counter()
             self._prefill.step()
+            if self._prefill.is_done:
+                self._driver.wait_for_device()
             self._prefill_seconds += time.perf_counter() - started
             if not self._prefill.is_done:
                 return []
@@ -228,7 +254,10 @@ class Generation:
         resume_limit = None
         while True:
             digests = PrefixDigests(
-                self._fingerprint, self.request.tokens, segment_tokens=self._segment_tokens
+                self._fingerprint,
+                self.request.tokens,
+                tenant=self.request.tenant,
+                segment_tokens=self._segment_tokens,
             )
             with deferred_interrupts():
                 self._lease = self._cache.acquire(
@@ -240,10 +269,13 @@ class Generation:
             resume_limit = self._lease.resume_position - 1
             with deferred_interrupts():
                 self._cache.discard(self._lease)
+        self._placement = self._cache.plan(self._lease)
+        # Without states the plan says how much KV to keep, and there is nothing to capture.
+        captured = Placement(()) if self._cache.footprint.is_stateless else self._placement
         return Prefill(
             driver=self._driver,
             lease=self._lease,
-            placement=self._cache.plan(self._lease),
+            placement=captured,
             digests=digests,
             segment_tokens=self._segment_tokens,
             numerics=self._numerics,
@@ -256,11 +288,19 @@ class Generation:
         self._captured_positions = self._prefill.placement.positions
         started = time.perf_counter()
         with deferred_interrupts():
-            self._report = self._cache.commit(self._lease, self._prefill.placement, self._prefill)
-            self._lease.release()
+            self._report = self._cache.commit(self._lease, self._placement, self._prefill)
+            self._release_lease()
+        # From here on the cache decides what stays in memory.
+        self._prefill.drop_captured()
+        self._driver.wait_for_device()
         spent = time.perf_counter() - started
         self._prefill_seconds += spent
         self._capture_seconds = self._prefill.capture_seconds + spent
+
+    def _release_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
 
     def _accept(self, token: int) -> list[TokenEvent]:
         if token in self.request.end_tokens:
@@ -284,6 +324,13 @@ class Generation:
         if event is not None:
             return [TokenEvent(event.token, event.text + rest)]
         return [TokenEvent(None, rest)] if rest else []
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Empty the frames of a traceback that is kept: a live cache would live on in them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _digest(logits: torch.Tensor) -> str:

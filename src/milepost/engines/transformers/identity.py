@@ -1,4 +1,4 @@
-"""Who a stored payload belongs to: a digest of the engine and of the exact tokens before it.
+"""Who a stored payload belongs to: a digest of the engine, of the tenant and of the exact tokens before it.
 
 The store finds payloads by their tokens, so a digest never decides a match; it is the second opinion. A
 payload whose digest disagrees with the prompt it is about to serve is a miss, never a guess.
@@ -8,11 +8,15 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
 import xxhash
 
 from milepost.tokens import TokenArray
 
-__all__ = ["PrefixDigests", "engine_fingerprint"]
+__all__ = ["PrefixDigests", "engine_fingerprint", "weights_digest"]
+
+# Places along each axis of a parameter at which it is looked at, at most.
+_SAMPLES_PER_AXIS = 8
 
 
 def engine_fingerprint(**facts: Any) -> bytes:
@@ -20,17 +24,38 @@ def engine_fingerprint(**facts: Any) -> bytes:
     return xxhash.xxh3_128(json.dumps(facts, sort_keys=True, default=str).encode()).digest()
 
 
+def weights_digest(model: torch.nn.Module) -> str:
+    """Digest every parameter's name, shape, dtype and a sample of its values.
+
+    It tells a model from its fine-tuned sister, not from a copy with a few numbers changed: of each parameter
+    at most eight places along an axis are looked at, which bounds the time however large the model is.
+    """
+    hasher = xxhash.xxh3_128()
+    for name, parameter in model.named_parameters():
+        hasher.update(repr((name, tuple(parameter.shape), str(parameter.dtype))).encode())
+        # Weights on the meta device have no values, and quantized classes may not be sliced.
+        if type(parameter.data) is torch.Tensor and not parameter.is_meta:
+            steps = (slice(None, None, max(1, -(-size // _SAMPLES_PER_AXIS))) for size in parameter.shape)
+            sample = parameter.detach()[tuple(steps)].cpu().reshape(-1).contiguous()
+            hasher.update(sample.view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
 class PrefixDigests:
-    """Digests of the prefixes of one prompt under one engine. O(num_tokens) for all of them together.
+    """Digests of the prefixes of one tenant's prompt under one engine. O(num_tokens) for all together.
 
     Args:
         fingerprint: The engine's (see :func:`engine_fingerprint`).
         tokens: The prompt.
+        tenant: Whose prompt it is.
         segment_tokens: Segment boundaries are remembered on the way, so they can be asked for at any time.
     """
 
-    def __init__(self, fingerprint: bytes, tokens: TokenArray, *, segment_tokens: int) -> None:
+    def __init__(self, fingerprint: bytes, tokens: TokenArray, *, tenant: str, segment_tokens: int) -> None:
         self._hasher = xxhash.xxh3_128(fingerprint)
+        # With its length before it, so that no tenant's name can pass for tokens.
+        salt = tenant.encode(errors="surrogatepass")
+        self._hasher.update(len(salt).to_bytes(8, "little") + salt)
         self._tokens = np.ascontiguousarray(tokens)
         self._segment_tokens = segment_tokens
         self._position = 0

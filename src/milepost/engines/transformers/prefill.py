@@ -3,8 +3,9 @@
 Cuts are where exactness is decided. A kernel's rounding depends on how many rows it is given, so two runs
 agree bit for bit only where they were cut alike. *Strict* cuts every prompt, cached or not, at every multiple
 of the segment: the cuts before a position are then a function of the position alone, and a run that resumes
-at one of them does from there on exactly what the cold run did. *Fast* cuts only where a state is wanted,
-which keeps the device busier and agrees with the cold run to rounding.
+at one of them does from there on exactly what the cold run did. *Fast* cuts where a state is wanted and at
+every eighth segment (other requests wait for their turns), which keeps the device busier and agrees with the
+cold run to rounding.
 """
 
 import time
@@ -27,6 +28,9 @@ from milepost.lease import Lease
 from milepost.placement import Placement
 
 __all__ = ["Numerics", "Prefill", "StoredKV", "StoredState", "belongs_to"]
+
+# Segments that fast numerics computes at once at most.
+_FAST_SEGMENTS = 8
 
 
 class Numerics(StrEnum):
@@ -102,17 +106,24 @@ class Prefill:
         return self.live.position >= self._tokens.numel()
 
     def step(self) -> None:
-        """Compute one segment, and capture the state after it where one was planned."""
+        """Compute up to the next cut, and capture the state after it where one was planned."""
         end = self._next_cut()
         self.logits = self._driver.advance(self.live, self._tokens[self.live.position : end])
         if end in self._planned:
+            # A device works behind the clock's back: neither its prefill nor its copies may be missed.
+            self._driver.wait_for_device()
             started = time.perf_counter()
             self._captured[end] = self._capture(end)
+            self._driver.wait_for_device()
             self.capture_seconds += time.perf_counter() - started
 
     def checkpoint(self, position: int) -> StoredState:
         """Return the state captured at ``position`` (see ``PayloadSource``)."""
         return self._captured[position]
+
+    def drop_captured(self) -> None:
+        """Let go of what was captured, once the cache has taken what it keeps."""
+        self._captured.clear()
 
     def kv_segments(self, start: int, end: int) -> list[StoredKV]:
         """Return the KV of ``[start, end)`` in whole segments (see ``PayloadSource``)."""
@@ -136,9 +147,11 @@ class Prefill:
 
     def _next_cut(self) -> int:
         position, end = self.live.position, self._tokens.numel()
-        if self._numerics is Numerics.STRICT:
-            return min(end, (position // self._segment_tokens + 1) * self._segment_tokens)
-        return min((p for p in self._planned if p > position), default=end)
+        is_strict = self._numerics is Numerics.STRICT
+        longest = self._segment_tokens * (1 if is_strict else _FAST_SEGMENTS)
+        # A multiple counted from the prompt's start: where a run begins does not move its cuts.
+        end = min(end, (position // longest + 1) * longest)
+        return end if is_strict else min((p for p in self._planned if position < p < end), default=end)
 
     def _capture(self, position: int) -> StoredState:
         boundary = position // self._segment_tokens * self._segment_tokens

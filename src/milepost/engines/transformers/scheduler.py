@@ -1,7 +1,8 @@
 """Requests taking turns on one model: first come, first admitted, then one step each, round and round.
 
-A turn is one prefill segment or one token, so a long prompt delays the others by a segment, never by its
-whole length. Each request advances a cache of its own; what they share is stored, immutable and pinned.
+A turn is one token or one stretch of prefill (a segment; in fast numerics up to eight), so a long prompt
+delays the others by that much, never by its whole length. Each request advances a cache of its own; what they
+share is stored, immutable and pinned.
 """
 
 from collections import deque
@@ -23,11 +24,6 @@ class Scheduler:
         self._waiting: deque[Generation] = deque()
         self._running: deque[Generation] = deque()
 
-    @property
-    def has_work(self) -> bool:
-        """Whether any request is not done."""
-        return any(not generation.is_done for generation in (*self._running, *self._waiting))
-
     def submit(self, generation: Generation) -> None:
         """Queue a request."""
         self._waiting.append(generation)
@@ -35,8 +31,8 @@ class Scheduler:
     def step(self) -> tuple[Generation, list[TokenEvent]] | None:
         """Give the next request its turn; return it with what it produced, or None where none is left.
 
-        A request that raises is dropped, its lease released, and the error goes to the caller; the others
-        are unharmed and the next call goes on with them.
+        A request that fails is dropped and keeps its error to itself; one that was abandoned is closed here,
+        where no change of the cache is under way. The others are unharmed.
         """
         generation = self._next()
         if generation is None:
@@ -51,6 +47,9 @@ class Scheduler:
 
     def _next(self) -> Generation | None:
         while True:
+            for generation in self._running:
+                if generation.is_abandoned:
+                    generation.close()
             while self._running and self._running[0].is_done:
                 self._running.popleft()
             while self._waiting and len(self._running) < self._max_running:
