@@ -8,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import milepost.engines.transformers.engine as engine_module
 from milepost.demo.command import DemoOptions, run_demo
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
 
@@ -65,6 +66,26 @@ def test_the_reference_reuses_nothing_and_the_others_do(finished):
     reference, *others = finished[1]["policies"]
     assert reference["tokens_reused"] == reference["peak_bytes"] == reference["checkpoints_per_prompt"] == 0
     assert all(policy["tokens_reused"] > 0 for policy in others)
+
+
+def test_the_model_is_opened_and_probed_once_for_all_policies(documents, tmp_path, monkeypatch):
+    probed = []
+    upstream = engine_module.probe_resume
+    monkeypatch.setattr(
+        engine_module, "probe_resume", lambda driver: probed.append(driver) or upstream(driver)
+    )
+    options = DemoOptions(
+        documents=documents, questions=1, policies=POLICIES, max_new_tokens=1, output=tmp_path
+    )
+    run_demo(options, Console(file=io.StringIO()))
+    assert len(probed) == 1
+
+
+def test_a_document_with_half_a_character_is_refused(tmp_path):
+    (tmp_path / "broken.jsonl").write_text(json.dumps({"document": "a \ud800 b", "questions": ["why"]}))
+    options = DemoOptions(documents=tmp_path / "broken.jsonl", output=tmp_path)
+    with pytest.raises(InvalidRequestError, match="half of a surrogate pair"):
+        run_demo(options, Console(file=io.StringIO()))
 
 
 def test_the_picture_is_a_real_picture(finished):

@@ -58,25 +58,24 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
     console.print("Opening the model: ", end="")
     model, tokenizer, name = _open(options.model)
     documents = _documents(options)
-    asks = interleave(documents, tokenizer.encode, questions=options.questions)
-    with Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics) as engine:
-        footprint, segment_tokens = engine.footprint, engine.segment_tokens
-        description = engine.description
-        for ask in asks:
-            engine.encode(ask.tokens)
+    engine = Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics)
+    # Its own way to encode checks every prompt against the model's context.
+    asks = interleave(documents, engine.encode, questions=options.questions)
     capacity_bytes = (
-        parse_bytes(options.capacity) if options.capacity else _budget(asks, footprint, segment_tokens)
+        parse_bytes(options.capacity)
+        if options.capacity
+        else _budget(asks, engine.footprint, engine.segment_tokens)
     )
-    console.print(f"{name}; {description}.")
+    console.print(f"{name}; {engine.description}.")
     titles = [document.title for document in documents[:_MOST_TITLES]]
     console.print(
         f"Asking {len(asks)} questions about {len(documents)} documents "
         f"({', '.join(titles)}{', ...' if len(documents) > len(titles) else ''}), "
-        f"sessions interleaved, prefill cut every {segment_tokens} tokens."
+        f"sessions interleaved, prefill cut every {engine.segment_tokens} tokens."
     )
-    comparison = _compare_with_progress(model, tokenizer, name, asks, capacity_bytes, options, console)
+    comparison = _compare_with_progress(engine, name, asks, capacity_bytes, options, console)
     console.print(comparison_table(comparison))
-    _print_an_answer(comparison, tokenizer, console)
+    _print_an_answer(comparison, console)
     numbers, picture = options.output / "demo.json", options.output / "demo.png"
     numbers.write_text(json.dumps(comparison.as_json(), indent=1) + "\n")
     draw_comparison(comparison, picture)
@@ -120,8 +119,7 @@ def _budget(asks: Sequence[Ask], footprint: Footprint, segment_tokens: int) -> i
 
 
 def _compare_with_progress(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    engine: Engine,
     name: str,
     asks: Sequence[Ask],
     capacity_bytes: int,
@@ -147,19 +145,17 @@ def _compare_with_progress(
             progress.update(tasks[policy], advance=1, reused=share)
 
         return compare_policies(
-            model,
+            engine,
             asks,
             name=name,
             policies=options.policies,
             capacity_bytes=capacity_bytes,
-            tokenizer=tokenizer,
-            numerics=options.numerics,
             max_new_tokens=options.max_new_tokens,
             on_answer=on_answer,
         )
 
 
-def _print_an_answer(comparison: Comparison, tokenizer: Tokenizer, console: Console) -> None:
+def _print_an_answer(comparison: Comparison, console: Console) -> None:
     """Show one request in full: the last one of the last policy."""
     ask, answer = comparison.asks[-1], comparison.runs[-1].answers[-1].completion
     console.print(

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from milepost.demo.workload import Ask
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.generation import Completion
-from milepost.engines.transformers.text import Tokenizer
 
 __all__ = ["Answer", "Comparison", "PolicyRun", "compare_policies"]
 
@@ -141,61 +139,43 @@ class Comparison:
 
 
 def compare_policies(
-    model: PreTrainedModel,
+    engine: Engine,
     asks: Sequence[Ask],
     *,
     name: str,
     policies: Sequence[str],
     capacity_bytes: int,
-    tokenizer: Tokenizer | None,
-    numerics: str = "strict",
-    segment_tokens: int | None = None,
     max_new_tokens: int,
     on_answer: Callable[[str, Completion], None] | None = None,
 ) -> Comparison:
     """Answer every request under every policy. ``policies[0]`` is the reference.
 
     Args:
-        model: The model, shared by all.
+        engine: Its model, tokenizer and numerics are shared by all; its cache is not used.
         asks: Requests in order of arrival.
         name: What to call the model.
         policies: Names as ``parse_policy`` takes them.
         capacity_bytes: The budget of each policy.
-        tokenizer: Of the model.
-        numerics: ``strict`` or ``fast``.
-        segment_tokens: See ``Engine.open``.
         max_new_tokens: Tokens of each answer.
         on_answer: Told of every answer, for a progress bar.
     """
-    engines = {
-        policy: Engine.open(
-            model,
-            capacity=capacity_bytes,
-            policy=policy,
-            tokenizer=tokenizer,
-            numerics=numerics,
-            segment_tokens=segment_tokens,
-        )
-        for policy in policies
-    }
+    engines = {policy: engine.sibling(capacity=capacity_bytes, policy=policy) for policy in policies}
     answers: dict[str, list[Answer]] = {policy: [] for policy in policies}
     for number, ask in enumerate(asks):
         turn = number % len(policies)
         for policy in (*policies[turn:], *policies[:turn]):
-            engine = engines[policy]
-            completion = engine.generate(ask.tokens, max_new_tokens=max_new_tokens)
-            held = engine.cache.statistics()
+            completion = engines[policy].generate(ask.tokens, max_new_tokens=max_new_tokens)
+            held = engines[policy].cache.statistics()
             answers[policy].append(Answer(completion, held.checkpoint_bytes, held.kv_bytes))
             if on_answer is not None:
                 on_answer(policy, completion)
-    any_engine = engines[policies[0]]
     return Comparison(
         model=name,
         capacity_bytes=capacity_bytes,
-        checkpoint_bytes=any_engine.footprint.checkpoint_bytes,
-        kv_bytes_per_token=any_engine.footprint.kv_bytes_per_token,
-        segment_tokens=any_engine.segment_tokens,
-        numerics=numerics,
+        checkpoint_bytes=engine.footprint.checkpoint_bytes,
+        kv_bytes_per_token=engine.footprint.kv_bytes_per_token,
+        segment_tokens=engine.segment_tokens,
+        numerics=engine.numerics,
         asks=tuple(asks),
         runs=tuple(PolicyRun(policy, tuple(answers[policy])) for policy in policies),
     )

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
+from milepost.engines.transformers.text import checked_text
+
 __all__ = ["ByteTokenizer", "build_embedded_model", "resolve_model"]
 
 _EMBEDDED = "embedded"
@@ -27,8 +29,8 @@ class ByteTokenizer:
     vocabulary_size = 256
 
     def encode(self, text: str) -> list[int]:
-        """Return the bytes of ``text``."""
-        return list(text.encode())
+        """Return the bytes of ``text``; raises ``InvalidRequestError`` where it holds half a character."""
+        return list(checked_text(text).encode())
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the bytes; what is no UTF-8 becomes a replacement character."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from milepost.demo.documents import Document
-from milepost.tokens import TokenArray, as_tokens
+from milepost.tokens import TokenArray, TokenLike, as_tokens
 
 __all__ = ["Ask", "interleave", "prompt_text"]
 
@@ -27,7 +27,7 @@ def prompt_text(document: Document, question: str) -> str:
 
 
 def interleave(
-    documents: Sequence[Document], encode: Callable[[str], Sequence[int]], *, questions: int
+    documents: Sequence[Document], encode: Callable[[str], TokenLike], *, questions: int
 ) -> list[Ask]:
     """Return every question about every document; sessions take turns in a shuffled, repeatable order.
 
