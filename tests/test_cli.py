@@ -101,6 +101,31 @@ def test_one_process_from_end_to_end_prints_one_json_object(documents, tmp_path)
     assert "outputs" in done.stderr, "the table is for the reader, beside the JSON"
 
 
+def test_generate_says_on_stderr_what_the_cache_holds_and_prints_an_object_for_each_prompt(
+    monkeypatch, capsys
+):
+    arguments = ["generate", "embedded", "one", "two", "--max-new-tokens", "2"]
+    code, out, err = run(*arguments, "--json", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert [json.loads(line)["report"]["num_tokens"] for line in out.splitlines()] == [3, 3]
+    assert "one checkpoint of qwen3_5_text takes" in err
+    assert "a JSON object a line" in " ".join(CliRunner().invoke(app, ["generate", "--help"]).output.split())
+
+
+def test_a_prompt_that_is_no_unicode_is_refused(monkeypatch, capsys):
+    code, _, err = run("generate", "embedded", "caf\udce9", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 1
+    assert "half of a surrogate pair" in err.replace("\n", " ")
+
+
+def test_a_short_prompt_can_be_priced_in_seconds_too(monkeypatch, capsys):
+    code, out, _ = run(
+        "footprint", "embedded", "--tokens", "64", "--calibrate", monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert code == 0
+    assert "prefill_seconds" in out
+
+
 def test_an_error_of_a_process_is_one_line(tmp_path):
     done = run_process("demo", "--capacity", "potatoes", cwd=tmp_path)
     assert (done.returncode, done.stdout.count("Traceback")) == (1, 0)

@@ -112,11 +112,14 @@ def generate(
     capacity: Annotated[str, typer.Option(help="Budget for states and KV.")] = "1GiB",
     policy: Annotated[str, typer.Option(help="Placement policy; see `milepost policies`.")] = "planned",
     numerics: Annotated[str, typer.Option(help="strict (bit for bit) or fast (to rounding).")] = "strict",
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object a line for each prompt instead of text.")
+    ] = False,
 ) -> None:
     """Answer prompts one after the other, each resumed from the deepest checkpoint it shares.
 
-    The answer streams to standard output; what was reused, and why the rest was not, goes to standard error.
+    The answer streams to standard output; what the cache holds, what was reused, and why the rest was not,
+    goes to standard error.
 
     Try: `milepost generate Qwen/Qwen3.5-0.8B @story.txt "Once upon a time" --max-new-tokens 32`
     """
@@ -136,6 +139,8 @@ def generate(
     with Engine.open(
         source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics
     ) as engine:
+        errors = Console(stderr=True)
+        errors.print(f"[dim]{engine.description}[/]")
         for text in texts:
             generation = engine.submit(text, **options)
             for event in engine.run(generation):
@@ -146,7 +151,7 @@ def generate(
                 print(json.dumps(completion.as_json()))
             else:
                 print()
-                Console(stderr=True).print(f"[dim]{completion.summary()}[/]")
+                errors.print(f"[dim]{completion.summary()}[/]")
 
 
 @app.command()
@@ -222,7 +227,7 @@ def _read_prompt(prompt: str) -> str:
 
 
 def main() -> None:
-    """Run the command line; errors become one line and an exit code."""
+    """Run the command line; errors become one line and an exit code. Typer sees to wrong usage and Ctrl-C."""
     console = Console(stderr=True)
     # Advice about optional kernels would bury the answers; whoever wants it sets the variable.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -232,6 +237,3 @@ def main() -> None:
         console.print(f"[bold red]Error:[/] {type(error).__name__}: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("Interrupted; nothing half-done was kept.")
-        sys.exit(130)
