@@ -1,0 +1,53 @@
+"""A lease holds what it resumes from until it is released, and nothing afterwards."""
+
+import numpy as np
+
+from milepost.footprint import Footprint
+from milepost.placement import Dense
+from milepost.prefix_cache import PrefixCache
+
+PROMPT = np.arange(200)
+
+
+class Payload:
+    num_bytes = 10
+
+
+class Source:
+    def checkpoint(self, position):
+        return Payload()
+
+    def kv_segments(self, start, end):
+        return [b""] * ((end - start) // 64)
+
+
+def cache_with_a_prompt() -> PrefixCache:
+    cache = PrefixCache(
+        capacity_bytes=10_000,
+        footprint=Footprint(checkpoint_bytes=10, kv_bytes_per_token=1),
+        policy=Dense(every=64),
+    )
+    with cache.acquire(PROMPT) as lease:
+        cache.commit(lease, cache.plan(lease), Source())
+    return cache
+
+
+def test_a_released_lease_hands_out_no_payload():
+    cache = cache_with_a_prompt()
+    with cache.acquire(PROMPT) as lease:
+        assert isinstance(lease.state, Payload)
+        assert len(lease.kv_segments) == 3
+    assert lease.state is None
+    assert not lease.kv_segments
+    assert lease.resume_position == 192
+    lease.release()
+
+
+def test_what_a_lease_resumed_from_can_be_discarded_although_that_releases_it():
+    cache = cache_with_a_prompt()
+    lease = cache.acquire(PROMPT)
+    cache.discard(lease)
+    cache.check()
+    assert lease.is_released
+    with cache.acquire(PROMPT) as again:
+        assert again.resume_position == 128
