@@ -87,15 +87,16 @@ def test_release_gives_the_model_back_as_it_came(family):
 @patched_families
 def test_opening_a_model_twice_fixes_it_once(family):
     model, tokens = tiny_model(family), prompt(120)
-    logits = []
-    for _ in range(2):
-        driver = driver_for(model)
+    drivers, logits = [driver_for(model), driver_for(model)], []
+    for driver in drivers:
         live = driver.start()
         driver.advance(live, tokens[:64])
         logits.append(driver.advance(live, tokens[64:]))
 
     assert torch.equal(*logits)
-    driver.release()
+    drivers[1].release()
+    assert has_own_forward(model), "what the first driver put on is not the second one's to take off"
+    drivers[0].release()
     assert not has_own_forward(model)
 
 
