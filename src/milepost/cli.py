@@ -46,7 +46,7 @@ def demo(
             "Default: the documentation inside Python."
         ),
     ] = None,
-    max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 6,
+    max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 5,
     questions: Annotated[int, typer.Option(min=1, help="Questions about each.")] = 5,
     policy: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ __all__ = ["Document", "python_documentation", "read_documents"]
 
 # Long enough that a state pays, short enough that a demo on two cores stays a demo.
 _LEAST_CHARACTERS = 3_000
-_MOST_CHARACTERS = 9_000
+_MOST_CHARACTERS = 7_500
 # Trace files of the field are compressed with windows of up to 2 GiB.
 _MAX_WINDOW = 2**31
 

@@ -16,6 +16,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         title=(
             f"{len(comparison.asks)} prompts, {total:,} tokens, one budget of "
             f"{format_bytes(comparison.capacity_bytes)} for states and KV"
