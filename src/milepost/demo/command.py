@@ -96,8 +96,8 @@ def _prepare_output(folder: Path) -> None:
 
 def _open(source: str | None) -> tuple[PreTrainedModel, Tokenizer, str]:
     if source is None:
-        # Its matrices are small: two threads gain little, and where something else runs beside them they spend
-        # their time waiting for each other, up to fifty times as long.
+        # Its matrices are small: two threads gain little, and beside other work they mostly wait for each
+        # other, up to fifty times as long.
         torch.set_num_threads(1)
         name = "the embedded Qwen3.5 (random weights, byte tokens)"
         return build_embedded_model(), ByteTokenizer(), name
