@@ -29,14 +29,19 @@ from milepost.placement.planner import BudgetPlans, compile_kernels, plan_budget
 __all__ = ["Planned"]
 
 
+# The last part of a prompt that its own question may fill, as long as nothing is known of prompts like it.
+_TAIL_SHARE = 16
+
+
 @final
 class Planned(PlacementPolicy):
     """The exact plan for a learned distribution of overlap depths, at one price a checkpoint.
 
-    Until ``warmup`` requests have shared something it places tail and junction, as engines do. From then on
-    the overlap model decides: for questions after a document, one checkpoint before the questions; for
-    conversations, the tail; for shared instructions, the place where they end. A junction of the prompt
-    itself is always among the candidates, with the chance of a return that junctions have had lately.
+    Until ``warmup`` requests have shared something it places tail and junction, as engines do, and one state
+    a sixteenth of the prompt before its end. From then on the overlap model decides: for questions after a
+    document, one checkpoint before the questions; for conversations, the tail; for shared instructions, the
+    place where they end. A junction of the prompt itself is always among the candidates, with the chance of a
+    return that junctions have had lately.
 
     Of a plan larger than ``max_checkpoints``, the best plan of that size is taken.
 
@@ -83,7 +88,7 @@ class Planned(PlacementPolicy):
     def place(self, request: PlacementRequest) -> Placement:
         """Return the positions that are worth their memory. O(S log S) for a support of S depths."""
         if self._model.num_shared < self._warmup:
-            return self._before_evidence.place(request)
+            return self._place_before_evidence(request)
         expected = self._model.predict(request.num_tokens, junction_depth=self._junction_depth(request))
         budget = max(0, request.max_checkpoints)
         single = self._budgets(request, expected, 1)
@@ -109,6 +114,14 @@ class Planned(PlacementPolicy):
         if len(plan.positions) > budget:
             plan = self._budgets(request, expected, budget).placement(budget)
         return admissible(request, plan.positions or first)
+
+    def _place_before_evidence(self, request: PlacementRequest) -> Placement:
+        """Tail and junction, and one state a little before the tail: if prompts part in their last question,
+        it costs that state to find out, instead of a whole prompt computed twice.
+        """
+        engines = self._before_evidence.place(request).positions
+        before_tail = request.num_tokens - request.num_tokens // _TAIL_SHARE
+        return admissible(request, (*engines, before_tail))
 
     def _junction_depth(self, request: PlacementRequest) -> int | None:
         parts = self._model.is_junction(request.overlap_depth, _shared_prompt_tokens(request))
