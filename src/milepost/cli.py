@@ -46,11 +46,11 @@ def demo(
             "Default: the documentation inside Python."
         ),
     ] = None,
-    max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 5,
+    max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 6,
     questions: Annotated[int, typer.Option(min=1, help="Questions about each.")] = 5,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help=_POLICIES_HELP + "Default: none, dense:256, balanced:4, planned."),
+        typer.Option(help=_POLICIES_HELP + "Default: none, dense:2048, balanced:4, planned."),
     ] = None,
     capacity: Annotated[
         str | None,

@@ -38,9 +38,9 @@ class DemoOptions:
 
     model: str | None = None
     documents: Path | None = None
-    max_documents: int = 5
+    max_documents: int = 6
     questions: int = 5
-    policies: tuple[str, ...] = ("none", "dense:256", "balanced:4", "planned")
+    policies: tuple[str, ...] = ("none", "dense:2048", "balanced:4", "planned")
     capacity: str | None = None
     max_new_tokens: int = 16
     numerics: str = "strict"
