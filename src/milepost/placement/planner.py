@@ -40,6 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
+from milepost.interrupts import deferred_interrupts
 from milepost.placement.base import CostFunction, Placement
 from milepost.placement.hull import NEGLIGIBLE_SAVING, NO_PARENT, fill_budget_layers, fill_priced
 
@@ -178,9 +179,13 @@ def plan_priced(
 
 @cache
 def compile_kernels() -> None:
-    """Compile both kernels now, so that no request waits for it: seconds once, then a disk cache."""
-    plan_budgets([1, 2], [1.0, 1.0], max_budget=1)
-    plan_priced([1, 2], [1.0, 1.0], price_per_checkpoint=0.5)
+    """Compile both kernels now, so that no request waits for it: seconds once, then a disk cache.
+
+    Ctrl-C waits until it is done: the compiler calls back into Python through C, where an interrupt is lost.
+    """
+    with deferred_interrupts():
+        plan_budgets([1, 2], [1.0, 1.0], max_budget=1)
+        plan_priced([1, 2], [1.0, 1.0], price_per_checkpoint=0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
