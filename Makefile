@@ -7,7 +7,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
-# The tested CPU build. On a machine with an accelerator: make demo TORCH='torch>=2.9'
+# The tested version; another one: make demo TORCH='torch>=2.9'
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
