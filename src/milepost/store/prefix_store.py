@@ -205,7 +205,7 @@ class PrefixStore:
         resident = self._resident_tokens(path)
         aligned = position // self.segment_tokens * self.segment_tokens
         if aligned > resident:
-            self._fill_kv(path, resident, source.kv_segments(resident, aligned))
+            self._fill_kv(path, source.kv_segments(resident, aligned))
         return self._put(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
 
     def forget_history(self) -> None:
@@ -294,8 +294,8 @@ class PrefixStore:
                 break
         return segments * self.segment_tokens
 
-    def _fill_kv(self, path: list[Node], start: int, payloads: Sequence[Any]) -> None:
-        """Hand ``payloads``, the segments from ``start`` on, to the nodes that hold their last tokens."""
+    def _fill_kv(self, path: list[Node], payloads: Sequence[Any]) -> None:
+        """Hand ``payloads``, the first segments not resident, to the nodes that hold their last tokens."""
         taken = 0
         for node in path:
             room = node.num_segments_to(node.end, self.segment_tokens) - len(node.kv)

@@ -142,7 +142,7 @@ class Engine:
                 footprint=measure_footprint(driver, probe),
                 policy=placement,
                 eviction=eviction,
-                grid=segment_tokens if mode is Numerics.STRICT else driver.alignment,
+                grid=_grid(driver, mode, segment_tokens),
                 segment_tokens=segment_tokens,
             )
             engine = cls(
@@ -176,7 +176,7 @@ class Engine:
             capacity_bytes=parse_bytes(capacity),
             footprint=self.footprint,
             policy=parse_policy(policy) if isinstance(policy, str) else policy,
-            grid=self.segment_tokens if self.numerics is Numerics.STRICT else self.driver.alignment,
+            grid=_grid(self.driver, self.numerics, self.segment_tokens),
             segment_tokens=self.segment_tokens,
         )
         return type(self)(
@@ -253,7 +253,7 @@ class Engine:
             seed: Of the request's own random stream.
             stop: Strings that end the answer.
             ignore_end_token: Generate on past the model's end token.
-            tenant: Prompts of different tenants never share anything.
+            tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
 
         Raises:
             InvalidRequestError: the prompt or an option breaks a rule; nothing was queued.
@@ -396,6 +396,11 @@ def _fingerprint(driver: Driver, numerics: Numerics, segment_tokens: int, revisi
         numerics=numerics,
         segment_tokens=segment_tokens,
     )
+
+
+def _grid(driver: Driver, numerics: Numerics, segment_tokens: int) -> int:
+    """Strict checkpoints sit where every run is cut; fast ones wherever a cut changes little."""
+    return segment_tokens if numerics is Numerics.STRICT else driver.alignment
 
 
 def _checked_segment(segment_tokens: int | None, driver: Driver) -> int:
