@@ -6,6 +6,7 @@
     │   └── CapacityError        the byte budget cannot hold what it must
     ├── UnsupportedModelError    the model's family cannot be resumed exactly, or failed its self-probe
     ├── ModelLoadError           the model's files are missing, truncated or not a causal language model
+    ├── TraceFormatError         a request log cannot be read, or a line of it is not a request
     └── CacheCorruptionError     an invariant does not hold (a bug of ours, never bad input)
 
 Each message names the value, the rule and the remedy. ``InvalidRequestError`` and ``ConfigurationError``
@@ -19,6 +20,7 @@ __all__ = [
     "InvalidRequestError",
     "MilepostError",
     "ModelLoadError",
+    "TraceFormatError",
     "UnsupportedModelError",
 ]
 
@@ -45,6 +47,10 @@ class UnsupportedModelError(MilepostError):
 
 class ModelLoadError(MilepostError):
     """The model could not be read. The message names the path and what is wrong with it."""
+
+
+class TraceFormatError(MilepostError):
+    """A request log cannot be read. The message names the file and, where it is one line, the line."""
 
 
 class CacheCorruptionError(MilepostError):

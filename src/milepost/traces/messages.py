@@ -1,0 +1,128 @@
+"""Messages of a logged request in the one shape that chat templates understand: a role and a text.
+
+Clients write content as a string or as parts. Parts of text are joined without a separator, as templates
+that take parts do. What is not text (images, audio, documents, tool blocks of other dialects) becomes a
+placeholder with a hash of the part: equal images match, different ones do not, and none has the length in
+tokens that it has for the model.
+
+A client's cache point (``cache_control`` of Anthropic's dialect, ``prompt_cache_breakpoint`` of OpenAI's) on
+a part that is not a message's last is kept as the text before it; on the last part it is where the message
+ends, which is a breakpoint anyway.
+"""
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import xxhash
+
+from milepost.errors import InvalidRequestError
+
+__all__ = ["Message", "read_messages"]
+
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_CACHE_POINTS = ("cache_control", "prompt_cache_breakpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message for a chat template, and where inside its text the client asked for cache points."""
+
+    fields: Mapping[str, Any]
+    cache_point_offsets: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The content as the template sees it."""
+        content: str = self.fields["content"]
+        return content
+
+    def with_text(self, text: str) -> dict[str, Any]:
+        """Return the message with another content, and without what a template writes after the content."""
+        return {name: value for name, value in self.fields.items() if name != "tool_calls"} | {
+            "content": text
+        }
+
+
+def read_messages(body: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a request body, Anthropic's top-level ``system`` as the first of them.
+
+    Raises:
+        InvalidRequestError: they are not a list of objects with a role and a content.
+    """
+    given = body.get("messages")
+    if not isinstance(given, list) or not given:
+        raise InvalidRequestError(
+            f"messages={reprlib.repr(given)}; give a list of messages, at least one: [{{'role': ..., "
+            "'content': ...}]"
+        )
+    system = body.get("system")
+    head = [] if system is None else [{"role": "system", "content": system}]
+    return [_read_message(message) for message in (*head, *given)]
+
+
+def _read_message(given: Any) -> Message:
+    if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
+        raise InvalidRequestError(
+            f"message {reprlib.repr(given)} has no role; write {{'role': ..., 'content': ...}}"
+        )
+    text, offsets = _read_content(given.get("content"))
+    fields = {**given, "content": text}
+    if given.get("tool_calls"):
+        fields["tool_calls"] = _read_tool_calls(given["tool_calls"])
+    return Message(fields, offsets)
+
+
+def _read_content(content: Any) -> tuple[str, tuple[int, ...]]:
+    if content is None:
+        return "", ()
+    if isinstance(content, str):
+        return content, ()
+    if not isinstance(content, list):
+        raise InvalidRequestError(f"content {reprlib.repr(content)} is neither a text nor a list of parts")
+    text, offsets = "", []
+    for part in content:
+        text += _text_of(part)
+        if isinstance(part, Mapping) and any(part.get(name) for name in _CACHE_POINTS):
+            offsets.append(len(text))
+    inside = sorted(offset for offset in set(offsets) if 0 < offset < len(text))
+    return text, tuple(inside)
+
+
+def _text_of(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise InvalidRequestError(f"content part {reprlib.repr(part)} is neither a text nor an object")
+    if part.get("type") in _TEXT_TYPES:
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise InvalidRequestError(f"content part {reprlib.repr(part)} has no text; write {{'text': ...}}")
+        return text
+    # A cache point may move from turn to turn; the part stays the same.
+    kept = {name: value for name, value in part.items() if name not in _CACHE_POINTS}
+    digest = xxhash.xxh3_128_hexdigest(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS))
+    return f"[{part.get('type', 'part')} {digest}]"
+
+
+def _read_tool_calls(calls: Any) -> list[Any]:
+    """Templates iterate over arguments; the wire has them as JSON in a string."""
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise InvalidRequestError(
+            f"tool_calls {reprlib.repr(calls)} are no list; write [{{'function': ...}}]"
+        )
+    return [_read_tool_call(call) for call in calls]
+
+
+def _read_tool_call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = orjson.loads(function["arguments"])
+    except orjson.JSONDecodeError:
+        # A model may have written what is no JSON: the template shows it as it is.
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}

@@ -1,0 +1,82 @@
+"""A trace: requests in order of arrival, one at a time, as often as they are asked for."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from milepost.traces.request import TraceRequest
+
+__all__ = ["Tally", "Trace"]
+
+_KEPT_MESSAGES = 5
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one pass over a trace has met so far."""
+
+    num_requests: int = 0
+    num_bad_lines: int = 0
+    num_out_of_order: int = 0
+    bad_lines: list[str] = field(default_factory=list)
+
+    def add_bad_line(self, message: str) -> None:
+        """Count a line that was skipped; the first few messages are kept."""
+        self.num_bad_lines += 1
+        if len(self.bad_lines) < _KEPT_MESSAGES:
+            self.bad_lines.append(message)
+
+
+class Trace:
+    """An iterable of requests in constant memory: each pass reads or generates them anew.
+
+    The counts belong to the latest pass and are final once it has ended.
+
+    Args:
+        name: What reports call it.
+        produce: Starts a pass; it may report bad lines to the tally.
+    """
+
+    def __init__(self, name: str, produce: Callable[[Tally], Iterator[TraceRequest]]) -> None:
+        self.name = name
+        self._produce = produce
+        self._tally = Tally()
+
+    def __iter__(self) -> Iterator[TraceRequest]:
+        """Yield the requests from the first on.
+
+        Raises:
+            TraceFormatError: the log cannot be read on.
+            ConfigurationError: an option that its lines need is missing, or it can be read only once.
+        """
+        tally = self._tally = Tally()
+        latest_seconds: float | None = None
+        for request in self._produce(tally):
+            tally.num_requests += 1
+            arrival = request.arrival_seconds
+            if arrival is not None:
+                tally.num_out_of_order += latest_seconds is not None and arrival < latest_seconds
+                latest_seconds = arrival
+            yield request
+
+    def __repr__(self) -> str:
+        return f"Trace({self.name!r})"
+
+    @property
+    def num_requests(self) -> int:
+        """Requests given out by the latest pass."""
+        return self._tally.num_requests
+
+    @property
+    def num_bad_lines(self) -> int:
+        """Lines that the latest pass skipped."""
+        return self._tally.num_bad_lines
+
+    @property
+    def bad_lines(self) -> tuple[str, ...]:
+        """What was wrong with the first few of them."""
+        return tuple(self._tally.bad_lines)
+
+    @property
+    def num_out_of_order(self) -> int:
+        """Requests with an arrival time before that of the request before them. They stay where they are."""
+        return self._tally.num_out_of_order

@@ -1,0 +1,48 @@
+"""A tiny real tokenizer, a byte a token, with the chat templates that the tests need."""
+
+from pathlib import Path
+
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<s>")
+
+_TURN = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+_PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+_TOOLS = "{% if tools %}tools {{ tools | tojson }}\n{% endif %}"
+
+CHATML = _TOOLS + "{% for m in messages %}" + _TURN + "{% endfor %}" + _PROMPT
+# As Qwen3.5: a conversation without a user's turn is an error.
+NEEDS_USER = (
+    "{% if not messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{{ raise_exception('no user query') }}{% endif %}"
+) + CHATML
+# As Qwen3: only the last answer shows that it thought.
+THINKS_LAST = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}" + _PROMPT
+)
+COUNTS_MESSAGES = "{{ messages | length }} messages\n" + CHATML
+CALLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}"
+    "{% for k, v in c.function.arguments.items() %}({{ k }}={{ v }}){% endfor %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}" + _PROMPT
+)
+
+
+def write_chat_tokenizer(folder: Path, template: str | None = CHATML) -> Path:
+    """Save the tokenizer and return its folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|im_end|>")
+    saved.chat_template = template
+    saved.save_pretrained(folder)
+    return folder

@@ -1,0 +1,143 @@
+"""Logs of block hashes: Mooncake's, Bailian's and ours."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milepost.errors import TraceFormatError
+from milepost.traces import open_trace
+from milepost.traces.keys import as_keys
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_lines(*records):
+        path = tmp_path / "log.jsonl"
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        return list(open_trace(path))
+
+    return read_lines
+
+
+def block(**changes):
+    return {"input_length": 40, "block_size": 16, "hash_ids": [1, 2, 3]} | changes
+
+
+def test_a_mooncake_line_has_blocks_of_512_and_milliseconds(read):
+    (request,) = read(
+        {"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": list(range(46, 60))}
+    )
+    assert (request.key_tokens, request.num_tokens, request.output_tokens) == (512, 6955, 52)
+    assert request.arrival_seconds == 27.482
+    assert request.keys.tolist() == list(range(46, 60))
+    assert request.request_id == "1"
+
+
+def test_a_bailian_line_has_blocks_of_16_and_seconds(read):
+    (request,) = read(
+        {
+            "chat_id": 159,
+            "parent_chat_id": 55,
+            "timestamp": 61.114,
+            "input_length": 33,
+            "output_length": 132,
+            "type": "text",
+            "turn": 2,
+            "hash_ids": [1089, 1090, 13148],
+        }
+    )
+    assert (request.key_tokens, request.num_tokens, request.output_tokens) == (16, 33, 132)
+    assert (request.arrival_seconds, request.request_id, request.session) == (61.114, "159", None)
+
+
+def test_our_own_line_says_all_itself(read):
+    (request,) = read(
+        block(
+            request_id=4,
+            session_id="s",
+            timestamp_s=1.5,
+            timestamp=9,
+            output_length=None,
+            cache_salt="t",
+            breakpoints=[8, 40],
+        )
+    )
+    assert (request.request_id, request.session, request.tenant) == ("4", "s", "t")
+    assert (request.arrival_seconds, request.output_tokens) == (1.5, None)
+    assert request.breakpoints == (8, 40)
+
+
+def test_where_the_last_partial_block_has_no_id_it_counts_and_never_matches(read):
+    first, second = read(block(hash_ids=[1, 2]), block(hash_ids=[1, 2]))
+    assert first.keys.size == second.keys.size == 3
+    assert first.keys[:2].tolist() == second.keys[:2].tolist() == [1, 2]
+    assert first.keys[2] != second.keys[2]
+
+
+def test_a_prompt_shorter_than_a_block_may_have_no_id_at_all(read):
+    (request,) = read(block(input_length=5, hash_ids=[]))
+    assert request.keys.size == 1
+
+
+def test_the_same_file_gives_the_same_keys_twice(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(block(hash_ids=["a", 2])) + "\n")
+    trace = open_trace(path)
+    assert list(trace) == list(trace)
+
+
+def test_ids_of_any_kind_become_keys_and_different_ids_stay_different(read):
+    ids = ["a", "b", 7, 2**63 - 1, 2**63, 2**64, 2**64 + 1, -7, 2**100]
+    (request,) = read(block(input_length=16 * len(ids), hash_ids=ids))
+    assert request.keys[2] == 7
+    assert request.keys[3] == 2**63 - 1
+    assert len(set(request.keys.tolist())) == len(ids)
+    assert request.keys.min() >= 0
+
+
+@given(st.lists(st.integers(-(2**70), 2**70) | st.text(st.characters(codec="utf-8")), max_size=20))
+def test_equal_ids_have_equal_keys_and_others_have_not(ids):
+    keys = as_keys(ids).tolist()
+    spelled = [
+        given if isinstance(given, int) and 0 <= given < 2**63 else ("hashed", str(given)) for given in ids
+    ]
+    for left, left_key in zip(spelled, keys, strict=True):
+        for right, right_key in zip(spelled, keys, strict=True):
+            assert (left == right) == (left_key == right_key)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"input_length": None}, "input_length is missing"),
+        ({"input_length": 0}, "input_length=0; give a whole number of at least 1"),
+        ({"input_length": -5}, "input_length=-5"),
+        ({"input_length": 40.0}, r"input_length=40\.0"),
+        ({"input_length": "40"}, "input_length='40'"),
+        ({"input_length": True}, "input_length=True"),
+        ({"input_length": 65}, "3 hash_ids do not cover input_length=65 in blocks of 16; give 5"),
+        ({"input_length": 31}, "3 hash_ids do not cover input_length=31 in blocks of 16; give 2"),
+        ({"block_size": 0}, "block_size=0"),
+        ({"hash_ids": 5}, "hash_ids=5; give a list"),
+        ({"hash_ids": None}, "hash_ids=None"),
+        ({"hash_ids": [1, 2.5, 3]}, "an id is a fraction"),
+        ({"hash_ids": [1, None, 3]}, "an id is a NoneType"),
+        ({"hash_ids": [1, True, 3]}, "an id is a bool"),
+        ({"hash_ids": [1, [2], 3]}, "an id is a list"),
+        ({"output_length": -1}, "output_length=-1"),
+        ({"timestamp": -1}, "timestamp=-1; give a finite time"),
+        ({"timestamp_s": "soon"}, "timestamp_s='soon'"),
+        ({"timestamp_s": [1]}, r"timestamp_s=\[1\]"),
+        ({"timestamp_s": False}, "timestamp_s=False"),
+        ({"session_id": [1]}, "session_id"),
+        ({"cache_salt": 1.5}, "cache_salt"),
+        ({"breakpoints": 8}, "breakpoints=8"),
+        ({"breakpoints": [8, "9"]}, "breakpoints"),
+        ({"breakpoints": [8, 41]}, "breakpoint 41"),
+    ],
+)
+def test_a_malformed_line_is_an_error_that_names_it(read, changes, says):
+    with pytest.raises(TraceFormatError, match=rf"log\.jsonl, line 2: .*{says}.*--skip-bad-lines"):
+        read(block(), block(**changes))
