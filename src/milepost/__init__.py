@@ -9,10 +9,12 @@ Importing this package loads no tensor library, patches nothing and configures n
 """
 
 from milepost.footprint import Footprint
-from milepost.placement import Placement, PlacementPolicy, PlacementRequest, parse_policy
+from milepost.placement import Placement, PlacementPolicy, PlacementRequest
+from milepost.policies import CachePolicy, parse_policy
 from milepost.prefix_cache import PrefixCache
 
 __all__ = [
+    "CachePolicy",
     "Footprint",
     "Placement",
     "PlacementPolicy",

@@ -50,7 +50,7 @@ def demo(
     questions: Annotated[int, typer.Option(min=1, help="Questions about each.")] = 5,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help=_POLICIES_HELP + "Default: none, dense:2048, balanced:4, planned."),
+        typer.Option(help=_POLICIES_HELP + "Default: none, dense:2048, balanced:4, learned."),
     ] = None,
     capacity: Annotated[
         str | None,
@@ -66,7 +66,7 @@ def demo(
 ) -> None:
     """Answer questions about documents under several placement policies, and compare them.
 
-    Every question is answered without a cache, and from dense, balanced and planned checkpoints, all at one
+    Every question is answered without a cache, and from dense, balanced and learned checkpoints, all at one
     byte budget. The table shows what each policy held, recomputed and took, and whether its outputs are
     identical.
 
@@ -110,7 +110,7 @@ def generate(
         list[str] | None, typer.Option(help="String that ends an answer; may be given twice.")
     ] = None,
     capacity: Annotated[str, typer.Option(help="Budget for states and KV.")] = "1GiB",
-    policy: Annotated[str, typer.Option(help="Placement policy; see `milepost policies`.")] = "planned",
+    policy: Annotated[str, typer.Option(help="Placement policy; see `milepost policies`.")] = "learned",
     numerics: Annotated[str, typer.Option(help="strict (bit for bit) or fast (to rounding).")] = "strict",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object a line for each prompt instead of text.")
@@ -204,7 +204,7 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
 @app.command()
 def policies(as_json: Json = False) -> None:
     """List the placement policies and how they are written."""
-    from milepost.placement import describe_policies
+    from milepost.policies import describe_policies
 
     described = describe_policies()
     if as_json:

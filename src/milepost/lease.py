@@ -5,8 +5,8 @@ from typing import Any, Self
 
 from milepost.errors import InvalidRequestError
 from milepost.placement import PlacementRequest
-from milepost.store import Checkpoint, Payload, PrefixStore
-from milepost.tokens import TokenArray
+from milepost.store import Checkpoint, Payload, PrefixStore, TreeMatch
+from milepost.tokens import KeyArray
 
 __all__ = ["Lease"]
 
@@ -16,6 +16,7 @@ class Lease:
 
     Attributes:
         tokens: The prompt.
+        match: How far it followed earlier prompts, good as long as no other prompt is committed.
         request: What the policy is told of the prompt.
         state: Payload of the checkpoint at ``resume_position``; None at 0, where KV alone is resumed from,
             and once released.
@@ -27,7 +28,8 @@ class Lease:
         self,
         *,
         store: PrefixStore,
-        tokens: TokenArray,
+        tokens: KeyArray,
+        match: TreeMatch,
         tenant: str,
         request: PlacementRequest,
         usable_position: int,
@@ -36,6 +38,7 @@ class Lease:
         kv_segments: Sequence[Any],
     ) -> None:
         self.tokens = tokens
+        self.match = match
         self.tenant = tenant
         self.request = request
         self.usable_position = usable_position

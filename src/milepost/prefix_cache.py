@@ -16,13 +16,17 @@ The cache knows no tensors, no clock and no model: payloads are opaque handles, 
 commits, and the same object serves an engine, a simulator and a test. It has one owner and takes no locks.
 """
 
+import numpy as np
+
 from milepost.accounting import CacheStatistics, Ledger, RequestReport
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.lease import Lease
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest
-from milepost.store import EvictionPolicy, PayloadSource, PrefixStore, Recency, check_store
-from milepost.tokens import TokenLike, as_tokens
+from milepost.policies import CachePolicy
+from milepost.reuse import Sighting
+from milepost.store import PayloadSource, PrefixStore, check_store
+from milepost.tokens import KeyArray, TokenLike, as_keys, as_tokens
 
 __all__ = ["CacheStatistics", "Lease", "PrefixCache", "RequestReport"]
 
@@ -37,13 +41,14 @@ class PrefixCache:
     Args:
         capacity_bytes: The one budget, over checkpoints and KV of all prompts.
         footprint: What a checkpoint and a token of KV cost.
-        policy: Where checkpoints are placed.
-        eviction: Which checkpoint goes first.
+        policy: Where checkpoints are placed and which goes first; with a placement alone, the least recently
+            used goes first.
         grid: Checkpoints sit at multiples of this many tokens.
         segment_tokens: KV is stored in segments of this many tokens, a multiple of the grid; the grid itself
             unless given.
         history_tokens: Prompt tokens remembered without their KV; one for every 256 bytes of the budget
             unless given, at least a million.
+        key_tokens: 1 where prompts are token ids; the length of a block where they are chained block hashes.
 
     Raises:
         ConfigurationError: an option breaks its rule.
@@ -55,17 +60,17 @@ class PrefixCache:
         *,
         capacity_bytes: int,
         footprint: Footprint,
-        policy: PlacementPolicy,
-        eviction: EvictionPolicy | None = None,
+        policy: CachePolicy | PlacementPolicy,
         grid: int = 64,
         segment_tokens: int | None = None,
         history_tokens: int | None = None,
+        key_tokens: int = 1,
     ) -> None:
         segment_tokens = grid if segment_tokens is None else segment_tokens
-        if grid < 1 or segment_tokens < 1 or segment_tokens % grid:
+        if key_tokens < 1 or grid < 1 or segment_tokens < 1 or segment_tokens % grid or grid % key_tokens:
             raise ConfigurationError(
-                f"grid={grid}, segment_tokens={segment_tokens}; both are at least 1 and a segment is a whole "
-                "number of grid steps"
+                f"grid={grid}, segment_tokens={segment_tokens}, key_tokens={key_tokens}; all are at least 1, a "
+                "segment is a whole number of grid steps, and a grid step of keys"
             )
         least_bytes = footprint.checkpoint_bytes + segment_tokens * footprint.kv_bytes_per_token
         if capacity_bytes < least_bytes:
@@ -78,7 +83,10 @@ class PrefixCache:
         if history_tokens < 0:
             raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
         self.footprint = footprint
-        self.policy = policy
+        self.policy = policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
+        self.key_tokens = key_tokens
+        # Only ratios of costs matter, so where every token costs the same, tokens will do.
+        self._cost = None if footprint.cost.is_linear else footprint.cost
         # Without states, only whole segments can be resumed from.
         self.grid = segment_tokens if footprint.is_stateless else grid
         self._store = PrefixStore(
@@ -86,16 +94,28 @@ class PrefixCache:
             segment_tokens=segment_tokens,
             kv_bytes_per_token=footprint.kv_bytes_per_token,
             is_stateless=footprint.is_stateless,
-            eviction=Recency() if eviction is None else eviction,
+            eviction=self.policy.eviction,
             history_tokens=history_tokens,
+            key_tokens=key_tokens,
+            keeps_kv=self.policy.keeps_kv,
+            state_share=self.policy.state_share,
         )
         self._ledger = Ledger()
 
-    def acquire(self, tokens: TokenLike, *, tenant: str = "", resume_limit: int | None = None) -> Lease:
+    def acquire(
+        self,
+        tokens: TokenLike,
+        *,
+        num_tokens: int | None = None,
+        tenant: str = "",
+        resume_limit: int | None = None,
+    ) -> Lease:
         """Find and pin the deepest checkpoint that ``tokens`` can resume from.
 
         Args:
-            tokens: Token ids of the prompt, shape ``[num_tokens]``.
+            tokens: Token ids of the prompt, shape ``[num_tokens]``; where a key stands for a block, its chained
+                block hashes, shape ``[ceil(num_tokens / key_tokens)]``.
+            num_tokens: Length of a prompt of block hashes; whole blocks unless given.
             tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
             resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.
 
@@ -104,26 +124,41 @@ class PrefixCache:
 
         Complexity: O(overlap depth + nodes on the path).
         """
-        prompt = as_tokens(tokens)
+        if self.key_tokens == 1:
+            keys: KeyArray = as_tokens(tokens)
+            num_tokens = keys.size
+        else:
+            num_tokens = len(tokens) * self.key_tokens if num_tokens is None else num_tokens
+            keys = as_keys(tokens, num_tokens=num_tokens, key_tokens=self.key_tokens)
         # The last token is computed in any case: its logits are the answer.
-        last_usable = (prompt.size - 1) // self.grid * self.grid
-        located = self._store.locate(prompt, tenant=tenant, limit=last_usable, resume_limit=resume_limit)
-        affordable_position, max_checkpoints = self._affordable(prompt.size)
+        last_usable = (num_tokens - 1) // self.grid * self.grid
+        located = self._store.locate(
+            keys, num_tokens=num_tokens, tenant=tenant, limit=last_usable, resume_limit=resume_limit
+        )
+        affordable_position, max_checkpoints = self._affordable(num_tokens)
+        checkpoint, earlier = located.checkpoint, located.earlier
         request = PlacementRequest(
-            num_tokens=prompt.size,
+            num_tokens=num_tokens,
             overlap_depth=located.overlap_depth,
             resume_position=located.resume_position,
             grid=self.grid,
             checkpoint_positions=located.checkpoint_positions,
-            checkpoint_kv_tokens=self.footprint.checkpoint_kv_tokens,
+            checkpoint_bytes=self.footprint.checkpoint_bytes,
+            kv_bytes_per_token=self.footprint.kv_bytes_per_token,
+            resident_kv_tokens=located.resident_kv_tokens,
+            fallback_position=0 if checkpoint is None else checkpoint.above_position,
+            junctions=located.junctions,
+            sighting=Sighting(num_tokens),
+            earlier=earlier,
             max_checkpoints=max_checkpoints,
             affordable_position=affordable_position,
-            matched_num_tokens=located.matched_num_tokens,
-            cost=self.footprint.cost,
+            matched_num_tokens=None if earlier is None else max(earlier.num_tokens, located.overlap_depth),
+            cost=self._cost,
         )
         return Lease(
             store=self._store,
-            tokens=prompt,
+            tokens=keys,
+            match=located.match,
             tenant=tenant,
             request=request,
             usable_position=min(located.overlap_depth // self.grid * self.grid, last_usable),
@@ -134,11 +169,11 @@ class PrefixCache:
 
     def plan(self, lease: Lease) -> Placement:
         """Return the positions of this prompt where a state should be captured. Reads only."""
-        if self.footprint.is_stateless and not isinstance(self.policy, NoCheckpoints):
+        if self.footprint.is_stateless and not isinstance(self.policy.placement, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
             last = self._affordable(lease.request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
-        return self.policy.place(lease.request)
+        return self.policy.placement.place(lease.request)
 
     def commit(self, lease: Lease, placement: Placement, source: PayloadSource) -> RequestReport:
         """Store what was captured, learn, and account for the request. The lease stays held.
@@ -166,16 +201,22 @@ class PrefixCache:
         tick = self._ledger.num_requests + 1
         if lease.checkpoint is not None:
             self._store.touch(lease.checkpoint, tick=tick)
-        path = self._store.remember(lease.tokens, tenant=lease.tenant)
+        assert request.sighting is not None
+        passage = self._store.remember(
+            lease.tokens, tenant=lease.tenant, sighting=request.sighting, match=lease.match
+        )
+        costs = self._costs(placement)
         num_stored = 0
-        for position in placement.positions:
-            checkpoint = self._store.put(path, position, source=source, tick=tick)
+        for position, cost in zip(placement.positions, costs, strict=True):
+            checkpoint = self._store.put(passage.path, position, source=source, tick=tick, cost=cost)
             if checkpoint is not None:
                 lease.hold(checkpoint)
                 self._store.touch(checkpoint, tick=tick)
                 num_stored += 1
+        if self.policy.keeps_kv and not self.footprint.is_stateless:
+            self._store.keep_kv(passage.path, request.num_tokens, source=source, tick=tick)
         self._store.forget_history()
-        self.policy.observe(request)
+        self.policy.placement.observe(request)
         report = RequestReport(
             num_tokens=request.num_tokens,
             reused=request.resume_position,
@@ -213,6 +254,12 @@ class PrefixCache:
     def check(self) -> None:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
         check_store(self._store)
+
+    def _costs(self, placement: Placement) -> list[float]:
+        """Return the cost of computing what lies before each position."""
+        if self._cost is None or not placement.positions:
+            return [float(position) for position in placement.positions]
+        return self._cost(np.array(placement.positions, np.int64)).tolist()
 
     def _affordable(self, num_tokens: int) -> tuple[int, int]:
         """Return the deepest grid position of a prompt that the empty budget could hold a checkpoint at, KV

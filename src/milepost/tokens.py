@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from milepost.errors import InvalidRequestError
 
-__all__ = ["TokenArray", "TokenLike", "as_tokens", "common_prefix_length"]
+__all__ = ["KeyArray", "TokenArray", "TokenLike", "as_keys", "as_tokens", "common_prefix_length"]
 
 TokenArray: TypeAlias = npt.NDArray[np.int32]
+# One key stands for one token, or for a whole block and all before it (a chained block hash).
+KeyArray: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 TokenLike: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
 
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
@@ -69,10 +71,41 @@ def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> Token
     return checked
 
 
-def common_prefix_length(left: TokenArray, right: TokenArray) -> int:
-    """Return how many leading tokens ``left`` and ``right`` share.
+def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
+    """Return chained block hashes as a checked, read-only ``int64`` array of shape ``[num_keys]``.
 
-    Complexity: O(shared tokens), by strides that double, so an early difference is found early.
+    Args:
+        keys: One hash a block, the last block may be partial.
+        num_tokens: Tokens that they stand for.
+        key_tokens: Tokens of a whole block.
+
+    Raises:
+        InvalidRequestError: the keys are not that many whole numbers.
+
+    >>> as_keys([7, 8], num_tokens=20, key_tokens=16).tolist()
+    [7, 8]
+    """
+    given = np.asarray(keys)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+        raise InvalidRequestError(
+            f"keys have {given.ndim} dimensions and dtype {given.dtype}; give one whole number a block"
+        )
+    if num_tokens < 1 or -(-num_tokens // key_tokens) != given.size:
+        raise InvalidRequestError(
+            f"{given.size} keys for {num_tokens} tokens in blocks of {key_tokens}; give one key for each block, "
+            "also for a partial one at the end"
+        )
+    checked = np.ascontiguousarray(given, dtype=np.int64)
+    if checked is given and given.flags.writeable:
+        checked = checked.copy()
+    checked.flags.writeable = False
+    return checked
+
+
+def common_prefix_length(left: KeyArray, right: KeyArray) -> int:
+    """Return how many leading keys ``left`` and ``right`` share.
+
+    Complexity: O(shared keys), by strides that double, so an early difference is found early.
 
     >>> common_prefix_length(as_tokens([1, 2, 3]), as_tokens([1, 2, 4, 5]))
     2

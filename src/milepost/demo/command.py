@@ -40,7 +40,7 @@ class DemoOptions:
     documents: Path | None = None
     max_documents: int = 6
     questions: int = 5
-    policies: tuple[str, ...] = ("none", "dense:2048", "balanced:4", "planned")
+    policies: tuple[str, ...] = ("none", "dense:2048", "balanced:4", "learned")
     capacity: str | None = None
     max_new_tokens: int = 16
     numerics: str = "strict"

@@ -97,6 +97,11 @@ class PrefillCost:
         cost = self._linear(_positions(num_tokens)) + self._attention(_positions(num_tokens))
         return cost if isinstance(num_tokens, np.ndarray) else float(cost)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether every token costs the same, wherever it stands."""
+        return self.attention_per_pair == 0 and not self.windows
+
     def between(self, start: int, stop: int) -> float:
         """Return ``F(stop) - F(start)``: what prefilling ``[start, stop)`` on a restored state costs."""
         if start > stop:

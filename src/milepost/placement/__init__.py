@@ -4,13 +4,10 @@ from milepost.placement.base import CostFunction, Placement, PlacementPolicy, Pl
 from milepost.placement.heuristics import Balanced, Dense, Dyadic, NoCheckpoints, Periodic, SquareRoot
 from milepost.placement.histogram import HistogramDP
 from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
-from milepost.placement.learned import Planned
 from milepost.placement.offsets import Offsets
 from milepost.placement.planner import BudgetPlans, plan_budgets, plan_priced
-from milepost.placement.registry import POLICIES, describe_policies, parse_policy
 
 __all__ = [
-    "POLICIES",
     "Balanced",
     "BudgetPlans",
     "CostFunction",
@@ -24,12 +21,9 @@ __all__ = [
     "Placement",
     "PlacementPolicy",
     "PlacementRequest",
-    "Planned",
     "PromptTail",
     "SquareRoot",
     "TailAndJunction",
-    "describe_policies",
-    "parse_policy",
     "plan_budgets",
     "plan_priced",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
+from milepost.reuse import Junction, Sighting
 
 __all__ = ["CostFunction", "Placement", "PlacementPolicy", "PlacementRequest"]
 
@@ -33,8 +34,13 @@ class PlacementRequest:
         grid: Checkpoints sit at multiples of this many tokens.
         checkpoint_positions: Checkpoints already stored along this prompt, ascending, all at most
             ``overlap_depth``.
-        checkpoint_kv_tokens: Price of one checkpoint in tokens of KV: 0 where states are free, infinite where
-            there is no KV.
+        checkpoint_bytes: Memory of one checkpoint.
+        kv_bytes_per_token: Memory of one token of KV.
+        resident_kv_tokens: Leading tokens whose KV is stored already.
+        fallback_position: Where this request would resume without the checkpoint it resumes from.
+        junctions: Where prompts have parted along this one, with what is known of each, ascending.
+        sighting: This prompt as it will be remembered; None where nobody remembers.
+        earlier: The latest earlier prompt that shares ``overlap_depth`` tokens; None where nothing is shared.
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
         affordable_position: The deepest position whose state and KV the budget can hold; None for no limit.
         cost: Cost of computing the first ``p`` tokens, vectorised and monotone; None for ``p`` itself.
@@ -48,7 +54,13 @@ class PlacementRequest:
     resume_position: int = 0
     grid: int = 1
     checkpoint_positions: tuple[int, ...] = ()
-    checkpoint_kv_tokens: float = 0.0
+    checkpoint_bytes: int = 0
+    kv_bytes_per_token: int = 0
+    resident_kv_tokens: int = 0
+    fallback_position: int = 0
+    junctions: tuple[tuple[int, Junction], ...] = ()
+    sighting: Sighting | None = None
+    earlier: Sighting | None = None
     max_checkpoints: int = 1 << 30
     affordable_position: int | None = None
     matched_num_tokens: int | None = None

@@ -2,16 +2,20 @@
 
 from milepost.store.checking import check_store
 from milepost.store.eviction import EvictionPolicy, Recency
-from milepost.store.node import Checkpoint, Payload
+from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.prefix_store import Located, PayloadSource, PrefixStore
+from milepost.store.tree import Passage, TreeMatch
 
 __all__ = [
     "Checkpoint",
     "EvictionPolicy",
     "Located",
+    "Node",
+    "Passage",
     "Payload",
     "PayloadSource",
     "PrefixStore",
     "Recency",
+    "TreeMatch",
     "check_store",
 ]

@@ -1,7 +1,7 @@
 """The store's law, recomputed: every total and every invariant, from the tree alone."""
 
 from milepost.errors import CacheCorruptionError
-from milepost.store.node import Node
+from milepost.store.node import Checkpoint, Node
 from milepost.store.prefix_store import PrefixStore
 
 __all__ = ["check_store"]
@@ -13,15 +13,15 @@ def check_store(store: PrefixStore) -> None:
     Raises:
         CacheCorruptionError: naming what disagrees.
     """
-    num_tokens = num_segments = state_bytes = num_checkpoints = 0
+    num_keys = num_segments = state_bytes = num_checkpoints = 0
     for node in store.tree.nodes():
         _check_node(store, node)
-        num_tokens += int(node.tokens.size)
+        num_keys += node.keys(store.tree.key_dtype).size
         num_segments += len(node.kv)
         num_checkpoints += len(node.checkpoints)
         state_bytes += sum(c.num_bytes for c in node.checkpoints)
     for name, counted, held in (
-        ("history tokens", num_tokens, store.tree.num_tokens),
+        ("history keys", num_keys, store.tree.num_keys),
         ("KV segments", num_segments, store.num_kv_segments),
         ("checkpoints", num_checkpoints, store.num_checkpoints),
         ("checkpoint bytes", state_bytes, store.checkpoint_bytes),
@@ -36,10 +36,11 @@ def check_store(store: PrefixStore) -> None:
 
 def _check_node(store: PrefixStore, node: Node) -> None:
     where = f"node [{node.start}, {node.end})"
-    _require(node.end - node.start == node.tokens.size > 0, f"{where} has {node.tokens.size} tokens")
+    keys = node.keys(store.tree.key_dtype)
+    _require(node.end - node.start == keys.size * store.tree.key_tokens > 0, f"{where} has {keys.size} keys")
     parent = node.parent
     _require(
-        parent is not None and parent.end == node.start and parent.children.get(int(node.tokens[0])) is node,
+        parent is not None and parent.end == node.start and parent.children.get(keys[:1].tobytes()) is node,
         f"{where} is not its parent's child",
     )
     positions = [c.position for c in node.checkpoints]
@@ -50,19 +51,41 @@ def _check_node(store: PrefixStore, node: Node) -> None:
     )
     _require(node.dropped == sorted(set(node.dropped)), f"{where} dropped {node.dropped}")
     _require(not set(positions) & set(node.dropped), f"{where} both holds and dropped a position")
+    above = _above(node)
     for checkpoint in node.checkpoints:
         _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")
+        _require(
+            checkpoint.above is above and (above is None or above.below.get(checkpoint.serial) is checkpoint),
+            f"{where}: checkpoint {checkpoint.position} is not linked to the one above it",
+        )
+        _require(
+            all(below.above is checkpoint for below in checkpoint.below.values()),
+            f"{where}: checkpoint {checkpoint.position} is linked to one that is not below it",
+        )
+        _require(
+            checkpoint.sighting is node.sighting and checkpoint.serial in node.sighting.held,
+            f"{where}: nobody answers for checkpoint {checkpoint.position}",
+        )
+        above = checkpoint
         _require(
             store.is_ranked(checkpoint) == (checkpoint.num_pins == 0),
             f"{where}: checkpoint {checkpoint.position} with {checkpoint.num_pins} pins is misranked",
         )
     live = sum(child.is_live for child in node.children.values())
     _require(live == node.num_live_children, f"{where} has {live} live children")
-    _require(node.latest_num_tokens >= node.end, f"{where} was reached by no prompt that long")
+    reached = -(-node.sighting.num_tokens // store.tree.key_tokens) * store.tree.key_tokens
+    _require(reached >= node.end, f"{where} was reached by no prompt that long")
     needed = node.num_segments_needed(store.segment_tokens)
     _require(len(node.kv) == needed, f"{where} keeps {len(node.kv)} KV segments and needs {needed}")
     is_dead_leaf = not node.children and not node.is_live
     _require(store.tree.is_dead_leaf(node) == is_dead_leaf, f"{where} is wrongly listed as history")
+
+
+def _above(node: Node) -> Checkpoint | None:
+    above = node.parent
+    while above is not None and not above.checkpoints:
+        above = above.parent
+    return None if above is None else above.checkpoints[-1]
 
 
 def _require(condition: bool, message: str) -> None:

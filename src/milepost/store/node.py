@@ -4,7 +4,10 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import Any, Protocol
 
-from milepost.tokens import TokenArray
+import numpy as np
+
+from milepost.reuse import Junction, Sighting
+from milepost.tokens import KeyArray
 
 __all__ = ["Checkpoint", "Node", "Payload"]
 
@@ -30,9 +33,17 @@ class Checkpoint:
         serial: Order of creation; breaks ties, so that runs repeat exactly.
         last_used: Tick of the last request that resumed here or stored it.
         num_pins: Leases that hold it now; a pinned checkpoint is never evicted.
+        above: The next shallower checkpoint on the same path.
+        below: The next deeper ones, at most one on each path, by serial.
+        sighting: The latest prompt through its node; None only while the store puts it in place.
+        cost: Cost of computing the tokens before it.
+        is_kv_only: Whether it merely keeps KV, beside a model that cannot resume without a state.
     """
 
-    __slots__ = ("last_used", "node", "num_bytes", "num_pins", "payload", "position", "serial")
+    __slots__ = (
+        "above", "below", "cost", "is_kv_only", "last_used", "node", "num_bytes", "num_pins", "payload", "position",
+        "serial", "sighting",
+    )  # fmt: skip
 
     def __init__(
         self, *, node: "Node", position: int, payload: Payload | None, num_bytes: int, serial: int, tick: int
@@ -44,44 +55,63 @@ class Checkpoint:
         self.serial = serial
         self.last_used = tick
         self.num_pins = 0
+        self.above: Checkpoint | None = None
+        self.below: dict[int, Checkpoint] = {}
+        self.sighting: Sighting | None = None
+        self.cost = float(position)
+        self.is_kv_only = False
+
+    @property
+    def above_position(self) -> int:
+        """Where a request has to resume without this checkpoint."""
+        return 0 if self.above is None else self.above.position
 
 
 class Node:
     """One edge of the radix tree: tokens ``[start, end)`` of every prompt that passes through it.
 
     Attributes:
-        tokens: The edge; never empty, except at a root.
-        children: First token of the child's edge -> child.
+        data: The keys of the edge as bytes; never empty, except at a root.
+        end: Where the edge ends. Behind a partial last block it lies behind the prompt's last token.
+        children: First key of the child's edge, as bytes -> child.
         kv: Payloads of the KV segments that end in ``(start, end]``, in order, resident up to some segment.
         checkpoints: Checkpoints at positions in ``(start, end]``, ascending.
         dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
         num_live_children: Children with a checkpoint somewhere below.
-        latest_num_tokens: Length of the latest prompt that reached this node's end.
+        sighting: The latest prompt that reached this node's end.
+        junction: What is known of partings at this node's end; None where no two prompts have parted.
         num_kv_reached: The most KV segments that were ever resident here.
     """
 
     __slots__ = (
-        "checkpoints", "children", "dropped", "end", "kv", "latest_num_tokens", "num_kv_reached",
-        "num_live_children", "parent", "start", "tokens",
+        "checkpoints", "children", "data", "dropped", "end", "junction", "kv", "num_kv_reached",
+        "num_live_children", "parent", "sighting", "start",
     )  # fmt: skip
 
-    def __init__(self, *, parent: "Node | None", start: int, tokens: TokenArray) -> None:
+    def __init__(
+        self, *, parent: "Node | None", start: int, end: int, data: bytes, sighting: Sighting
+    ) -> None:
         self.parent = parent
         self.start = start
-        self.end = start + int(tokens.size)
-        self.tokens = tokens
-        self.children: dict[int, Node] = {}
+        self.end = end
+        self.data = data
+        self.sighting = sighting
+        self.children: dict[bytes, Node] = {}
         self.kv: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
         self.dropped: list[int] = []
         self.num_live_children = 0
-        self.latest_num_tokens = self.end
         self.num_kv_reached = 0
+        self.junction: Junction | None = None
 
     @property
     def is_live(self) -> bool:
         """Whether a checkpoint sits on this node or below it."""
         return bool(self.checkpoints) or self.num_live_children > 0
+
+    def keys(self, dtype: np.dtype[Any]) -> KeyArray:
+        """Return the keys of the edge, a view of shape ``[num_keys]``."""
+        return np.frombuffer(self.data, dtype)
 
     def num_segments_to(self, position: int, segment_tokens: int) -> int:
         """Return how many KV segments end in ``(start, position]``."""
@@ -96,11 +126,16 @@ class Node:
         return 0
 
     def deepest_checkpoint(self, limit: int) -> Checkpoint | None:
-        """Return the deepest checkpoint at a position of at most ``limit``. O(log checkpoints)."""
+        """Return the deepest checkpoint to resume from at a position of at most ``limit``. O(log checkpoints),
+        and the KV-only ones behind it.
+        """
         index = bisect_right(self.checkpoints, limit, key=_position_of)
+        while index and self.checkpoints[index - 1].is_kv_only:
+            index -= 1
         return self.checkpoints[index - 1] if index else None
 
     def checkpoint_at(self, position: int) -> Checkpoint | None:
         """Return the checkpoint exactly at ``position``."""
-        found = self.deepest_checkpoint(position)
+        index = bisect_right(self.checkpoints, position, key=_position_of)
+        found = self.checkpoints[index - 1] if index else None
         return found if found is not None and found.position == position else None

@@ -12,6 +12,10 @@ The law of the store, recomputed by ``check_store``:
    exact tokens up to its end, so two prompts that part inside a segment have one each, and nothing is ever
    cut or shared on a guess.
 
+A peer's policy may break law 1 (``keeps_kv``): then KV stays up to the prompt's end, or as far as its *KV-only
+checkpoint* holds it, which cannot be resumed from and is evicted from its end, segment by segment. And it may
+split the budget in two (``state_share``), one for states and one for KV.
+
 Where a model has no recurrent state, any segment boundary can be resumed from, and a checkpoint is a
 zero-byte *anchor* that only says how far KV is kept.
 """
@@ -22,23 +26,27 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
-from milepost.store.eviction import EvictionOrder, EvictionPolicy
+from milepost.reuse import Junction, Sighting
+from milepost.store.eviction import KV_CELL, STATE_CELL, EvictionOrder, EvictionPolicy
+from milepost.store.neighbours import exclusive_kv_tokens, link, unlink
 from milepost.store.node import Checkpoint, Node, Payload
-from milepost.store.tree import RadixTree
-from milepost.tokens import TokenArray
+from milepost.store.tree import Passage, RadixTree, TreeMatch
+from milepost.tokens import KeyArray
 
 __all__ = ["Located", "PayloadSource", "PrefixStore"]
 
 _position_of = attrgetter("position")
 # The tick before the first request.
 _NEVER = 0
+# Behind a place where more checkpoints follow at once, the loss of one changes little for the others.
+_MOST_SIBLINGS_RANKED = 8
 
 
 class PayloadSource(Protocol):
     """Where payloads come from. KV is asked for only once there is room for it."""
 
-    def checkpoint(self, position: int) -> Payload:
-        """Return the state captured after ``position`` tokens."""
+    def checkpoint(self, position: int) -> Payload | None:
+        """Return the state captured after ``position`` tokens; None for KV alone."""
 
     def kv_segments(self, start: int, end: int) -> Sequence[Any]:
         """Return one payload for each KV segment of ``[start, end)``, both multiples of the segment."""
@@ -53,9 +61,11 @@ class Located:
         resume_position: The deepest position to resume from, 0 where there is none.
         checkpoint: The checkpoint at ``resume_position``; None at 0, and where KV alone is resumed from.
         reached_position: The deepest usable position that was ever stored, evicted since or not.
+        resident_kv_tokens: Leading tokens whose KV is stored.
         checkpoint_positions: Every stored checkpoint along the shared part.
-        matched_num_tokens: Length of the latest prompt that shares it all; None where nothing is shared.
-        path: Nodes of the shared part.
+        earlier: The latest prompt that shares it all; None where nothing is shared.
+        junctions: Where prompts have parted along the shared part.
+        match: Nodes of the shared part.
     """
 
     overlap_depth: int
@@ -63,8 +73,10 @@ class Located:
     checkpoint: Checkpoint | None
     reached_position: int
     checkpoint_positions: tuple[int, ...]
-    matched_num_tokens: int | None
-    path: tuple[Node, ...]
+    earlier: Sighting | None
+    junctions: tuple[tuple[int, Junction], ...]
+    resident_kv_tokens: int
+    match: TreeMatch
 
 
 class PrefixStore:
@@ -79,20 +91,32 @@ class PrefixStore:
         is_stateless: bool,
         eviction: EvictionPolicy,
         history_tokens: int,
+        key_tokens: int = 1,
+        keeps_kv: bool = False,
+        state_share: float | None = None,
     ) -> None:
         self.capacity_bytes = capacity_bytes
         self.segment_tokens = segment_tokens
+        self.kv_bytes_per_token = kv_bytes_per_token
         self.kv_segment_bytes = segment_tokens * kv_bytes_per_token
         self.is_stateless = is_stateless
-        self.history_tokens = history_tokens
+        self.keeps_kv = keeps_kv
+        # Where the budget is split, what states and KV may take each; else what both may take together.
+        self._state_capacity = None if state_share is None else int(state_share * capacity_bytes)
+        self.history_keys = history_tokens // key_tokens
         self.num_kv_segments = 0
         self.checkpoint_bytes = 0
         self.num_checkpoints = 0
         self.num_evictions = 0
-        self.tree = RadixTree(segment_tokens=segment_tokens)
+        self.tree = RadixTree(segment_tokens=segment_tokens, key_tokens=key_tokens)
+        self._eviction = eviction
         self._order = EvictionOrder(eviction)
         self._pinned: dict[int, Checkpoint] = {}
         self._next_serial = 0
+        # The path last asked for, and how far its KV reaches, until KV comes or goes.
+        self._short_cell: int | None = None
+        self._resident_path: Sequence[Node] | None = None
+        self._resident = 0
 
     @property
     def kv_bytes(self) -> int:
@@ -105,45 +129,55 @@ class PrefixStore:
         return self.kv_bytes + self.checkpoint_bytes
 
     def locate(
-        self, tokens: TokenArray, *, tenant: str, limit: int, resume_limit: int | None = None
+        self, keys: KeyArray, *, num_tokens: int, tenant: str, limit: int, resume_limit: int | None = None
     ) -> Located:
         """Find the deepest resumable position of at most ``limit`` tokens. Reads only.
 
         ``resume_limit`` holds a resume back further, without a say in what counts as reached.
         """
-        match = self.tree.match(tokens, tenant=tenant)
-        usable = min(match.depth, limit)
+        match = self.tree.match(keys, tenant=tenant)
+        depth = min(match.depth, num_tokens)
+        usable = min(depth, limit)
         resumable = usable if resume_limit is None else min(usable, resume_limit)
         deepest: Checkpoint | None = None
         reached = 0
         positions: list[int] = []
+        junctions: list[tuple[int, Junction]] = []
         for node in match.path:
-            positions += [c.position for c in node.checkpoints if c.position <= match.depth]
-            deepest = node.deepest_checkpoint(resumable) or deepest
-            reached = max(reached, _deepest_ever(node, usable))
+            if node.checkpoints:
+                positions += [
+                    c.position for c in node.checkpoints if c.position <= depth and not c.is_kv_only
+                ]
+                deepest = node.deepest_checkpoint(resumable) or deepest
+                reached = max(reached, _deepest_ever(node, usable))
+            elif node.dropped:
+                reached = max(reached, _deepest_ever(node, usable))
+            if node.junction is not None and node.end <= depth:
+                junctions.append((node.end, node.junction))
         resume = deepest.position if deepest is not None else 0
+        resident = self._resident_tokens(match.path)
         if self.is_stateless:
             aligned = usable // self.segment_tokens * self.segment_tokens
-            resume = min(
-                resumable // self.segment_tokens * self.segment_tokens, self._resident_tokens(match.path)
-            )
+            resume = min(resumable // self.segment_tokens * self.segment_tokens, resident)
             reached = min(aligned, self._leading_tokens(match.path, lambda node: node.num_kv_reached))
             deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
         return Located(
-            overlap_depth=match.depth,
+            overlap_depth=depth,
             resume_position=resume,
             checkpoint=deepest,
             reached_position=max(reached, resume),
             checkpoint_positions=tuple(positions),
-            matched_num_tokens=match.path[-1].latest_num_tokens if match.path else None,
-            path=match.path,
+            resident_kv_tokens=min(resident, depth),
+            earlier=match.path[-1].sighting if match.path else None,
+            junctions=tuple(junctions),
+            match=match,
         )
 
     def kv_segments(self, located: Located) -> list[Any]:
         """Return the KV payloads of the whole segments before the resume position, in order."""
         needed = located.resume_position // self.segment_tokens
         segments: list[Any] = []
-        for node in located.path:
+        for node in located.match.path:
             segments += node.kv
             if len(segments) >= needed:
                 break
@@ -161,7 +195,7 @@ class PrefixStore:
         checkpoint.num_pins -= 1
         if checkpoint.num_pins == 0:
             del self._pinned[checkpoint.serial]
-            self._order.enter(checkpoint)
+            self._enter(checkpoint)
             if checkpoint.last_used == _NEVER:
                 # An anchor that only held a place for a request that came to nothing.
                 self._remove(checkpoint)
@@ -171,7 +205,7 @@ class PrefixStore:
         so that there is something to pin.
         """
         if located.checkpoint is None and located.resume_position > 0:
-            node = next(n for n in located.path if n.start < located.resume_position <= n.end)
+            node = next(n for n in located.match.path if n.start < located.resume_position <= n.end)
             return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=_NEVER)
         return located.checkpoint
 
@@ -180,15 +214,28 @@ class PrefixStore:
         assert checkpoint.num_pins > 0
         checkpoint.last_used = tick
 
-    def remember(self, tokens: TokenArray, *, tenant: str) -> list[Node]:
-        """Add a prompt to the history and return its path."""
-        return self.tree.insert(tokens, tenant=tenant)
+    def remember(
+        self, keys: KeyArray, *, tenant: str, sighting: Sighting, match: TreeMatch | None = None
+    ) -> Passage:
+        """Add a prompt to the history, which from now on answers for its path, and let the policy learn."""
+        passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
+        for checkpoint in self._eviction.note_request(passage):
+            self.rank(checkpoint)
+        return passage
+
+    def rank(self, checkpoint: Checkpoint) -> None:
+        """Rank ``checkpoint`` again where it may be evicted: its circumstances have changed. O(log n)."""
+        if checkpoint.serial in self._order.ranks:
+            self._order.leave(checkpoint)
+            self._enter(checkpoint)
 
     def holds(self, checkpoint: Checkpoint) -> bool:
         """Return whether ``checkpoint`` is stored still."""
         return checkpoint in self._order or checkpoint.serial in self._pinned
 
-    def put(self, path: list[Node], position: int, *, source: PayloadSource, tick: int) -> Checkpoint | None:
+    def put(
+        self, path: list[Node], position: int, *, source: PayloadSource, tick: int, cost: float | None = None
+    ) -> Checkpoint | None:
         """Store a checkpoint at ``position`` of the prompt along ``path``, with the KV it needs.
 
         Returns:
@@ -197,7 +244,9 @@ class PrefixStore:
         """
         node = next(n for n in path if n.start < position <= n.end)
         if (present := node.checkpoint_at(position)) is not None:
-            return present
+            if not present.is_kv_only:
+                return present
+            self._drop_kv_only(present)
         payload = None if self.is_stateless else source.checkpoint(position)
         num_bytes = 0 if payload is None else payload.num_bytes
         if not self._make_room(path, node, position, num_bytes):
@@ -206,17 +255,43 @@ class PrefixStore:
         aligned = position // self.segment_tokens * self.segment_tokens
         if aligned > resident:
             self._fill_kv(path, source.kv_segments(resident, aligned))
-        return self._put(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
+        checkpoint = self._put(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
+        if cost is not None:
+            checkpoint.cost = cost
+        return checkpoint
+
+    def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
+        """Keep the KV of a whole prompt, as far as there is room, whether or not a state needs it."""
+        position = num_tokens // self.segment_tokens * self.segment_tokens
+        for node in path:
+            for checkpoint in [c for c in node.checkpoints if c.is_kv_only and c.position <= position]:
+                self._drop_kv_only(checkpoint)
+        if position == 0:
+            return
+        node = next(n for n in path if n.start < position <= n.end)
+        if node.checkpoint_at(position) is None and not (
+            node.num_live_children or (node.checkpoints and node.checkpoints[-1].position > position)
+        ):
+            checkpoint = self.put(path, position, source=_KVOnly(source), tick=tick)
+            if checkpoint is not None and checkpoint.payload is None:
+                self._become_kv_only(checkpoint)
 
     def forget_history(self) -> None:
         """Drop the oldest prompts without checkpoints beyond ``history_tokens``."""
-        self.tree.forget(until_num_tokens=self.history_tokens)
+        if self.tree.num_keys > self.history_keys:
+            for node in self.tree.forget(until_num_keys=self.history_keys):
+                self._eviction.note_forgotten(node)
 
     def evict(self, checkpoint: Checkpoint) -> None:
         """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
         insort(checkpoint.node.dropped, checkpoint.position)
         self.num_evictions += 1
-        self._remove(checkpoint)
+        if self.keeps_kv and exclusive_kv_tokens(checkpoint):
+            self.checkpoint_bytes -= checkpoint.num_bytes
+            checkpoint.payload, checkpoint.num_bytes = None, 0
+            self._become_kv_only(checkpoint)
+        else:
+            self._remove(checkpoint)
 
     def ranked_or_pinned(self) -> tuple[int, int]:
         """Return how many checkpoints may be evicted, and how many may not."""
@@ -226,14 +301,40 @@ class PrefixStore:
         """Return whether ``checkpoint`` may be evicted."""
         return checkpoint in self._order
 
+    def _enter(self, checkpoint: Checkpoint) -> None:
+        """Rank ``checkpoint`` among those that may be evicted."""
+        held_bytes = checkpoint.num_bytes
+        if self._eviction.weighs_neighbours:
+            held_bytes += exclusive_kv_tokens(checkpoint) * self.kv_bytes_per_token
+        self._order.enter(checkpoint, held_bytes)
+
+    def _rank_neighbours(self, checkpoint: Checkpoint) -> None:
+        """Rank again those whose worth depends on ``checkpoint``, which was just put in or taken out."""
+        if not self._eviction.weighs_neighbours:
+            return
+        above = checkpoint.above
+        if above is not None:
+            self.rank(above)
+            # A branch fewer or more may change who holds the KV in between alone.
+            if len(above.below) <= _MOST_SIBLINGS_RANKED:
+                for sibling in above.below.values():
+                    if sibling is not checkpoint:
+                        self.rank(sibling)
+        for deeper in checkpoint.below.values():
+            self.rank(deeper)
+
     def _remove(self, checkpoint: Checkpoint) -> None:
         self._order.leave(checkpoint)
         checkpoint.node.checkpoints.remove(checkpoint)
+        unlink(checkpoint)
+        if checkpoint.sighting is not None:
+            del checkpoint.sighting.held[checkpoint.serial]
         # Whoever still knows the checkpoint must not keep its memory alive.
         checkpoint.payload = None
         self.checkpoint_bytes -= checkpoint.num_bytes
         self.num_checkpoints -= 1
         self._release_kv(checkpoint.node)
+        self._rank_neighbours(checkpoint)
 
     def _put(
         self, node: Node, position: int, *, payload: Payload | None, num_bytes: int, tick: int
@@ -253,8 +354,11 @@ class PrefixStore:
             node.dropped.remove(position)
         self.checkpoint_bytes += num_bytes
         self.num_checkpoints += 1
-        self._order.enter(checkpoint)
         self._spread_life(node, was_live=was_live)
+        node.sighting.hold(checkpoint)
+        link(checkpoint)
+        self._enter(checkpoint)
+        self._rank_neighbours(checkpoint)
         return checkpoint
 
     def _spread_life(self, node: Node, *, was_live: bool) -> None:
@@ -270,8 +374,10 @@ class PrefixStore:
         """Free the KV of ``node`` and its ancestors that no checkpoint needs any more."""
         while True:
             needed = node.num_segments_needed(self.segment_tokens)
-            self.num_kv_segments -= len(node.kv) - needed
-            del node.kv[needed:]
+            if len(node.kv) > needed:
+                self.num_kv_segments -= len(node.kv) - needed
+                del node.kv[needed:]
+                self._resident_path = None
             if node.is_live:
                 return
             self.tree.note_death(node)
@@ -280,19 +386,46 @@ class PrefixStore:
             node = node.parent
             node.num_live_children -= 1
 
-    def _resident_tokens(self, path: Iterable[Node]) -> int:
+    def _become_kv_only(self, checkpoint: Checkpoint) -> None:
+        checkpoint.is_kv_only = True
+        self.rank(checkpoint)
+
+    def _drop_kv_only(self, checkpoint: Checkpoint) -> None:
+        self._remove(checkpoint)
+
+    def _trim(self, checkpoint: Checkpoint, num_bytes: int) -> None:
+        """Take back a KV-only checkpoint by as many segments as free ``num_bytes``, or drop it."""
+        last_used = checkpoint.last_used
+        num_segments = -(-num_bytes // self.kv_segment_bytes)
+        position = checkpoint.position - num_segments * self.segment_tokens
+        kept_anyway = checkpoint.position - exclusive_kv_tokens(checkpoint)
+        if position > kept_anyway:
+            node: Node | None = checkpoint.node
+            while node is not None and node.start >= position:
+                node = node.parent
+            assert node is not None
+            if node.checkpoint_at(position) is None:
+                shorter = self._put(node, position, payload=None, num_bytes=0, tick=last_used)
+                self._become_kv_only(shorter)
+        self._drop_kv_only(checkpoint)
+
+    def _resident_tokens(self, path: Sequence[Node]) -> int:
         """Return how many leading tokens of ``path`` have their KV stored without a gap."""
-        return self._leading_tokens(path, lambda node: len(node.kv))
+        if path is not self._resident_path:
+            self._resident = self._leading_tokens(path, _resident_segments)
+            self._resident_path = path
+        return self._resident
 
     def _leading_tokens(self, path: Iterable[Node], segments_of: Callable[[Node], int]) -> int:
         """Return the tokens of the segments that ``segments_of`` counts, from the start to the first gap."""
         segments = 0
+        size = self.segment_tokens
         for node in path:
             counted = segments_of(node)
             segments += counted
-            if counted < node.num_segments_to(node.end, self.segment_tokens):
+            if counted < node.end // size - node.start // size:
                 break
-        return segments * self.segment_tokens
+        return segments * size
 
     def _fill_kv(self, path: list[Node], payloads: Sequence[Any]) -> None:
         """Hand ``payloads``, the first segments not resident, to the nodes that hold their last tokens."""
@@ -304,21 +437,56 @@ class PrefixStore:
                 node.num_kv_reached = max(node.num_kv_reached, len(node.kv))
                 taken = min(taken + room, len(payloads))
         self.num_kv_segments += len(payloads)
+        self._resident_path = None
 
     def _make_room(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
         """Evict until a checkpoint of ``num_bytes`` at ``position`` fits with its KV, or return False and
         evict nothing where what is pinned leaves too little.
         """
-        if self.stored_bytes + num_bytes + self._missing_kv_bytes(path, position) <= self.capacity_bytes:
+        excess = self._excess(path, position, num_bytes)
+        if excess <= 0:
             return True
-        if self._pinned_bytes(also=(node, position)) + num_bytes > self.capacity_bytes:
+        if not self._can_fit(path, node, position, num_bytes):
             return False
         # A victim may take KV of this very path with it, so what is missing is counted anew each time.
-        while self.stored_bytes + num_bytes + self._missing_kv_bytes(path, position) > self.capacity_bytes:
-            victim = self._order.first()
+        while excess > 0:
+            victim = self._order.first(self._short_cell)
             assert victim is not None
-            self.evict(victim)
+            checkpoint, worth = victim
+            self._eviction.note_eviction(checkpoint, worth)
+            if checkpoint.is_kv_only:
+                self._trim(checkpoint, excess)
+            else:
+                self.evict(checkpoint)
+            excess = self._excess(path, position, num_bytes)
         return True
+
+    def _excess(self, path: list[Node], position: int, num_bytes: int) -> int:
+        """Return by how much the budget is short for a checkpoint with its KV."""
+        missing = self._missing_kv_bytes(path, position)
+        if self._state_capacity is None:
+            self._short_cell = None
+            return self.stored_bytes + num_bytes + missing - self.capacity_bytes
+        states = self.checkpoint_bytes + num_bytes - self._state_capacity
+        kv = self.kv_bytes + missing - (self.capacity_bytes - self._state_capacity)
+        # States have a cell of their own, and KV-only checkpoints one: the pool that is short gives way.
+        self._short_cell = STATE_CELL if states > 0 else KV_CELL
+        return states if states > 0 else kv
+
+    def _can_fit(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
+        """Return whether a checkpoint fits with its KV beside what is pinned."""
+        sighting = path[0].sighting
+        states, deepest = num_bytes, position
+        for checkpoint in self._pinned.values():
+            if checkpoint.sighting is not sighting:
+                return self._pinned_bytes(also=(node, position)) + num_bytes <= self.capacity_bytes
+            states += checkpoint.num_bytes
+            deepest = max(deepest, checkpoint.position)
+        # Everything pinned lies on this path.
+        kv = deepest // self.segment_tokens * self.kv_segment_bytes
+        if self._state_capacity is None:
+            return states + kv <= self.capacity_bytes
+        return states <= self._state_capacity and kv <= self.capacity_bytes - self._state_capacity
 
     def _missing_kv_bytes(self, path: list[Node], position: int) -> int:
         """Return the bytes of the KV before ``position`` that are not stored."""
@@ -339,6 +507,23 @@ class PrefixStore:
                 node = node.parent  # noqa: PLW2901 (a walk to the root)
         states = sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
         return states + sum(needed.values()) * self.kv_segment_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _KVOnly:
+    """A source that has the KV of a prompt and no state."""
+
+    source: PayloadSource
+
+    def checkpoint(self, position: int) -> None:  # noqa: ARG002
+        return None
+
+    def kv_segments(self, start: int, end: int) -> Sequence[Any]:
+        return self.source.kv_segments(start, end)
+
+
+def _resident_segments(node: Node) -> int:
+    return len(node.kv)
 
 
 def _deepest_ever(node: Node, limit: int) -> int:

@@ -1,6 +1,7 @@
-"""A radix tree over tokens: which prompts have been seen, and how far a new one follows them.
+"""A radix tree over keys: which prompts have been seen, and how far a new one follows them.
 
-Edges are token arrays, compared by numpy; walks are loops, so depth is bounded by memory alone. Every
+A key is a token, or a chained hash of a block of ``key_tokens`` tokens; positions always count tokens. Edges
+are byte strings, compared by one ``memcmp`` each; walks are loops, so depth is bounded by memory alone. Every
 tenant has a root of its own, so prompts of different tenants never meet. The tree remembers prompts whose
 checkpoints are gone (its *history*): overlap is learned from all traffic, not only from what is cached, and
 a lost hit can be told apart from a prompt never seen. Matching reads; only :meth:`RadixTree.insert` splits.
@@ -14,12 +15,12 @@ from operator import attrgetter
 
 import numpy as np
 
+from milepost.reuse import Sighting
 from milepost.store.node import Node
-from milepost.tokens import TokenArray, common_prefix_length
+from milepost.tokens import KeyArray, common_prefix_length
 
-__all__ = ["RadixTree", "TreeMatch"]
+__all__ = ["Passage", "RadixTree", "TreeMatch"]
 
-_EMPTY = np.empty(0, dtype=np.int32)
 # A merge copies both edges. Short ones are worth it; between long ones, a walk hardly notices the seam.
 _MOST_MERGED_TOKENS = 4096
 _position_of = attrgetter("position")
@@ -27,58 +28,118 @@ _position_of = attrgetter("position")
 
 @dataclass(frozen=True, slots=True)
 class TreeMatch:
-    """How far a prompt follows the tree: ``depth`` tokens, along ``path`` (no root, the last one partly)."""
+    """How far a prompt follows the tree: ``depth`` tokens, along ``path`` (no root, the last one partly).
+
+    ``version`` is the tree's when it was matched: until the tree changes, the match holds.
+    """
 
     depth: int
     path: tuple[Node, ...]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What one prompt did to the tree.
+
+    Attributes:
+        sighting: The prompt.
+        path: Its nodes, from below the root; the last one ends at or after the prompt's end.
+        overlap_depth: How far it followed earlier prompts.
+        earlier: The latest prompt that shares all of that; None where nothing is shared.
+        met: The last node that it shared; it ends at ``overlap_depth``, or behind the prompt's end.
+        parted: Whether it parted there from another prompt, rather than going on from its end.
+        displaced: Earlier prompts that it took the lead of -> up to which depth.
+    """
+
+    sighting: Sighting
+    path: list[Node]
+    overlap_depth: int
+    earlier: Sighting | None
+    met: Node | None
+    parted: bool
+    displaced: dict[Sighting, int]
 
 
 class RadixTree:
-    """See the module. ``segment_tokens`` is the length of a KV segment, needed to split KV with its edge."""
+    """See the module.
 
-    def __init__(self, *, segment_tokens: int) -> None:
-        self.num_tokens = 0
+    Args:
+        segment_tokens: Length of a KV segment, needed to split KV with its edge.
+        key_tokens: Tokens that one key stands for.
+    """
+
+    def __init__(self, *, segment_tokens: int, key_tokens: int = 1) -> None:
+        self.num_keys = 0
+        self.version = 0
+        self.key_tokens = key_tokens
+        self.key_dtype = np.dtype(np.int32 if key_tokens == 1 else np.int64)
+        self._key_bytes = self.key_dtype.itemsize
         self._roots: dict[str, Node] = {}
         self._tenant_of: dict[Node, str] = {}
         self._segment_tokens = segment_tokens
         # Leaves that hold nothing but history, the longest untouched first.
         self._dead_leaves: OrderedDict[Node, None] = OrderedDict()
 
-    def match(self, tokens: TokenArray, *, tenant: str) -> TreeMatch:
-        """Return the longest prefix of ``tokens`` in the tree. Reads only. O(depth + nodes on the path)."""
+    @property
+    def num_tokens(self) -> int:
+        """Tokens on all edges."""
+        return self.num_keys * self.key_tokens
+
+    def match(self, keys: KeyArray, *, tenant: str) -> TreeMatch:
+        """Return the longest prefix of ``keys`` in the tree. Reads only. O(depth + nodes on the path)."""
         path: list[Node] = []
-        depth = 0
+        data, width = keys.tobytes(), self._key_bytes
+        offset, size = 0, len(data)
         node = self._roots.get(tenant)
-        while node is not None and depth < tokens.size:
-            node = node.children.get(int(tokens[depth]))
+        while node is not None and offset < size:
+            node = node.children.get(data[offset : offset + width])
             if node is None:
                 break
-            shared = common_prefix_length(node.tokens, tokens[depth:])
             path.append(node)
-            depth += shared
-            if shared < node.tokens.size:
+            edge = node.data
+            if not data.startswith(edge, offset):
+                offset += common_prefix_length(node.keys(self.key_dtype), keys[offset // width :]) * width
                 break
-        return TreeMatch(depth=depth, path=tuple(path))
+            offset += len(edge)
+        return TreeMatch(offset // width * self.key_tokens, tuple(path), self.version)
 
-    def insert(self, tokens: TokenArray, *, tenant: str) -> list[Node]:
-        """Add ``tokens`` and return the nodes of its path from below the root; the last one ends at or after
-        the prompt's end. Splits at most one node. O(num_tokens).
+    def insert(
+        self, keys: KeyArray, *, tenant: str, sighting: Sighting, match: TreeMatch | None = None
+    ) -> Passage:
+        """Add a prompt, which from now on answers for its path. Splits at most one node. O(num_tokens).
+
+        Args:
+            keys: The prompt.
+            tenant: Whose it is.
+            sighting: The prompt as it is remembered.
+            match: What :meth:`match` said of it; it is matched anew where the tree has changed since.
         """
-        match = self.match(tokens, tenant=tenant)
-        path = list(match.path)
-        if not path:
-            return [self._add_leaf(self._root(tenant), tokens, 0)]
-        if match.depth < tokens.size:
-            if match.depth < path[-1].end:
-                path[-1] = self._split(path[-1], match.depth)
-            path.append(self._add_leaf(path[-1], tokens, match.depth))
-        elif path[-1] in self._dead_leaves:
+        if match is None or match.version != self.version:
+            match = self.match(keys, tenant=tenant)
+        path, depth = list(match.path), match.depth
+        end = keys.size * self.key_tokens
+        earlier = path[-1].sighting if path else None
+        met: Node | None = None
+        parted = False
+        if path and depth < path[-1].end and depth < end:
+            path[-1] = self._split(path[-1], depth)
+        if path:
+            met = path[-1]
+        if depth < end:
+            parted = met is not None and bool(met.children)
+            path.append(self._add_leaf(met or self._root(tenant), keys, depth, sighting))
+        elif met in self._dead_leaves:
             self._dead_leaves.move_to_end(path[-1])
+        displaced: dict[Sighting, int] = {}
         for node in path:
             # A prompt that ends inside an edge says nothing about tokens it does not have.
-            if node.end <= tokens.size:
-                node.latest_num_tokens = int(tokens.size)
-        return path
+            if node.end <= end and (before := node.sighting) is not sighting:
+                displaced[before] = node.end
+                node.sighting = sighting
+                for checkpoint in node.checkpoints:
+                    sighting.hold(checkpoint)
+        return Passage(sighting, path, min(depth, sighting.num_tokens), earlier, met, parted, displaced)
 
     def note_death(self, node: Node) -> None:
         """Tell the tree that ``node`` lost its last checkpoint: as a leaf, it is now history."""
@@ -89,14 +150,19 @@ class RadixTree:
         """Tell the tree that ``node`` holds a checkpoint or has a live child."""
         self._dead_leaves.pop(node, None)
 
-    def forget(self, *, until_num_tokens: int) -> None:
-        """Drop the oldest history until at most ``until_num_tokens`` tokens remain or all of it is gone."""
-        while self.num_tokens > until_num_tokens and self._dead_leaves:
+    def forget(self, *, until_num_keys: int) -> list[Node]:
+        """Drop the oldest history until at most ``until_num_keys`` keys remain or all of it is gone; return
+        the nodes dropped.
+        """
+        forgotten: list[Node] = []
+        while self.num_keys > until_num_keys and self._dead_leaves:
             leaf, _ = self._dead_leaves.popitem(last=False)
+            forgotten.append(leaf)
             parent = leaf.parent
             assert parent is not None
-            del parent.children[int(leaf.tokens[0])]
-            self.num_tokens -= int(leaf.tokens.size)
+            del parent.children[leaf.data[: self._key_bytes]]
+            self.num_keys -= len(leaf.data) // self._key_bytes
+            self.version += 1
             if parent.parent is None:
                 if not parent.children:
                     del self._roots[self._tenant_of.pop(parent)]
@@ -106,6 +172,7 @@ class RadixTree:
                 (child,) = parent.children.values()
                 if child.end - parent.start <= _MOST_MERGED_TOKENS:
                     self._merge(parent, child)
+        return forgotten
 
     def nodes(self) -> Iterator[Node]:
         """Yield every node but the roots, parents first."""
@@ -121,17 +188,23 @@ class RadixTree:
 
     def _root(self, tenant: str) -> Node:
         if tenant not in self._roots:
-            root = Node(parent=None, start=0, tokens=_EMPTY)
+            root = Node(parent=None, start=0, end=0, data=b"", sighting=Sighting(0))
             self._roots[tenant] = root
             self._tenant_of[root] = tenant
         return self._roots[tenant]
 
-    def _add_leaf(self, parent: Node, tokens: TokenArray, start: int) -> Node:
-        edge = tokens[start:].copy()
-        edge.flags.writeable = False
-        leaf = Node(parent=parent, start=start, tokens=edge)
-        parent.children[int(edge[0])] = leaf
-        self.num_tokens += int(edge.size)
+    def _add_leaf(self, parent: Node, keys: KeyArray, start: int, sighting: Sighting) -> Node:
+        edge = keys[start // self.key_tokens :]
+        leaf = Node(
+            parent=parent,
+            start=start,
+            end=keys.size * self.key_tokens,
+            data=edge.tobytes(),
+            sighting=sighting,
+        )
+        parent.children[leaf.data[: self._key_bytes]] = leaf
+        self.num_keys += edge.size
+        self.version += 1
         self._dead_leaves.pop(parent, None)
         self._dead_leaves[leaf] = None
         return leaf
@@ -143,24 +216,26 @@ class RadixTree:
         parent = lower.parent
         assert parent is not None
         assert lower.start < at < lower.end
-        upper = Node(parent=parent, start=lower.start, tokens=lower.tokens[: at - lower.start].copy())
-        upper.latest_num_tokens = lower.latest_num_tokens
-        upper.children[int(lower.tokens[at - lower.start])] = lower
-        parent.children[int(upper.tokens[0])] = upper
+        cut = (at - lower.start) // self.key_tokens * self._key_bytes
+        width = self._key_bytes
+        upper = Node(parent=parent, start=lower.start, end=at, data=lower.data[:cut], sighting=lower.sighting)
+        upper.children[lower.data[cut : cut + width]] = lower
+        parent.children[upper.data[:width]] = upper
         num_kv = upper.num_segments_to(at, self._segment_tokens)
         upper.kv, lower.kv = lower.kv[:num_kv], lower.kv[num_kv:]
         upper.num_kv_reached = min(lower.num_kv_reached, num_kv)
         lower.num_kv_reached -= upper.num_kv_reached
-        cut = bisect_right(lower.checkpoints, at, key=_position_of)
-        upper.checkpoints, lower.checkpoints = lower.checkpoints[:cut], lower.checkpoints[cut:]
+        half = bisect_right(lower.checkpoints, at, key=_position_of)
+        upper.checkpoints, lower.checkpoints = lower.checkpoints[:half], lower.checkpoints[half:]
         for checkpoint in upper.checkpoints:
             checkpoint.node = upper
-        cut = bisect_right(lower.dropped, at)
-        upper.dropped, lower.dropped = lower.dropped[:cut], lower.dropped[cut:]
-        # A copy each, so that forgetting one half really frees its tokens.
-        lower.tokens = lower.tokens[at - lower.start :].copy()
+        half = bisect_right(lower.dropped, at)
+        upper.dropped, lower.dropped = lower.dropped[:half], lower.dropped[half:]
+        # A copy each, so that forgetting one half really frees its keys.
+        lower.data = lower.data[cut:]
         lower.start, lower.parent = at, upper
         upper.num_live_children = int(lower.is_live)
+        self.version += 1
         if not lower.is_live:
             self.note_death(lower)
         return upper
@@ -169,7 +244,7 @@ class RadixTree:
         """Undo a split that no branch needs any more, so that walks stay as short as the branches are."""
         if upper.num_kv_reached == upper.num_segments_to(upper.end, self._segment_tokens):
             upper.num_kv_reached += lower.num_kv_reached
-        upper.tokens = np.concatenate((upper.tokens, lower.tokens))
+        upper.data += lower.data
         upper.end = lower.end
         upper.children = lower.children
         for child in upper.children.values():
@@ -177,9 +252,12 @@ class RadixTree:
         upper.kv += lower.kv
         for checkpoint in lower.checkpoints:
             checkpoint.node = upper
+        for checkpoint in upper.checkpoints:
+            lower.sighting.hold(checkpoint)
         upper.checkpoints += lower.checkpoints
         upper.dropped += lower.dropped
         upper.num_live_children = lower.num_live_children
-        upper.latest_num_tokens = lower.latest_num_tokens
+        upper.sighting, upper.junction = lower.sighting, lower.junction
+        self.version += 1
         if self._dead_leaves.pop(lower, ...) is None and not upper.is_live:
             self._dead_leaves[upper] = None

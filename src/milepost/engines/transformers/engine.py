@@ -33,9 +33,9 @@ from milepost.engines.transformers.text import Tokenizer, checked_text
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.interrupts import deferred_interrupts
-from milepost.placement import PlacementPolicy, parse_policy
+from milepost.placement import PlacementPolicy
+from milepost.policies import CachePolicy, parse_policy
 from milepost.prefix_cache import PrefixCache
-from milepost.store import EvictionPolicy
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
 __all__ = ["Engine", "RequestOptions"]
@@ -92,8 +92,7 @@ class Engine:
         model: str | Path | transformers.PreTrainedModel,
         *,
         capacity: int | str = "1GiB",
-        policy: str | PlacementPolicy = "planned",
-        eviction: EvictionPolicy | None = None,
+        policy: str | CachePolicy | PlacementPolicy = "learned",
         numerics: str = "strict",
         segment_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
@@ -110,8 +109,8 @@ class Engine:
         Args:
             model: A folder, a hub id or a model in memory, which is put in evaluation mode.
             capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
-            policy: Where checkpoints are placed: a name, as ``"planned"`` or ``"balanced:8"``, or an object.
-            eviction: Which checkpoint goes first; least recently used unless given.
+            policy: Where checkpoints are placed and which goes first: a name, as ``"learned"`` or
+                ``"balanced:8"``, or an object.
             numerics: ``strict``: warm equals cold bit for bit; ``fast``: to rounding, with fewer cuts.
             segment_tokens: KV is stored, and strict prefill is cut, at multiples of this; a multiple of the
                 model's own alignment, about 256 unless given.
@@ -129,7 +128,7 @@ class Engine:
         """
         if numerics not in set(Numerics):
             raise ConfigurationError(f"numerics={numerics!r}; give one of {', '.join(Numerics)}")
-        placement = parse_policy(policy) if isinstance(policy, str) else policy
+        cache_policy = parse_policy(policy) if isinstance(policy, str) else policy
         capacity_bytes = parse_bytes(capacity)
         opened = load_model(model, tokenizer=tokenizer, dtype=dtype, device=device, revision=revision)
         driver = driver_for(opened.model)
@@ -140,8 +139,7 @@ class Engine:
             cache = PrefixCache(
                 capacity_bytes=capacity_bytes,
                 footprint=measure_footprint(driver, probe),
-                policy=placement,
-                eviction=eviction,
+                policy=cache_policy,
                 grid=_grid(driver, mode, segment_tokens),
                 segment_tokens=segment_tokens,
             )
@@ -162,7 +160,7 @@ class Engine:
             _log.warning("%s, whatever the placement policy", engine.description)
         return engine
 
-    def sibling(self, *, capacity: int | str, policy: str | PlacementPolicy) -> Self:
+    def sibling(self, *, capacity: int | str, policy: str | CachePolicy | PlacementPolicy) -> Self:
         """Return an engine over the same model, which is not probed again, with a cache of its own.
 
         Args:

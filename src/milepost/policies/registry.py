@@ -1,4 +1,4 @@
-"""Placement policies by name: one table, and the short notation of the command line.
+"""Policies by name: one table, and the short notation of the command line.
 
 A policy is written ``name``, ``name:value`` or ``name:option=value,option=value``; the bare value is that of
 the policy's first option, and lists of positions are joined by ``+``::
@@ -19,8 +19,9 @@ from milepost.placement.base import PlacementPolicy
 from milepost.placement.heuristics import Balanced, Dense, Dyadic, NoCheckpoints, Periodic, SquareRoot
 from milepost.placement.histogram import HistogramDP
 from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
-from milepost.placement.learned import Planned
 from milepost.placement.offsets import Offsets
+from milepost.policies.base import CachePolicy
+from milepost.policies.learned import learned
 
 __all__ = ["POLICIES", "PolicyKind", "PolicyOption", "describe_policies", "parse_policy"]
 
@@ -40,7 +41,7 @@ class PolicyOption:
 class PolicyKind:
     """One policy: its constructor, its options (the first may be written without a name), what it does."""
 
-    construct: Callable[..., PlacementPolicy]
+    construct: Callable[..., PlacementPolicy | CachePolicy]
     summary: str
     options: tuple[PolicyOption, ...] = ()
 
@@ -83,29 +84,21 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
                 PolicyOption("smoothing", "smoothing", float, "1.0"),
             ),
         ),
-        "planned": PolicyKind(
-            Planned,
-            "as many positions as are worth their memory, where prompts are expected to part",
-            (
-                PolicyOption("pressure", "pressure", float, "0.5"),
-                PolicyOption("least-gain", "least_gain", float, "0.01"),
-                PolicyOption("warmup", "warmup", int, "8"),
-            ),
-        ),
+        "learned": PolicyKind(learned, "every position that is worth its memory, learned from the traffic"),
     }
 )
 
 
-def parse_policy(notation: str) -> PlacementPolicy:
-    """Return a new policy from its notation.
+def parse_policy(notation: str) -> CachePolicy:
+    """Return a new policy from its notation. A placement alone comes with the eviction of the least recently used.
 
     Raises:
         ConfigurationError: the name or an option is unknown, missing, given twice or has a bad value. The
             message names the closest known one.
 
-    >>> parse_policy("balanced:8")
+    >>> parse_policy("balanced:8").placement
     Balanced(count=8)
-    >>> parse_policy("offsets:end=64+192")
+    >>> parse_policy("offsets:end=64+192").placement
     Offsets(from_start=(), from_end=(64, 192), every=None)
     """
     name, _, given = notation.strip().partition(":")
@@ -131,7 +124,8 @@ def parse_policy(notation: str) -> PlacementPolicy:
     for option in kind.options:
         if option.required and option.keyword not in values:
             raise ConfigurationError(f"policy {notation!r} lacks {option.name!r}; write {_usage(name)}")
-    return kind.construct(**values)
+    policy = kind.construct(**values)
+    return policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
 
 
 def describe_policies() -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,156 @@
+"""The plan of one prompt at a price of memory, over checkpoints and the KV before them together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from milepost.placement.base import Placement, PlacementRequest
+
+__all__ = ["plan_worth"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def plan_worth(
+    request: PlacementRequest,
+    depths: IntArray,
+    rates: FloatArray,
+    *,
+    junctions: Sequence[tuple[int, float]] = (),
+    price_per_byte: float = 0.0,
+    least_gain: float = 0.0,
+) -> Placement:
+    """Return the positions that maximise expected saving minus the price of the memory they take.
+
+    A plan ``p_1 < ... < p_n`` beyond the resume position ``p_0`` saves ``F(p_k) - F(p_{k-1})`` whenever a request
+    parts at ``p_k`` or deeper. Each checkpoint costs its bytes; the deepest one also the KV up to it that is
+    not stored yet. The first of them may take the place of the checkpoint at ``p_0``: then what is lost is the
+    saving of requests that part between the two, if that is less than the price of one checkpoint.
+
+    Args:
+        request: The prompt.
+        depths: Where requests part, ascending, shape ``[K]``.
+        rates: How many do in each request's time, shape ``[K]``.
+        junctions: Further depths and rates.
+        price_per_byte: What a byte is worth elsewhere: saving in each request's time.
+        least_gain: A checkpoint adds at least this share of what a checkpoint at every depth would save.
+
+    Complexity: O(K log K).
+    """
+    if junctions:
+        depths = np.concatenate((depths, np.array([depth for depth, _ in junctions], np.int64)))
+        rates = np.concatenate((rates, np.array([rate for _, rate in junctions])))
+        order = np.argsort(depths, kind="stable")
+        depths, rates = depths[order], rates[order]
+    last = request.num_tokens if request.affordable_position is None else request.affordable_position
+    base = request.resume_position
+    positions, tails, lost = _candidates(
+        depths, rates, base, min(last, request.num_tokens) // request.grid * request.grid, request.grid
+    )
+    if positions.size == 0:
+        return Placement()
+    if request.cost is None:
+        gains = positions.astype(np.float64)
+        base_gain, fallback_gain = float(base), float(request.fallback_position)
+    else:
+        points = np.concatenate(((request.fallback_position, base), positions))
+        fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
+        gains = costs[2:]
+    densest = float(((gains - base_gain) * -np.diff(tails, append=0.0)).sum())
+    per_checkpoint = max(price_per_byte * request.checkpoint_bytes, least_gain * densest)
+    chosen = _best_plan(
+        positions,
+        gains - base_gain,
+        tails,
+        lost * (base_gain - fallback_gain) if base else np.full(positions.size, np.inf),
+        per_checkpoint,
+        price_per_byte * request.kv_bytes_per_token,
+        request.resident_kv_tokens,
+    )
+    picked = positions[chosen]
+    if picked.size > request.max_checkpoints:
+        # The budget cannot hold them all beside the KV: those with the most requests behind them stay.
+        picked = picked[: request.max_checkpoints]
+    return Placement(tuple(picked.tolist()))
+
+
+@njit(cache=True)
+def _candidates(
+    depths: IntArray, rates: FloatArray, base: int, last: int, grid: int
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return the grid positions in ``(base, last]`` below some depth, the rate of requests that part at each
+    or deeper, and the rate of those that part in ``[base, position)``.
+    """
+    size = depths.size
+    positions = np.empty(size + 1, np.int64)
+    before = np.empty(size + 1)
+    total = 0.0
+    count = 0
+    for k in range(size):
+        if depths[k] < base:
+            continue
+        position = min(depths[k] // grid * grid, last)
+        if position > base and rates[k] > 0.0 and (count == 0 or position > positions[count - 1]):
+            positions[count] = position
+            before[count] = total
+            count += 1
+        total += rates[k]
+    return positions[:count], total - before[:count], before[:count]
+
+
+@njit(cache=True)
+def _best_plan(
+    positions: IntArray,
+    gains: FloatArray,
+    tails: FloatArray,
+    replaced: FloatArray,
+    per_checkpoint: float,
+    per_kv_token: float,
+    resident: int,
+) -> IntArray:
+    """Return the indices of the best plan, by an upper envelope of lines: O(K).
+
+    ``value[j]`` is the best plan whose deepest checkpoint is ``j``. Going on from ``i`` it is ``value[i] +
+    (gains[j] - gains[i]) * tails[j]``: lines in ``tails[j]``, which falls while the slopes fall.
+    """
+    count = positions.size
+    value = np.empty(count)
+    parent = np.full(count, -1)
+    envelope = np.empty(count, np.int64)
+    first, end = 0, 0
+    best, deepest = 0.0, -1
+    for j in range(count):
+        tail = tails[j]
+        value[j] = gains[j] * tail - min(per_checkpoint, replaced[j])
+        while end - first > 1:
+            a, b = envelope[first], envelope[first + 1]
+            if value[b] - gains[b] * tail < value[a] - gains[a] * tail:
+                break
+            first += 1
+        if end > first:
+            i = envelope[first]
+            onwards = value[i] + (gains[j] - gains[i]) * tail - per_checkpoint
+            if onwards > value[j]:
+                value[j] = onwards
+                parent[j] = i
+        while end - first > 1:
+            a, b = envelope[end - 2], envelope[end - 1]
+            # Line b is nowhere on top once j overtakes it before it overtakes a.
+            if (value[j] - value[b]) * (gains[b] - gains[a]) < (value[b] - value[a]) * (gains[j] - gains[b]):
+                break
+            end -= 1
+        envelope[end] = j
+        end += 1
+        total = value[j] - per_kv_token * max(0, positions[j] - resident)
+        if total > best:
+            best, deepest = total, j
+    chosen = np.empty(count, np.int64)
+    size = 0
+    while deepest >= 0:
+        chosen[size] = deepest
+        size += 1
+        deepest = parent[deepest]
+    return chosen[:size][::-1].copy()

@@ -1,0 +1,293 @@
+"""The default policy: one value for placement and eviction, learned from the traffic.
+
+A checkpoint is worth
+
+    (rate of requests that will resume from it) x (what each saves over the next shallower checkpoint)
+
+per byte that it holds: its state, and the KV that nobody else needs. The rate is that of the latest prompt
+through it (:mod:`milepost.reuse`: whether and when a request comes) times the chance that this request parts
+between this checkpoint and the next deeper one (:mod:`milepost.overlap`: where), or, where prompts have parted
+before, that of the junction it serves. So a state that a conversation has passed is worth little unless
+requests come back to it; evicting a checkpoint hands its requests to the one above; and KV weighs on the
+deepest checkpoint that needs it.
+
+The *price* of a byte is what bytes were worth that had to be evicted lately. Checkpoints are placed where they
+are worth more than that, all positions of a prompt together (:mod:`milepost.placement.worth`); the least worth
+is evicted. There is nothing to tune: with plenty of memory the price falls to nothing, under pressure it rises
+until only what will be used is stored.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from milepost.overlap import OverlapModel
+from milepost.placement import Placement, PlacementPolicy, PlacementRequest
+from milepost.placement.worth import plan_worth
+from milepost.policies.base import CachePolicy
+from milepost.reuse import NUM_AGE_BINS, HazardTable, Junction, Sighting
+from milepost.store import Checkpoint, EvictionPolicy, Passage
+
+__all__ = ["LearnedEviction", "LearnedPlacement", "Traffic", "learned"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Kinds of prompts: nobody has followed it; another has parted from it; another has taken over most of it.
+_FRESH, _BRANCHED, _CONTINUED = 0, 1, 2
+_KIND_PRIORS = (1.0, 0.3, 0.1)
+_JUNCTION_PRIORS = (0.3,)
+# A prompt that shares at least this much of an earlier one continues it.
+_CONTINUES = 0.5
+# Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same few
+# template tokens.
+_LEAST_OVERLAP_TOKENS = 64
+# Generations 0 to 4 each for itself, then 5 and 6, 7 to 9, and more.
+_GENERATION_ROWS = (0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7)
+# Lengths by powers of two, from 64 tokens on.
+_LENGTH_COLUMNS = 12
+# No prediction is certain: any checkpoint may be asked for with at least this chance.
+_LEAST_MASS = 1e-3
+# How much each eviction says about the price.
+_PRICE_WEIGHT = 0.05
+# A capture is not quite free: a checkpoint adds at least this share of what a prompt can save at all.
+_LEAST_GAIN = 1 / 256
+
+
+@final
+class _Forecast:
+    """Where the next request parts from a prompt: depths ascending, shape ``[K]``; weights before each,
+    shape ``[K + 1]``; and the places on its path where prompts have parted, ascending.
+    """
+
+    __slots__ = ("before", "depths", "junctions")
+
+    def __init__(self, depths: IntArray, weights: FloatArray) -> None:
+        self.depths = depths
+        self.before = np.empty(depths.size + 1)
+        self.before[0] = 0.0
+        np.cumsum(weights, out=self.before[1:])
+        self.junctions: list[Junction] = []
+
+    def mass(self, start: int, end: float) -> float:
+        """Return the chance of a depth in ``[start, end)``."""
+        upper = self.before[-1] if end == math.inf else self.before[self.depths.searchsorted(end)]
+        return float(upper - self.before[self.depths.searchsorted(start)])
+
+
+@final
+class Traffic:
+    """What is learned from the requests, for both halves of the policy."""
+
+    def __init__(self) -> None:
+        self.overlap = OverlapModel()
+        self.prompts = HazardTable(
+            kind_priors=_KIND_PRIORS, rows=_GENERATION_ROWS[-1] + 1, columns=_LENGTH_COLUMNS
+        )
+        self.junctions = HazardTable(kind_priors=_JUNCTION_PRIORS, rows=_GENERATION_ROWS[-1] + 1)
+        self.first_junction_cell = self.prompts.index.size
+        # Both indices side by side, as the scales of the cells.
+        self.scales = np.empty(self.first_junction_cell + self.junctions.index.size)
+        self._gather()
+        #: Worth of a byte: expected saving per request, of what was evicted lately.
+        self.price = 0.0
+
+    def hazard_class(self, sighting: Sighting, kind: int) -> int:
+        """Return the class of a prompt."""
+        length = max(0, sighting.num_tokens.bit_length() - 6)
+        return self.prompts.hazard_class(kind, _row(sighting.generation), length)
+
+    def fresh_rate(self, sighting: Sighting) -> float:
+        """Return the rate of requests that follow a prompt just seen."""
+        return float(self.prompts.index[self.hazard_class(sighting, _FRESH), 0])
+
+    def junction_rate(self, junction: Junction, *, visited_now: bool) -> float:
+        """Return the rate of requests that part at ``junction``."""
+        if visited_now:
+            return float(self.junctions.index[self.junctions.hazard_class(0, _row(junction.visits)), 0])
+        return float(self.junctions.index[junction.hazard_class, junction.age_bin])
+
+    def forecast(self, sighting: Sighting) -> _Forecast:
+        """Return where the next request will part from a prompt, predicted once."""
+        if sighting.forecast is None:
+            expected = self.overlap.predict(sighting.num_tokens)
+            sighting.forecast = _Forecast(expected.depths, expected.weights)
+        found: _Forecast = sighting.forecast
+        return found
+
+    def observe(self, passage: Passage) -> list[Checkpoint]:
+        """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
+        changed: list[Checkpoint] = []
+        for sighting in self.prompts.advance():
+            changed += sighting.held.values()  # type: ignore[attr-defined]
+        for junction in self.junctions.advance():
+            if junction.covered_by is not None:  # type: ignore[attr-defined]
+                changed.append(junction.covered_by)  # type: ignore[attr-defined]
+        if self.prompts.solve_if_due() | self.junctions.solve_if_due():
+            self._gather()
+        new, earlier, depth = passage.sighting, passage.earlier, passage.overlap_depth
+        if earlier is not None and shares(earlier, depth):
+            new.generation = generation(earlier, depth)
+            self._credit(passage, earlier)
+        self.forecast(new).junctions = [node.junction for node in passage.path if node.junction is not None]
+        self.prompts.track(new, self.hazard_class(new, _FRESH))
+        for old, taken in passage.displaced.items():
+            self._displace(old, taken)
+            changed += old.held.values()
+        changed += new.held.values()
+        return changed
+
+    def note_price(self, worth: float) -> None:
+        """Learn what an evicted byte was worth."""
+        self.price += (worth - self.price) * (_PRICE_WEIGHT if self.price else 1.0)
+
+    def _credit(self, passage: Passage, earlier: Sighting) -> None:
+        """Count the request as a use of the junction where it parted, or else of the earlier prompt."""
+        met, depth = passage.met, passage.overlap_depth
+        assert met is not None
+        if met.junction is not None and met.end == depth:
+            self.junctions.note_use(met.junction)
+            self._visit(met.junction)
+            return
+        self.prompts.note_use(earlier)
+        num_tokens = max(earlier.num_tokens, depth)
+        self.overlap.observe(depth, num_tokens)
+        if passage.parted and self.overlap.is_junction(depth, num_tokens):
+            met.junction = Junction(depth)
+            self._visit(met.junction)
+
+    def _visit(self, junction: Junction) -> None:
+        junction.visits += 1
+        self.junctions.track(junction, self.junctions.hazard_class(0, _row(junction.visits - 1)))
+
+    def _displace(self, old: Sighting, taken: int) -> None:
+        """Take from ``old`` what a later prompt has passed through."""
+        old.taken = max(old.taken, taken)
+        if old.taken >= old.num_tokens:
+            self.prompts.release(old)
+        elif taken >= _CONTINUES * old.num_tokens:
+            self.prompts.reclassify(old, self.hazard_class(old, _CONTINUED))
+        elif taken >= _LEAST_OVERLAP_TOKENS and old.is_tracked:
+            if old.hazard_class < self.hazard_class(old, _CONTINUED):
+                self.prompts.reclassify(old, self.hazard_class(old, _BRANCHED))
+
+    def _gather(self) -> None:
+        self.scales[: self.first_junction_cell] = self.prompts.index.reshape(-1)
+        self.scales[self.first_junction_cell :] = self.junctions.index.reshape(-1)
+
+
+@final
+class LearnedPlacement(PlacementPolicy):
+    """Places every checkpoint that is worth its memory."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Return the positions worth their memory. O(S log S) for a support of S depths."""
+        traffic = self._traffic
+        sighting = request.sighting or Sighting(request.num_tokens)
+        earlier, depth = request.earlier, request.overlap_depth
+        if earlier is not None and shares(earlier, depth):
+            sighting.generation = generation(earlier, depth)
+        forecast = traffic.forecast(sighting)
+        rate = traffic.fresh_rate(sighting)
+        junctions = [
+            (
+                min(position, request.num_tokens - 1),
+                traffic.junction_rate(junction, visited_now=position == depth),
+            )
+            for position, junction in request.junctions
+            if position > request.resume_position
+        ]
+        return plan_worth(
+            request,
+            forecast.depths,
+            np.diff(forecast.before) * rate,
+            junctions=junctions,
+            price_per_byte=traffic.price,
+            least_gain=_LEAST_GAIN,
+        )
+
+
+@final
+class LearnedEviction(EvictionPolicy):
+    """Evicts what is worth least per byte."""
+
+    weighs_neighbours = True
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    @property
+    def scales(self) -> FloatArray:
+        """The rate of requests of each class at each age."""
+        return self._traffic.scales
+
+    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+        """Return the class and age that set the rate, and what a request saves per byte."""
+        sighting = checkpoint.sighting
+        assert sighting is not None
+        above = checkpoint.above
+        saving = (checkpoint.cost - (0.0 if above is None else above.cost)) / max(1, held_bytes)
+        cell = max(0, sighting.hazard_class) * NUM_AGE_BINS + sighting.age_bin
+        position = checkpoint.position
+        deeper = min((c.position for c in sighting.held.values() if c.above is checkpoint), default=math.inf)
+        chance = _LEAST_MASS + _mass(sighting, position, deeper)
+        junctions = sighting.forecast.junctions
+        if not junctions or junctions[-1].position < position:
+            return cell, saving * chance
+        # Several processes bring requests here; the rate is kept in step with the strongest of them.
+        scales, first_cell = self._traffic.scales, self._traffic.first_junction_cell
+        strongest = total = scales[cell] * chance
+        for junction in junctions:
+            if position <= junction.position < deeper:
+                junction.covered_by = checkpoint
+                its_cell = first_cell + junction.hazard_class * NUM_AGE_BINS + junction.age_bin
+                rate = scales[its_cell]
+                total += rate
+                if rate > strongest:
+                    strongest, cell = rate, its_cell
+        return cell, saving * float(total / scales[cell])
+
+    def note_request(self, passage: Passage) -> Iterable[Checkpoint]:
+        """Learn from a request."""
+        return self._traffic.observe(passage)
+
+    def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
+        """Let the price follow what is evicted."""
+        self._traffic.note_price(worth)
+
+
+def learned() -> CachePolicy:
+    """Return a new learned policy; give each cache its own."""
+    traffic = Traffic()
+    return CachePolicy(LearnedPlacement(traffic), LearnedEviction(traffic))
+
+
+def shares(earlier: Sighting, depth: int) -> bool:
+    """Return whether an overlap is more than the template that every prompt begins with."""
+    return depth >= _LEAST_OVERLAP_TOKENS or depth >= _CONTINUES * earlier.num_tokens
+
+
+def generation(earlier: Sighting, depth: int) -> int:
+    """Return the generation of a prompt that shares ``depth`` tokens of ``earlier``."""
+    return earlier.generation + 1 if depth >= _CONTINUES * earlier.num_tokens else 0
+
+
+def _row(count: int) -> int:
+    return _GENERATION_ROWS[min(max(0, count), len(_GENERATION_ROWS) - 1)]
+
+
+def _mass(sighting: Sighting, start: int, end: float) -> float:
+    """Return the chance that the next request after ``sighting`` parts from it in ``[start, end)``."""
+    forecast: _Forecast = sighting.forecast
+    mass = forecast.mass(start, end)
+    if sighting.taken:
+        # It was not followed so far to where others have passed through.
+        rest = forecast.mass(sighting.taken + 1, math.inf)
+        mass = min(1.0, mass / rest) if rest > 0.0 else 0.0
+    return mass

@@ -1,0 +1,193 @@
+"""The chance of a next use, by age, learned online and by maximum likelihood.
+
+Law
+    A tracked thing ages from its last use, in requests. Age ``a`` falls into bin ``floor(log2 a)``. In each
+    (class, bin) the table counts *exposure*, how many tracked things spent how many requests there, and
+    *uses*. Their ratio is the hazard ``h``: the chance that the next request uses this thing. Exposure counts
+    whether or not the thing is still cached, so what is evicted early is learned all the same.
+
+Shrinkage
+    Three levels, so that a class with few uses borrows from its kind: all things by age; scaled by one factor
+    for each row of classes; then by age within the row; then scaled by one factor for each class. Each
+    level counts as ``PRIOR_USES`` uses of evidence for the next one.
+
+Index
+    What memory should be held for is not the chance of a use in the next request but in the best stretch of
+    requests from now on: ``index = max over t of P(use within t) / E[requests held until then]``, Gittins'
+    index of a thing that pays once. For a falling hazard it is the hazard; where the hazard rises (people take
+    a while to read an answer) it looks ahead.
+
+Complexity: a thing changes its bin O(log age) times in its life, each in O(1); every request adds the classes'
+counts in one vector addition; the indices are solved every ``_REFRESH_REQUESTS`` requests. Nothing depends on
+how many things are tracked.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+__all__ = ["NUM_AGE_BINS", "HazardTable", "Tracked"]
+
+FloatArray = npt.NDArray[np.float64]
+
+# Ages up to 2**17 requests; older things share the last bin.
+NUM_AGE_BINS = 17
+# Evidence, in uses, that each level of the estimate counts as for the next.
+PRIOR_USES = 2.0
+# Before any evidence the next request uses a fresh thing with this chance, halved as the age doubles: the
+# scale-free hazard c / age, under which the best thing to evict is the least recently used.
+_PRIOR_HAZARD = 0.2
+# A solution is good for this many requests; the first ones, when every use counts, are solved at once.
+_REFRESH_REQUESTS = 64
+_NEVER = -1
+
+
+class Tracked:
+    """Something whose age is watched.
+
+    Attributes:
+        tick: When it was last used.
+        hazard_class: Its class in the table, or -1 while it is not tracked.
+        age_bin: The bin of its age.
+    """
+
+    __slots__ = ("age_bin", "hazard_class", "tick")
+
+    def __init__(self) -> None:
+        self.tick = 0
+        self.hazard_class = _NEVER
+        self.age_bin = 0
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether a table watches it."""
+        return self.hazard_class >= 0
+
+
+@final
+class HazardTable:
+    """Hazards of ``kinds x rows x columns`` classes of things. See the module.
+
+    Args:
+        kinds: Kinds that share nothing but the prior; each has a prior hazard.
+        rows: Classes that share the shape by age of their kind.
+        columns: Classes that share the hazard of their row up to one factor.
+        kind_priors: Prior hazard of each kind relative to that of a fresh thing, shape ``[kinds]``.
+
+    Attributes:
+        index: The index of each class at each age, shape ``[num_classes, NUM_AGE_BINS]``; written in place.
+    """
+
+    def __init__(self, *, kind_priors: tuple[float, ...], rows: int, columns: int = 1) -> None:
+        self._shape = (len(kind_priors), rows, columns, NUM_AGE_BINS)
+        self._kind_priors = np.array(kind_priors)
+        self._uses = np.zeros(self._shape)
+        self._exposure = np.zeros(self._shape)
+        self._present = np.zeros(self._shape)
+        # Views by class, for single elements.
+        self._flat_present = self._present.reshape(-1, NUM_AGE_BINS)
+        self._flat_uses = self._uses.reshape(-1, NUM_AGE_BINS)
+        self._queues: tuple[deque[tuple[Tracked, int]], ...] = tuple(deque() for _ in range(NUM_AGE_BINS))
+        self._tick = 0
+        self._solve_at = 1
+        self.index = np.zeros((self._shape[0] * rows * columns, NUM_AGE_BINS))
+        self._solve()
+
+    def hazard_class(self, kind: int, row: int, column: int = 0) -> int:
+        """Return the class of a kind, row and column. Rows and columns beyond the last are the last."""
+        _, rows, columns, _ = self._shape
+        return (kind * rows + min(row, rows - 1)) * columns + min(column, columns - 1)
+
+    def advance(self) -> Iterator[Tracked]:
+        """Let one request pass; yield the things whose age bin has changed by it."""
+        self._tick += 1
+        self._exposure += self._present
+        now, present = self._tick, self._flat_present
+        for age_bin in range(NUM_AGE_BINS - 1):
+            queue = self._queues[age_bin]
+            horizon = now - (2 << age_bin)
+            while queue and queue[0][1] <= horizon:
+                thing, tick = queue.popleft()
+                if thing.tick != tick or thing.hazard_class < 0:
+                    continue
+                present[thing.hazard_class, age_bin] -= 1.0
+                present[thing.hazard_class, age_bin + 1] += 1.0
+                thing.age_bin = age_bin + 1
+                self._queues[age_bin + 1].append((thing, tick))
+                yield thing
+
+    def solve_if_due(self) -> bool:
+        """Solve the indices anew where enough has been seen since; return whether that was done."""
+        if self._tick < self._solve_at:
+            return False
+        self._solve_at = self._tick + min(_REFRESH_REQUESTS, max(1, self._tick // 4))
+        self._solve()
+        return True
+
+    def track(self, thing: Tracked, hazard_class: int) -> None:
+        """Watch ``thing`` as just used. One already watched is moved. O(1)."""
+        if thing.hazard_class >= 0:
+            self._flat_present[thing.hazard_class, thing.age_bin] -= 1.0
+        thing.tick, thing.age_bin, thing.hazard_class = self._tick, 0, hazard_class
+        self._flat_present[hazard_class, 0] += 1.0
+        self._queues[0].append((thing, self._tick))
+
+    def note_use(self, thing: Tracked) -> None:
+        """Count a use of ``thing`` at its age."""
+        if thing.hazard_class >= 0:
+            self._flat_uses[thing.hazard_class, thing.age_bin] += 1.0
+
+    def reclassify(self, thing: Tracked, hazard_class: int) -> None:
+        """Move ``thing``, at its age, to another class."""
+        if 0 <= thing.hazard_class != hazard_class:
+            self._flat_present[thing.hazard_class, thing.age_bin] -= 1.0
+            self._flat_present[hazard_class, thing.age_bin] += 1.0
+            thing.hazard_class = hazard_class
+
+    def release(self, thing: Tracked) -> None:
+        """Watch ``thing`` no more."""
+        if thing.hazard_class >= 0:
+            self._flat_present[thing.hazard_class, thing.age_bin] -= 1.0
+            thing.hazard_class = _NEVER
+
+    def _solve(self) -> None:
+        prior = _PRIOR_HAZARD * 0.5 ** np.arange(NUM_AGE_BINS)
+        uses, exposure = self._uses, self._exposure
+        strength = PRIOR_USES * self._kind_priors[:, None]
+        by_age = (uses.sum((1, 2)) + strength) / (exposure.sum((1, 2)) + PRIOR_USES / prior)
+        row_uses, row_exposure = uses.sum(2), exposure.sum(2)
+        row_scale = _ratio(row_uses, row_exposure, by_age[:, None, :])
+        by_row = by_age[:, None, :] * row_scale
+        by_row = (row_uses + PRIOR_USES) / (row_exposure + PRIOR_USES / by_row)
+        hazards = by_row[:, :, None, :] * _ratio(uses, exposure, by_row[:, :, None, :])
+        _solve_indices(np.ascontiguousarray(hazards.reshape(self.index.shape)), self.index)
+
+
+def _ratio(uses: FloatArray, exposure: FloatArray, hazards: FloatArray) -> FloatArray:
+    """Return by how much more things were used than ``hazards`` expect, over all ages, shrunk towards 1."""
+    strength = 2.0 * PRIOR_USES
+    expected = (exposure * hazards).sum(-1, keepdims=True)
+    scale: FloatArray = (uses.sum(-1, keepdims=True) + strength) / (expected + strength)
+    return scale
+
+
+@njit(cache=True)
+def _solve_indices(hazards: FloatArray, index: FloatArray) -> None:
+    """Fill ``index``, both of shape ``[classes, NUM_AGE_BINS]``. A stretch ends with a bin."""
+    num_classes, num_bins = hazards.shape
+    for c in range(num_classes):
+        for first in range(num_bins):
+            survival, used, held, best = 1.0, 0.0, 0.0, 0.0
+            for age_bin in range(first, num_bins):
+                hazard = hazards[c, age_bin]
+                chance = 1.0 - math.exp(-hazard * (1 << age_bin))
+                used += survival * chance
+                held += survival * chance / hazard
+                survival *= 1.0 - chance
+                best = max(best, used / held)
+            index[c, first] = best

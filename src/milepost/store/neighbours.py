@@ -1,0 +1,77 @@
+"""How checkpoints lie to each other: which one a request falls back on, and what memory each holds alone."""
+
+from milepost.store.node import Checkpoint, Node
+
+__all__ = ["exclusive_kv_tokens", "link", "unlink"]
+
+
+def link(checkpoint: Checkpoint) -> None:
+    """Put a new ``checkpoint``, already on its node, between its neighbours.
+
+    Complexity: O(nodes on the path up to the next checkpoint), and those below where others lie behind it.
+    """
+    node = checkpoint.node
+    at = node.checkpoints.index(checkpoint)
+    above = node.checkpoints[at - 1] if at else _last_above(node)
+    checkpoint.above = above
+    if at + 1 < len(node.checkpoints):
+        below = [node.checkpoints[at + 1]]
+    elif node.num_live_children:
+        below = _first_below(node)
+    else:
+        below = []
+    for deeper in below:
+        if deeper.above is not None:
+            del deeper.above.below[deeper.serial]
+        deeper.above = checkpoint
+        checkpoint.below[deeper.serial] = deeper
+    if above is not None:
+        above.below[checkpoint.serial] = checkpoint
+
+
+def unlink(checkpoint: Checkpoint) -> None:
+    """Take ``checkpoint`` out from between its neighbours. O(number of those below)."""
+    above = checkpoint.above
+    if above is not None:
+        del above.below[checkpoint.serial]
+        above.below.update(checkpoint.below)
+    for deeper in checkpoint.below.values():
+        deeper.above = above
+
+
+def exclusive_kv_tokens(checkpoint: Checkpoint) -> int:
+    """Return the tokens whose KV only this checkpoint needs. O(nodes up to the next branch in use)."""
+    if checkpoint.below:
+        return 0
+    above = checkpoint.above_position
+    node = checkpoint.node
+    if node.num_live_children:
+        return 0
+    while node.start > above:
+        parent = node.parent
+        if parent is None or parent.num_live_children > 1:
+            return checkpoint.position - node.start
+        node = parent
+    return checkpoint.position - above
+
+
+def _last_above(node: Node) -> Checkpoint | None:
+    above = node.parent
+    while above is not None:
+        if above.checkpoints:
+            return above.checkpoints[-1]
+        above = above.parent
+    return None
+
+
+def _first_below(node: Node) -> list[Checkpoint]:
+    """Return the first checkpoint on each live branch behind ``node``."""
+    found: list[Checkpoint] = []
+    pending = [child for child in node.children.values() if child.is_live]
+    while pending:
+        child = pending.pop()
+        if child.checkpoints:
+            found.append(child.checkpoints[0])
+        else:
+            pending.extend(below for below in child.children.values() if below.is_live)
+    return found
