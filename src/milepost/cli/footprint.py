@@ -1,0 +1,38 @@
+"""``milepost footprint``."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from milepost.cli.options import Json
+
+__all__ = ["footprint"]
+
+
+def footprint(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, hub id, or path of a config.json.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; as stored unless given.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Prompt length that FLOPs are given for.")] = 8192,
+    calibrate: Annotated[
+        bool, typer.Option(help="Load the model, measure prefills and print seconds too (slower).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a checkpoint, a token of KV and a prefill of a model cost, from its configuration alone.
+
+    Try: `milepost footprint Qwen/Qwen3.5-0.8B --calibrate`
+    """
+    from milepost.demo.embedded_model import resolve_model
+    from milepost.engines.transformers.describe import describe_footprint
+
+    facts = describe_footprint(
+        resolve_model(model)[0], dtype=dtype, num_tokens=tokens, with_seconds=calibrate
+    )
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        print(f"{name:28} {value:,}" if isinstance(value, int | float) else f"{name:28} {value}")
