@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import milepost
 from milepost.cli import app, main
 
-SMALL = ["demo", "--questions", "2", "--max-new-tokens", "1", "--policy", "none", "--policy", "planned"]
+SMALL = ["demo", "--questions", "2", "--max-new-tokens", "1", "--policy", "none", "--policy", "learned"]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_wrong_usage_exits_with_2_and_names_the_option(arguments, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--policy", "planed"], "did you mean 'planned'?"),
+        (["--policy", "lerned"], "did you mean 'learned'?"),
         (["--capacity", "5"], "give at least"),
         (["--documents", "missing.txt"], "missing.txt is not a file"),
         (["--model", "/no/such/folder"], "there is no folder"),
@@ -96,7 +96,7 @@ def test_one_process_from_end_to_end_prints_one_json_object(documents, tmp_path)
     done = run_process(*SMALL, "--documents", documents, "--output", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     numbers = json.loads(done.stdout)
-    assert [policy["policy"] for policy in numbers["policies"]] == ["none", "planned"]
+    assert [policy["policy"] for policy in numbers["policies"]] == ["none", "learned"]
     assert numbers == json.loads((tmp_path / "out" / "demo.json").read_text())
     assert "outputs" in done.stderr, "the table is for the reader, beside the JSON"
 

@@ -15,6 +15,7 @@ def in_a_fresh_process(program: str):
 
 def test_the_public_names_are_pinned():
     assert milepost.__all__ == [
+        "CachePolicy",
         "Footprint",
         "Placement",
         "PlacementPolicy",

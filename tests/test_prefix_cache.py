@@ -16,10 +16,10 @@ from milepost.placement import (
     NoCheckpoints,
     Placement,
     PlacementPolicy,
-    Planned,
     PromptTail,
     TailAndJunction,
 )
+from milepost.policies import learned
 from milepost.prefix_cache import PrefixCache, RequestReport
 
 GRID = 4
@@ -84,7 +84,7 @@ policies = st.sampled_from(
         TailAndJunction,
         lambda: Dense(every=8),
         lambda: Balanced(count=3),
-        lambda: Planned(warmup=1),
+        learned,
     ]
 )
 requests = st.lists(
@@ -208,7 +208,7 @@ def test_history_stays_small_where_kv_is_free():
         policy=PromptTail(),
         grid=GRID,
     )
-    assert cache._store.history_tokens * 4 <= (4 << 30) / 64
+    assert cache._store.history_keys * 4 <= (4 << 30) / 64
 
 
 def test_a_request_without_states_that_comes_to_nothing_leaves_nothing_behind():
@@ -449,7 +449,7 @@ def test_reports_are_immutable():
 
 
 def test_planning_and_acquiring_read_only():
-    cache = new_cache(policy=Planned(warmup=1))
+    cache = new_cache(policy=learned())
     for tokens in (range(30), range(30), [*range(20), 99]):
         serve(cache, tokens)
     before = cache.statistics()

@@ -15,7 +15,7 @@ from milepost.errors import CapacityError, ConfigurationError, InvalidRequestErr
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)
 
-POLICIES = ("none", "dense:256", "planned")
+POLICIES = ("none", "dense:256", "learned")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_the_table_shows_every_policy_and_the_files(finished):
     ("change", "error", "says"),
     [
         ({"policies": ()}, ConfigurationError, "at least one policy"),
-        ({"policies": ("planed",)}, ConfigurationError, "did you mean"),
+        ({"policies": ("lerned",)}, ConfigurationError, "did you mean"),
         ({"capacity": "5"}, CapacityError, "give at least"),
         ({"capacity": "much"}, ConfigurationError, "not an amount of memory"),
         ({"numerics": "exact"}, ConfigurationError, "strict, fast"),

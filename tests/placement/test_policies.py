@@ -19,8 +19,8 @@ from milepost.placement import (
     PromptTail,
     SquareRoot,
     TailAndJunction,
-    parse_policy,
 )
+from milepost.policies import parse_policy
 
 EVERY_POLICY = [
     "none",
@@ -34,8 +34,7 @@ EVERY_POLICY = [
     "tail+junction",
     "offsets:start=10+500,end=0+64+192,every=400",
     "histogram-dp:4",
-    "planned",
-    "planned:pressure=0,warmup=0",
+    "learned",
 ]
 
 
@@ -53,8 +52,10 @@ def requests(draw):
         resume_position=usable[-1] if usable else 0,
         grid=grid,
         checkpoint_positions=tuple(step * grid for step in stored),
-        checkpoint_kv_tokens=draw(st.sampled_from([0.0, 800.0, 6700.0])),
+        checkpoint_bytes=draw(st.sampled_from([0, 800, 6700])),
+        kv_bytes_per_token=draw(st.sampled_from([0, 1])),
         max_checkpoints=draw(st.sampled_from([0, 1, 2, 7, 1 << 30])),
+        affordable_position=draw(st.none() | st.integers(0, 3000)),
         matched_num_tokens=draw(st.none() | st.integers(overlap_depth, overlap_depth + 500)),
     )
 
@@ -63,7 +64,7 @@ def requests(draw):
 @settings(deadline=None, max_examples=40)
 @given(history=st.lists(requests(), max_size=12), request=requests())
 def test_any_policy_keeps_the_contract_whatever_it_has_seen(notation, history, request):
-    policy = parse_policy(notation)
+    policy = parse_policy(notation).placement
     for earlier in history:
         policy.place(earlier)
         policy.observe(earlier)
@@ -72,6 +73,7 @@ def test_any_policy_keeps_the_contract_whatever_it_has_seen(notation, history, r
     assert all(request.resume_position < p <= request.num_tokens for p in positions)
     assert list(positions) == sorted(set(positions))
     assert len(positions) <= request.max_checkpoints
+    assert request.affordable_position is None or max(positions, default=0) <= request.affordable_position
     assert not set(positions) & set(request.checkpoint_positions)
     assert policy.place(request).positions == positions
 
@@ -179,9 +181,6 @@ def test_the_histogram_forgets():
         (lambda: HistogramDP(count=1, decay=0.0), "decay=0.0"),
         (lambda: HistogramDP(count=1, smoothing=-1.0), "smoothing=-1.0"),
         (lambda: HistogramDP(count=1, bin_tokens=0), "bin_tokens=0"),
-        (lambda: parse_policy("planned:pressure=-1"), "pressure=-1"),
-        (lambda: parse_policy("planned:least-gain=1"), "least_gain=1"),
-        (lambda: parse_policy("planned:warmup=-1"), "warmup=-1"),
     ],
 )
 def test_an_option_outside_its_rule_is_refused_by_name(build, message):

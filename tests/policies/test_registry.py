@@ -4,7 +4,6 @@ import pytest
 
 from milepost.errors import ConfigurationError
 from milepost.placement import (
-    POLICIES,
     Balanced,
     Dense,
     Dyadic,
@@ -12,11 +11,12 @@ from milepost.placement import (
     NoCheckpoints,
     Offsets,
     Periodic,
-    Planned,
+    PromptTail,
     TailAndJunction,
-    describe_policies,
-    parse_policy,
 )
+from milepost.policies import POLICIES, CachePolicy, describe_policies, parse_policy
+from milepost.policies.learned import LearnedEviction, LearnedPlacement
+from milepost.store import Recency
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,20 @@ from milepost.placement import (
         ("offsets:end=0", Offsets(from_end=(0,))),
     ],
 )
-def test_a_notation_builds_its_policy(notation, policy):
-    assert parse_policy(notation) == policy
+def test_a_placement_builds_its_policy_and_the_least_recently_used_goes_first(notation, policy):
+    parsed = parse_policy(notation)
+    assert parsed.placement == policy
+    assert isinstance(parsed.eviction, Recency)
+    assert (parsed.keeps_kv, parsed.state_share) == (False, None)
 
 
 def test_policies_that_learn_are_new_each_time():
-    assert isinstance(parse_policy("histogram-dp:4,decay=0.9"), HistogramDP)
-    assert isinstance(parse_policy("planned"), Planned)
-    assert parse_policy("planned") is not parse_policy("planned")
+    assert isinstance(parse_policy("histogram-dp:4,decay=0.9").placement, HistogramDP)
+    first, second = parse_policy("learned"), parse_policy("learned")
+    assert isinstance(first.placement, LearnedPlacement)
+    assert isinstance(first.eviction, LearnedEviction)
+    assert first.placement is not second.placement
+    assert first.eviction.scales is not second.eviction.scales
 
 
 @pytest.mark.parametrize(
@@ -78,3 +84,10 @@ def test_every_described_notation_builds():
         assert notation.partition(":")[0] in POLICIES
         assert summary
         parse_policy(notation)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0, float("nan")])
+def test_a_share_of_the_budget_lies_strictly_between_nothing_and_all_of_it(share):
+    with pytest.raises(ConfigurationError, match="state_share="):
+        CachePolicy(PromptTail(), state_share=share)
+    assert CachePolicy(PromptTail(), state_share=0.5).state_share == 0.5

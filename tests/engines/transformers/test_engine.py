@@ -78,12 +78,12 @@ def assert_equal(warm, cold):
         ("qwen3_5", "dense:64"),
         ("qwen3_5", "balanced:3"),
         ("qwen3_5", "tail+junction"),
-        ("qwen3_5", "planned:warmup=2"),
+        ("qwen3_5", "learned"),
         ("mamba2", "dense:128"),
         ("jamba", "balanced:2"),
         ("gemma3", "dense:64"),
         ("gpt_oss", "tail+junction"),
-        ("qwen3", "planned"),
+        ("qwen3", "learned"),
     ],
 )
 def test_warm_equals_cold_bit_for_bit_across_interleaved_requests(family, policy):
@@ -559,7 +559,7 @@ def test_a_sibling_answers_alike_from_a_cache_of_its_own_and_probes_nothing(mode
     assert other.cache.statistics().capacity_bytes == 32 << 20
     assert (other.cache.grid, other.segment_tokens) == (one.cache.grid, one.segment_tokens)
     with pytest.raises(ConfigurationError, match="did you mean"):
-        one.sibling(capacity="1MiB", policy="planed")
+        one.sibling(capacity="1MiB", policy="lerned")
 
 
 def test_a_request_that_is_not_done_has_no_answer_yet(engine):
@@ -674,7 +674,7 @@ def test_one_text_where_several_prompts_belong_is_refused(engine):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"policy": "planed"}, "did you mean 'planned'"),
+        ({"policy": "lerned"}, "did you mean 'learned'"),
         ({"policy": "balanced:cout=3"}, "did you mean 'count'"),
         ({"policy": "balanced:0"}, "count=0"),
         ({"numerics": "exact"}, "give one of strict, fast"),
@@ -691,7 +691,7 @@ def test_a_bad_option_of_the_engine_is_refused_by_name(model, options, says):
 
 def test_a_misspelt_option_is_a_type_error(model, engine):
     with pytest.raises(TypeError, match="polcy"):
-        open_engine(model, polcy="planned")
+        open_engine(model, polcy="learned")
     with pytest.raises(TypeError, match="temprature"):
         engine.generate([1], temprature=1.0)
     assert engine.step() is None
