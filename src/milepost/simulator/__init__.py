@@ -1,0 +1,27 @@
+"""Replays of recorded traffic: what any policy at any capacity would have reused, by the cache that serves.
+
+    result = simulate(open_trace("requests.jsonl"), policy="learned", capacity_kv_tokens=1_000_000,
+                      checkpoint_kv_tokens=1_536)
+    print(result.reused_fraction, "of at most", result.ceiling_fraction)
+
+One loop, many lookers-on: :func:`replay` yields every request with what the policy was told, what it placed
+and where the tokens went; :func:`simulate` sums that up; a report watches through ``observe``.
+"""
+
+from milepost.simulator.replay import ReplayedRequest, Replayer, replay
+from milepost.simulator.result import LostTokens, SimulationResult
+from milepost.simulator.setting import Setting, nominal_footprint
+from milepost.simulator.simulation import Clock, simulate, simulate_all
+
+__all__ = [
+    "Clock",
+    "LostTokens",
+    "ReplayedRequest",
+    "Replayer",
+    "Setting",
+    "SimulationResult",
+    "nominal_footprint",
+    "replay",
+    "simulate",
+    "simulate_all",
+]
