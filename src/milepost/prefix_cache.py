@@ -97,6 +97,7 @@ class PrefixCache:
             eviction=self.policy.eviction,
             history_tokens=history_tokens,
             key_tokens=key_tokens,
+            checkpoint_bytes=footprint.checkpoint_bytes,
             keeps_kv=self.policy.keeps_kv,
             state_share=self.policy.state_share,
         )
@@ -207,6 +208,7 @@ class PrefixCache:
         )
         costs = self._costs(placement)
         num_stored = 0
+        self._store.make_room(passage.path, placement.positions)
         for position, cost in zip(placement.positions, costs, strict=True):
             checkpoint = self._store.put(passage.path, position, source=source, tick=tick, cost=cost)
             if checkpoint is not None:

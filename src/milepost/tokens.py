@@ -72,7 +72,9 @@ def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> Token
 
 
 def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
-    """Return chained block hashes as a checked, read-only ``int64`` array of shape ``[num_keys]``.
+    """Return chained block hashes as a checked, read-only ``int64`` array of shape ``[num_whole_blocks]``.
+
+    Nothing can be resumed inside a block, so the key of a partial one at the end is dropped.
 
     Args:
         keys: One hash a block, the last block may be partial.
@@ -83,7 +85,7 @@ def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
         InvalidRequestError: the keys are not that many whole numbers.
 
     >>> as_keys([7, 8], num_tokens=20, key_tokens=16).tolist()
-    [7, 8]
+    [7]
     """
     given = np.asarray(keys)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
@@ -92,11 +94,11 @@ def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
         )
     if num_tokens < 1 or -(-num_tokens // key_tokens) != given.size:
         raise InvalidRequestError(
-            f"{given.size} keys for {num_tokens} tokens in blocks of {key_tokens}; give one key for each block, "
-            "also for a partial one at the end"
+            f"{given.size} keys for {num_tokens} tokens in blocks of {key_tokens}; give one key for each "
+            "block, also for a partial one at the end"
         )
-    checked = np.ascontiguousarray(given, dtype=np.int64)
-    if checked is given and given.flags.writeable:
+    checked = np.ascontiguousarray(given[: num_tokens // key_tokens], dtype=np.int64)
+    if given.flags.writeable and np.shares_memory(checked, given):
         checked = checked.copy()
     checked.flags.writeable = False
     return checked

@@ -34,6 +34,7 @@ This package does not know what a checkpoint is, costs or where one may sit.
 
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
 from milepost.overlap.histogram import DecayedHistogram
-from milepost.overlap.model import OverlapDistribution, OverlapModel
+from milepost.overlap.mixture import OverlapDistribution
+from milepost.overlap.model import OverlapModel
 
 __all__ = ["Coordinate", "DecayedHistogram", "FromEnd", "FromStart", "OverlapDistribution", "OverlapModel"]

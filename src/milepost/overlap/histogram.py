@@ -4,6 +4,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from milepost.errors import ConfigurationError
 
@@ -25,7 +26,7 @@ class DecayedHistogram:
     ([64, 128], [1.25, 0.5])
     """
 
-    __slots__ = ("_decay", "_max_support", "_merge_down", "_values", "_weights")
+    __slots__ = ("_decay", "_max_support", "_merge_down", "_size", "_values", "_weights")
 
     def __init__(self, *, decay: float, max_support: int, merge_down: bool = True) -> None:
         if not 0.0 < decay <= 1.0:
@@ -35,44 +36,63 @@ class DecayedHistogram:
         self._decay = decay
         self._max_support = max_support
         self._merge_down = merge_down
-        self._values: IntArray = np.empty(0, np.int64)
-        self._weights: FloatArray = np.empty(0)
+        # One more than may stay, for the value that comes before the lightest goes.
+        self._values: IntArray = np.empty(max_support + 1, np.int64)
+        self._weights: FloatArray = np.empty(max_support + 1)
+        self._size = 0
 
     @property
     def values(self) -> IntArray:
-        """The values that hold weight, ascending, shape ``[K]``. A view: not to be written."""
-        return self._values
+        """The values that hold weight, ascending, shape ``[K]``. A view: not to be written, nor kept."""
+        return self._values[: self._size]
 
     @property
     def weights(self) -> FloatArray:
-        """The weight of each value, shape ``[K]``. A view: not to be written."""
-        return self._weights
+        """The weight of each value, shape ``[K]``. A view: not to be written, nor kept."""
+        return self._weights[: self._size]
 
     def weight_of(self, value: int) -> float:
         """Return the weight of one value, 0 where it holds none. O(log K)."""
-        at = int(self._values.searchsorted(value))
-        return float(self._weights[at]) if at < self._values.size and self._values[at] == value else 0.0
+        at = int(self.values.searchsorted(value))
+        return float(self._weights[at]) if at < self._size and self._values[at] == value else 0.0
 
     def fade(self) -> None:
         """Let one step pass. O(K)."""
-        self._weights *= self._decay
+        self._weights[: self._size] *= self._decay
 
     def add(self, value: int, weight: float) -> None:
         """Add ``weight`` to ``value``; of too many values merge the lightest into its neighbour. O(K)."""
-        at = int(self._values.searchsorted(value))
-        if at < self._values.size and self._values[at] == value:
-            self._weights[at] += weight
-            return
-        self._values = np.insert(self._values, at, value)
-        self._weights = np.insert(self._weights, at, weight)
-        if self._values.size > self._max_support:
-            self._merge_lightest()
+        self._size = _add(
+            self._values, self._weights, self._size, value, weight, self._max_support, self._merge_down
+        )
 
-    def _merge_lightest(self) -> None:
-        lightest = int(self._weights.argmin())
-        heir = lightest - 1 if self._merge_down else lightest + 1
-        if 0 <= heir < self._values.size:
-            self._weights[heir] += self._weights[lightest]
+
+@njit(cache=True)
+def _add(
+    values: IntArray,
+    weights: FloatArray,
+    size: int,
+    value: int,
+    weight: float,
+    max_support: int,
+    merge_down: bool,
+) -> int:
+    """Add a weight in place and return the new number of values."""
+    at = int(np.searchsorted(values[:size], value))
+    if at < size and values[at] == value:
+        weights[at] += weight
+        return size
+    for k in range(size, at, -1):
+        values[k], weights[k] = values[k - 1], weights[k - 1]
+    values[at], weights[at] = value, weight
+    size += 1
+    if size > max_support:
+        lightest = int(np.argmin(weights[:size]))
+        heir = lightest - 1 if merge_down else lightest + 1
         # At the shallow edge there is no safe heir: what so little weight says there is forgotten.
-        self._values = np.delete(self._values, lightest)
-        self._weights = np.delete(self._weights, lightest)
+        if 0 <= heir < size:
+            weights[heir] += weights[lightest]
+        size -= 1
+        for k in range(lightest, size):
+            values[k], weights[k] = values[k + 1], weights[k + 1]
+    return size

@@ -1,7 +1,6 @@
 """The mixture over coordinates: see :mod:`milepost.overlap` for its law and theory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from milepost.errors import ConfigurationError
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
 from milepost.overlap.histogram import DecayedHistogram
+from milepost.overlap.mixture import Mixture, OverlapDistribution, weight_inside
 
 __all__ = ["OverlapDistribution", "OverlapModel"]
 
@@ -18,24 +18,13 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 # Points that stand for the uniform component: enough to space checkpoints evenly, few enough to plan fast.
 _UNIFORM_POINTS = 32
+_UNIFORM_STEPS = 2 * np.arange(_UNIFORM_POINTS, dtype=np.int64) + 1
+_UNIFORM_WEIGHTS = np.ones(_UNIFORM_POINTS)
 # What each component's share of the mixture starts from, in sharings.
 _SHARE_PRIOR = 0.5
 # Junctions start as if another request had parted at one in four.
 _JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0
 _REMEMBERED_JUNCTIONS = 64
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OverlapDistribution:
-    """Where a later request will part from one prompt, given that it shares some of it.
-
-    Attributes:
-        depths: Tokens shared, ascending (some repeat), above 0 and below the prompt's length, shape ``[K]``.
-        weights: Probability of each depth, summing to 1 (empty where the prompt is a single token).
-    """
-
-    depths: IntArray
-    weights: FloatArray
 
 
 @final
@@ -51,17 +40,15 @@ class _Component:
         )
         self.explained = 0.0
 
-    def inside(self, num_tokens: int) -> tuple[IntArray, FloatArray]:
-        """Return depths inside a prompt of this length, and their weights. O(support)."""
-        depths = self.coordinate.depths(self.histogram.values, num_tokens)
-        within = (depths > 0) & (depths <= num_tokens)
-        return depths[within], self.histogram.weights[within]
+    def depths(self, num_tokens: int) -> IntArray:
+        """Return the depth of each bin in a prompt of this length, also of those that lie outside it."""
+        return self.coordinate.depths(self.histogram.values, num_tokens)
 
     def likelihood(self, overlap_depth: int, num_tokens: int, num_bins: int) -> float:
         """Return the chance of this depth's bin before it was seen. O(support)."""
-        _, weights = self.inside(num_tokens)
+        inside = weight_inside(self.depths(num_tokens), self.histogram.weights, num_tokens)
         seen = self.histogram.weight_of(self.coordinate.measure(overlap_depth, num_tokens))
-        return (seen + 1.0 / num_bins) / (float(weights.sum()) + 1.0)
+        return (seen + 1.0 / num_bins) / (inside + 1.0)
 
 
 @final
@@ -186,20 +173,22 @@ class OverlapModel:
         # What junctions explain is said by the prompt's own junction, or by nothing.
         scale = (1.0 - junction_rate) / (self._explained() - self._junction_explained - _SHARE_PRIOR)
         uniform_weight = scale * (self._uniform_explained + _SHARE_PRIOR)
-        depths, weights = [], []
+        prediction = Mixture.empty()
         for component in self._components:
-            inside, seen = component.inside(num_tokens)
-            unit = scale * (component.explained + _SHARE_PRIOR) / (float(seen.sum()) + 1.0)
-            depths.append(inside)
-            weights.append(seen * unit)
+            depths, weights = component.depths(num_tokens), component.histogram.weights
+            unit = scale * (component.explained + _SHARE_PRIOR)
+            unit /= weight_inside(depths, weights, num_tokens) + 1.0
+            prediction = prediction.merged(depths, weights, num_tokens=num_tokens, scale=unit)
             uniform_weight += unit
-        spread = (2 * np.arange(_UNIFORM_POINTS, dtype=np.int64) + 1) * num_tokens // (2 * _UNIFORM_POINTS)
-        depths.append(spread)
-        weights.append(np.full(_UNIFORM_POINTS, uniform_weight / _UNIFORM_POINTS))
+        spread = _UNIFORM_STEPS * num_tokens // (2 * _UNIFORM_POINTS)
+        prediction = prediction.merged(
+            spread, _UNIFORM_WEIGHTS, num_tokens=num_tokens, scale=uniform_weight / _UNIFORM_POINTS
+        )
         if junction_depth is not None:
-            depths.append(np.array([junction_depth], np.int64))
-            weights.append(np.array([junction_rate]))
-        return _ascending(np.minimum(np.concatenate(depths), num_tokens - 1), np.concatenate(weights))
+            prediction = prediction.merged(
+                np.array([junction_depth]), np.ones(1), num_tokens=num_tokens, scale=junction_rate
+            )
+        return prediction.normalised()
 
     def _explained(self) -> float:
         """Sharings explained by all components, their priors included."""
@@ -238,13 +227,3 @@ class OverlapModel:
         self._recent_junctions[overlap_depth] = None
         if len(self._recent_junctions) > _REMEMBERED_JUNCTIONS:
             del self._recent_junctions[next(iter(self._recent_junctions))]
-
-
-def _ascending(depths: IntArray, weights: FloatArray) -> OverlapDistribution:
-    """Sort by depth, drop depth 0 and normalise. O(K log K)."""
-    order = np.argsort(depths, kind="stable")
-    order = order[int(np.count_nonzero(depths <= 0)) :]
-    support, pmf = depths[order], weights[order]
-    pmf /= max(float(pmf.sum()), np.finfo(np.float64).tiny)
-    support.flags.writeable = pmf.flags.writeable = False
-    return OverlapDistribution(support, pmf)

@@ -1,5 +1,6 @@
 """The plan of one prompt at a price of memory, over checkpoints and the KV before them together."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,14 +60,14 @@ def plan_worth(
         points = np.concatenate(((request.fallback_position, base), positions))
         fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
         gains = costs[2:]
-    densest = float(((gains - base_gain) * -np.diff(tails, append=0.0)).sum())
-    per_checkpoint = max(price_per_byte * request.checkpoint_bytes, least_gain * densest)
     chosen = _best_plan(
         positions,
         gains - base_gain,
         tails,
-        lost * (base_gain - fallback_gain) if base else np.full(positions.size, np.inf),
-        per_checkpoint,
+        lost,
+        base_gain - fallback_gain if base else math.inf,
+        price_per_byte * request.checkpoint_bytes,
+        least_gain,
         price_per_byte * request.kv_bytes_per_token,
         request.resident_kv_tokens,
     )
@@ -106,8 +107,10 @@ def _best_plan(
     positions: IntArray,
     gains: FloatArray,
     tails: FloatArray,
-    replaced: FloatArray,
+    lost: FloatArray,
+    saved_by_base: float,
     per_checkpoint: float,
+    least_gain: float,
     per_kv_token: float,
     resident: int,
 ) -> IntArray:
@@ -117,6 +120,10 @@ def _best_plan(
     (gains[j] - gains[i]) * tails[j]``: lines in ``tails[j]``, which falls while the slopes fall.
     """
     count = positions.size
+    densest = gains[count - 1] * tails[count - 1]
+    for j in range(count - 1):
+        densest += gains[j] * (tails[j] - tails[j + 1])
+    per_checkpoint = max(per_checkpoint, least_gain * densest)
     value = np.empty(count)
     parent = np.full(count, -1)
     envelope = np.empty(count, np.int64)
@@ -124,7 +131,8 @@ def _best_plan(
     best, deepest = 0.0, -1
     for j in range(count):
         tail = tails[j]
-        value[j] = gains[j] * tail - min(per_checkpoint, replaced[j])
+        replaced = lost[j] * saved_by_base if saved_by_base < np.inf else np.inf
+        value[j] = gains[j] * tail - min(per_checkpoint, replaced)
         while end - first > 1:
             a, b = envelope[first], envelope[first + 1]
             if value[b] - gains[b] * tail < value[a] - gains[a] * tail:

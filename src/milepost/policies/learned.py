@@ -18,6 +18,7 @@ until only what will be used is stored.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import final
 
@@ -59,23 +60,25 @@ _LEAST_GAIN = 1 / 256
 
 @final
 class _Forecast:
-    """Where the next request parts from a prompt: depths ascending, shape ``[K]``; weights before each,
-    shape ``[K + 1]``; and the places on its path where prompts have parted, ascending.
+    """Where the next request parts from a prompt: depths ascending and their weights, shape ``[K]``; and the
+    places on its path where prompts have parted, ascending.
     """
 
-    __slots__ = ("before", "depths", "junctions")
+    __slots__ = ("_before", "_depths", "depths", "junctions", "weights")
 
     def __init__(self, depths: IntArray, weights: FloatArray) -> None:
         self.depths = depths
-        self.before = np.empty(depths.size + 1)
-        self.before[0] = 0.0
-        np.cumsum(weights, out=self.before[1:])
+        self.weights = weights
+        # As lists, since they are searched one number at a time.
+        self._depths: list[int] = depths.tolist()
+        self._before: list[float] = [0.0, *np.cumsum(weights).tolist()]
         self.junctions: list[Junction] = []
 
     def mass(self, start: int, end: float) -> float:
         """Return the chance of a depth in ``[start, end)``."""
-        upper = self.before[-1] if end == math.inf else self.before[self.depths.searchsorted(end)]
-        return float(upper - self.before[self.depths.searchsorted(start)])
+        before = self._before
+        upper = before[-1] if end == math.inf else before[bisect_left(self._depths, end)]
+        return upper - before[bisect_left(self._depths, start)]
 
 
 @final
@@ -166,7 +169,7 @@ class Traffic:
     def _displace(self, old: Sighting, taken: int) -> None:
         """Take from ``old`` what a later prompt has passed through."""
         old.taken = max(old.taken, taken)
-        if old.taken >= old.num_tokens:
+        if old.num_tokens - old.taken < _LEAST_OVERLAP_TOKENS and not old.held:
             self.prompts.release(old)
         elif taken >= _CONTINUES * old.num_tokens:
             self.prompts.reclassify(old, self.hazard_class(old, _CONTINUED))
@@ -206,7 +209,7 @@ class LearnedPlacement(PlacementPolicy):
         return plan_worth(
             request,
             forecast.depths,
-            np.diff(forecast.before) * rate,
+            forecast.weights * rate,
             junctions=junctions,
             price_per_byte=traffic.price,
             least_gain=_LEAST_GAIN,
@@ -235,7 +238,13 @@ class LearnedEviction(EvictionPolicy):
         saving = (checkpoint.cost - (0.0 if above is None else above.cost)) / max(1, held_bytes)
         cell = max(0, sighting.hazard_class) * NUM_AGE_BINS + sighting.age_bin
         position = checkpoint.position
-        deeper = min((c.position for c in sighting.held.values() if c.above is checkpoint), default=math.inf)
+        below = checkpoint.below
+        # The next deeper one on the same path: at most one of those below answers to the same prompt.
+        candidates = below if len(below) <= len(sighting.held) else sighting.held
+        deeper = math.inf
+        for other in candidates.values():
+            if other.sighting is sighting and other.above is checkpoint:
+                deeper = other.position
         chance = _LEAST_MASS + _mass(sighting, position, deeper)
         junctions = sighting.forecast.junctions
         if not junctions or junctions[-1].position < position:

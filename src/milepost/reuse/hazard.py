@@ -17,8 +17,7 @@ Index
     index of a thing that pays once. For a falling hazard it is the hazard; where the hazard rises (people take
     a while to read an answer) it looks ahead.
 
-Complexity: a thing changes its bin O(log age) times in its life, each in O(1); every request adds the classes'
-counts in one vector addition; the indices are solved every ``_REFRESH_REQUESTS`` requests. Nothing depends on
+Complexity: a thing changes its bin O(log age) times in its life, each in O(1); the indices are solved every ``_REFRESH_REQUESTS`` requests. Nothing depends on
 how many things are tracked.
 """
 
@@ -54,14 +53,16 @@ class Tracked:
         tick: When it was last used.
         hazard_class: Its class in the table, or -1 while it is not tracked.
         age_bin: The bin of its age.
+        entered: When it came into this class and bin.
     """
 
-    __slots__ = ("age_bin", "hazard_class", "tick")
+    __slots__ = ("age_bin", "entered", "hazard_class", "tick")
 
     def __init__(self) -> None:
         self.tick = 0
         self.hazard_class = _NEVER
         self.age_bin = 0
+        self.entered = 0
 
     @property
     def is_tracked(self) -> bool:
@@ -86,12 +87,14 @@ class HazardTable:
     def __init__(self, *, kind_priors: tuple[float, ...], rows: int, columns: int = 1) -> None:
         self._shape = (len(kind_priors), rows, columns, NUM_AGE_BINS)
         self._kind_priors = np.array(kind_priors)
-        self._uses = np.zeros(self._shape)
-        self._exposure = np.zeros(self._shape)
-        self._present = np.zeros(self._shape)
-        # Views by class, for single elements.
-        self._flat_present = self._present.reshape(-1, NUM_AGE_BINS)
-        self._flat_uses = self._uses.reshape(-1, NUM_AGE_BINS)
+        # By class and age bin, as lists: single elements are what is touched.
+        num_cells = len(kind_priors) * rows * columns * NUM_AGE_BINS
+        self._uses = [0.0] * num_cells
+        # Exposure of things that have left the cell, and, of those in it, how many and the sum of entry ticks:
+        # together the exposure of all, at any time.
+        self._past_exposure = [0] * num_cells
+        self._present = [0] * num_cells
+        self._entered = [0] * num_cells
         self._queues: tuple[deque[tuple[Tracked, int]], ...] = tuple(deque() for _ in range(NUM_AGE_BINS))
         self._tick = 0
         self._solve_at = 1
@@ -106,8 +109,7 @@ class HazardTable:
     def advance(self) -> Iterator[Tracked]:
         """Let one request pass; yield the things whose age bin has changed by it."""
         self._tick += 1
-        self._exposure += self._present
-        now, present = self._tick, self._flat_present
+        now = self._tick
         for age_bin in range(NUM_AGE_BINS - 1):
             queue = self._queues[age_bin]
             horizon = now - (2 << age_bin)
@@ -115,9 +117,9 @@ class HazardTable:
                 thing, tick = queue.popleft()
                 if thing.tick != tick or thing.hazard_class < 0:
                     continue
-                present[thing.hazard_class, age_bin] -= 1.0
-                present[thing.hazard_class, age_bin + 1] += 1.0
+                self._leave(thing)
                 thing.age_bin = age_bin + 1
+                self._enter(thing)
                 self._queues[age_bin + 1].append((thing, tick))
                 yield thing
 
@@ -132,32 +134,46 @@ class HazardTable:
     def track(self, thing: Tracked, hazard_class: int) -> None:
         """Watch ``thing`` as just used. One already watched is moved. O(1)."""
         if thing.hazard_class >= 0:
-            self._flat_present[thing.hazard_class, thing.age_bin] -= 1.0
+            self._leave(thing)
         thing.tick, thing.age_bin, thing.hazard_class = self._tick, 0, hazard_class
-        self._flat_present[hazard_class, 0] += 1.0
+        self._enter(thing)
         self._queues[0].append((thing, self._tick))
 
     def note_use(self, thing: Tracked) -> None:
         """Count a use of ``thing`` at its age."""
         if thing.hazard_class >= 0:
-            self._flat_uses[thing.hazard_class, thing.age_bin] += 1.0
+            self._uses[thing.hazard_class * NUM_AGE_BINS + thing.age_bin] += 1.0
 
     def reclassify(self, thing: Tracked, hazard_class: int) -> None:
         """Move ``thing``, at its age, to another class."""
         if 0 <= thing.hazard_class != hazard_class:
-            self._flat_present[thing.hazard_class, thing.age_bin] -= 1.0
-            self._flat_present[hazard_class, thing.age_bin] += 1.0
+            self._leave(thing)
             thing.hazard_class = hazard_class
+            self._enter(thing)
 
     def release(self, thing: Tracked) -> None:
         """Watch ``thing`` no more."""
         if thing.hazard_class >= 0:
-            self._flat_present[thing.hazard_class, thing.age_bin] -= 1.0
+            self._leave(thing)
             thing.hazard_class = _NEVER
+
+    def _enter(self, thing: Tracked) -> None:
+        cell = thing.hazard_class * NUM_AGE_BINS + thing.age_bin
+        thing.entered = self._tick
+        self._present[cell] += 1
+        self._entered[cell] += self._tick
+
+    def _leave(self, thing: Tracked) -> None:
+        cell = thing.hazard_class * NUM_AGE_BINS + thing.age_bin
+        self._present[cell] -= 1
+        self._entered[cell] -= thing.entered
+        self._past_exposure[cell] += self._tick - thing.entered
 
     def _solve(self) -> None:
         prior = _PRIOR_HAZARD * 0.5 ** np.arange(NUM_AGE_BINS)
-        uses, exposure = self._uses, self._exposure
+        uses = np.array(self._uses).reshape(self._shape)
+        present, entered = np.array(self._present), np.array(self._entered)
+        exposure = (np.array(self._past_exposure) + present * self._tick - entered).reshape(self._shape)
         strength = PRIOR_USES * self._kind_priors[:, None]
         by_age = (uses.sum((1, 2)) + strength) / (exposure.sum((1, 2)) + PRIOR_USES / prior)
         row_uses, row_exposure = uses.sum(2), exposure.sum(2)

@@ -8,11 +8,11 @@ happens only where its own circumstances change.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sortedcontainers import SortedList
-
 from milepost.store.node import Checkpoint, Node
 from milepost.store.tree import Passage
 
@@ -20,6 +20,10 @@ __all__ = ["KV_CELL", "STATE_CELL", "EvictionOrder", "EvictionPolicy", "Recency"
 
 FloatArray = npt.NDArray[np.float64]
 
+# Worth, serial (so that ties go to the oldest, and no checkpoints are compared), cell and checkpoint.
+_Entry: TypeAlias = tuple[float, int, int, Checkpoint]
+# Heaps so small are not worth clearing.
+_FEW = 64
 # Cells of a policy that ranks states and KV-only checkpoints apart, for a store whose budget is split.
 STATE_CELL, KV_CELL = 0, 1
 _ONE_CELL = np.ones(1)
@@ -66,56 +70,76 @@ class Recency(EvictionPolicy):
 
 
 class EvictionOrder:
-    """The unpinned checkpoints. O(log n) to enter, leave and move; the least is found in O(cells)."""
+    """The checkpoints that may be evicted, in a heap for each cell.
+
+    What leaves stays in its heap until it comes to the top or makes up half of it. So entering and leaving are
+    O(log n) amortised, and the least is found in O(cells).
+    """
 
     def __init__(self, policy: EvictionPolicy) -> None:
         self._policy = policy
         num_cells = policy.scales.size
-        self._cells: list[SortedList[tuple[float, int]] | None] = [None] * num_cells
+        self._heaps: list[list[_Entry]] = [[] for _ in range(num_cells)]
+        # The worth at the top of each heap, whether or not that has left.
         self._least = np.full(num_cells, np.inf)
-        # Checkpoints that may be evicted: serial -> cell and worth.
-        self.ranks: dict[int, tuple[int, float]] = {}
-        self._checkpoints: dict[int, Checkpoint] = {}
+        self._num_left = [0] * num_cells
+        self._entries: dict[int, _Entry] = {}
 
     def __len__(self) -> int:
-        return len(self.ranks)
+        return len(self._entries)
 
     def __contains__(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.serial in self.ranks
+        return checkpoint.serial in self._entries
 
     def enter(self, checkpoint: Checkpoint, held_bytes: int) -> None:
-        """Rank ``checkpoint`` among those that may be evicted."""
+        """Rank ``checkpoint`` among those that may be evicted, or rank it anew."""
         cell, worth = self._policy.rank(checkpoint, held_bytes)
-        self.ranks[checkpoint.serial] = (cell, worth)
-        self._checkpoints[checkpoint.serial] = checkpoint
-        ranked = self._cells[cell]
-        if ranked is None:
-            ranked = self._cells[cell] = SortedList()
-        ranked.add((worth, checkpoint.serial))
+        serial = checkpoint.serial
+        before = self._entries.get(serial)
+        if before is not None:
+            if before[0] == worth and before[2] == cell:
+                return
+            self._count_left(before[2])
+        entry = self._entries[serial] = (worth, serial, cell, checkpoint)
+        heappush(self._heaps[cell], entry)
         if worth < self._least[cell]:
             self._least[cell] = worth
 
     def leave(self, checkpoint: Checkpoint) -> None:
-        """Protect ``checkpoint``, or forget it after its eviction."""
-        cell, worth = self.ranks.pop(checkpoint.serial)
-        del self._checkpoints[checkpoint.serial]
-        ranked = self._cells[cell]
-        assert ranked is not None
-        ranked.remove((worth, checkpoint.serial))
-        self._least[cell] = ranked[0][0] if ranked else np.inf
+        """Protect ``checkpoint``, or forget it after its eviction; harmless where it is not ranked."""
+        entry = self._entries.pop(checkpoint.serial, None)
+        if entry is not None:
+            self._count_left(entry[2])
 
     def first(self, cell: int | None = None) -> tuple[Checkpoint, float] | None:
         """Return the next victim and what it is worth; of one ``cell``, if that has any."""
-        if not self.ranks:
+        if cell is not None:
+            self._settle(cell)
+            if self._heaps[cell]:
+                return self._heaps[cell][0][3], float(self._least[cell])
+        if not self._entries:
             return None
-        if cell is not None and self._cells[cell]:
-            worth = float(self._least[cell])
-        elif self._least.size == 1:
-            cell, worth = 0, float(self._least[0])
-        else:
+        while True:
             worths = self._least * self._policy.scales
-            cell = int(worths.argmin())
-            worth = float(worths[cell])
-        ranked = self._cells[cell]
-        assert ranked
-        return self._checkpoints[ranked[0][1]], worth
+            least = int(worths.argmin())
+            entry = self._heaps[least][0]
+            if self._entries.get(entry[1]) is entry:
+                return entry[3], float(worths[least])
+            self._settle(least)
+
+    def _settle(self, cell: int) -> None:
+        """Take from the top of a heap what has left."""
+        heap, entries = self._heaps[cell], self._entries
+        while heap and entries.get(heap[0][1]) is not heap[0]:
+            heappop(heap)
+            self._num_left[cell] -= 1
+        self._least[cell] = heap[0][0] if heap else np.inf
+
+    def _count_left(self, cell: int) -> None:
+        self._num_left[cell] += 1
+        heap = self._heaps[cell]
+        if 2 * self._num_left[cell] > len(heap) + _FEW:
+            heap[:] = [entry for entry in heap if self._entries.get(entry[1]) is entry]
+            heapify(heap)
+            self._num_left[cell] = 0
+            self._least[cell] = heap[0][0] if heap else np.inf

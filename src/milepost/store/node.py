@@ -35,7 +35,7 @@ class Checkpoint:
         num_pins: Leases that hold it now; a pinned checkpoint is never evicted.
         above: The next shallower checkpoint on the same path.
         below: The next deeper ones, at most one on each path, by serial.
-        sighting: The latest prompt through its node; None only while the store puts it in place.
+        sighting: The latest prompt through its node; None once it is evicted.
         cost: Cost of computing the tokens before it.
         is_kv_only: Whether it merely keeps KV, beside a model that cannot resume without a state.
     """

@@ -92,6 +92,7 @@ class PrefixStore:
         eviction: EvictionPolicy,
         history_tokens: int,
         key_tokens: int = 1,
+        checkpoint_bytes: int = 0,
         keeps_kv: bool = False,
         state_share: float | None = None,
     ) -> None:
@@ -100,6 +101,7 @@ class PrefixStore:
         self.kv_bytes_per_token = kv_bytes_per_token
         self.kv_segment_bytes = segment_tokens * kv_bytes_per_token
         self.is_stateless = is_stateless
+        self.checkpoint_bytes_each = checkpoint_bytes
         self.keeps_kv = keeps_kv
         # Where the budget is split, what states and KV may take each; else what both may take together.
         self._state_capacity = None if state_share is None else int(state_share * capacity_bytes)
@@ -114,6 +116,7 @@ class PrefixStore:
         self._pinned: dict[int, Checkpoint] = {}
         self._next_serial = 0
         # The path last asked for, and how far its KV reaches, until KV comes or goes.
+        self._stale: dict[int, Checkpoint] = {}
         self._short_cell: int | None = None
         self._resident_path: Sequence[Node] | None = None
         self._resident = 0
@@ -186,7 +189,7 @@ class PrefixStore:
     def pin(self, checkpoint: Checkpoint) -> None:
         """Protect ``checkpoint`` and its KV from eviction until as many :meth:`unpin` calls."""
         if checkpoint.num_pins == 0:
-            self._order.leave(checkpoint)
+            self._withdraw(checkpoint)
             self._pinned[checkpoint.serial] = checkpoint
         checkpoint.num_pins += 1
 
@@ -195,7 +198,7 @@ class PrefixStore:
         checkpoint.num_pins -= 1
         if checkpoint.num_pins == 0:
             del self._pinned[checkpoint.serial]
-            self._enter(checkpoint)
+            self._stale[checkpoint.serial] = checkpoint
             if checkpoint.last_used == _NEVER:
                 # An anchor that only held a place for a request that came to nothing.
                 self._remove(checkpoint)
@@ -224,14 +227,29 @@ class PrefixStore:
         return passage
 
     def rank(self, checkpoint: Checkpoint) -> None:
-        """Rank ``checkpoint`` again where it may be evicted: its circumstances have changed. O(log n)."""
-        if checkpoint.serial in self._order.ranks:
-            self._order.leave(checkpoint)
-            self._enter(checkpoint)
+        """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1) now,
+        O(log n) then.
+        """
+        if checkpoint.num_pins == 0 and checkpoint.sighting is not None:
+            self._stale[checkpoint.serial] = checkpoint
+
+    def _rank_stale(self) -> None:
+        order, weighs = self._order, self._eviction.weighs_neighbours
+        for checkpoint in self._stale.values():
+            held_bytes = checkpoint.num_bytes
+            if weighs:
+                held_bytes += exclusive_kv_tokens(checkpoint) * self.kv_bytes_per_token
+            order.enter(checkpoint, held_bytes)
+        self._stale.clear()
+
+    def _withdraw(self, checkpoint: Checkpoint) -> None:
+        """Take ``checkpoint`` from those that may be evicted."""
+        self._stale.pop(checkpoint.serial, None)
+        self._order.leave(checkpoint)
 
     def holds(self, checkpoint: Checkpoint) -> bool:
         """Return whether ``checkpoint`` is stored still."""
-        return checkpoint in self._order or checkpoint.serial in self._pinned
+        return checkpoint.sighting is not None
 
     def put(
         self, path: list[Node], position: int, *, source: PayloadSource, tick: int, cost: float | None = None
@@ -259,6 +277,17 @@ class PrefixStore:
         if cost is not None:
             checkpoint.cost = cost
         return checkpoint
+
+    def make_room(self, path: list[Node], positions: Sequence[int]) -> None:
+        """Evict, at once, what a whole plan needs, where it fits beside what is pinned; else nothing.
+
+        Putting its checkpoints one by one comes to the same, and ranks their neighbours each time.
+        """
+        if not positions or self.is_stateless:
+            return
+        position, num_bytes = positions[-1], len(positions) * self.checkpoint_bytes_each
+        node = next(n for n in path if n.start < position <= n.end)
+        self._make_room(path, node, position, num_bytes)
 
     def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
         """Keep the KV of a whole prompt, as far as there is room, whether or not a state needs it."""
@@ -295,18 +324,12 @@ class PrefixStore:
 
     def ranked_or_pinned(self) -> tuple[int, int]:
         """Return how many checkpoints may be evicted, and how many may not."""
-        return len(self._order), len(self._pinned)
+        num_unranked = sum(checkpoint not in self._order for checkpoint in self._stale.values())
+        return len(self._order) + num_unranked, len(self._pinned)
 
     def is_ranked(self, checkpoint: Checkpoint) -> bool:
         """Return whether ``checkpoint`` may be evicted."""
-        return checkpoint in self._order
-
-    def _enter(self, checkpoint: Checkpoint) -> None:
-        """Rank ``checkpoint`` among those that may be evicted."""
-        held_bytes = checkpoint.num_bytes
-        if self._eviction.weighs_neighbours:
-            held_bytes += exclusive_kv_tokens(checkpoint) * self.kv_bytes_per_token
-        self._order.enter(checkpoint, held_bytes)
+        return checkpoint in self._order or checkpoint.serial in self._stale
 
     def _rank_neighbours(self, checkpoint: Checkpoint) -> None:
         """Rank again those whose worth depends on ``checkpoint``, which was just put in or taken out."""
@@ -324,11 +347,12 @@ class PrefixStore:
             self.rank(deeper)
 
     def _remove(self, checkpoint: Checkpoint) -> None:
-        self._order.leave(checkpoint)
+        self._withdraw(checkpoint)
         checkpoint.node.checkpoints.remove(checkpoint)
         unlink(checkpoint)
         if checkpoint.sighting is not None:
             del checkpoint.sighting.held[checkpoint.serial]
+            checkpoint.sighting = None
         # Whoever still knows the checkpoint must not keep its memory alive.
         checkpoint.payload = None
         self.checkpoint_bytes -= checkpoint.num_bytes
@@ -357,7 +381,7 @@ class PrefixStore:
         self._spread_life(node, was_live=was_live)
         node.sighting.hold(checkpoint)
         link(checkpoint)
-        self._enter(checkpoint)
+        self._stale[self._next_serial - 1] = checkpoint
         self._rank_neighbours(checkpoint)
         return checkpoint
 
@@ -450,6 +474,7 @@ class PrefixStore:
             return False
         # A victim may take KV of this very path with it, so what is missing is counted anew each time.
         while excess > 0:
+            self._rank_stale()
             victim = self._order.first(self._short_cell)
             assert victim is not None
             checkpoint, worth = victim

@@ -107,7 +107,8 @@ class RadixTree:
     def insert(
         self, keys: KeyArray, *, tenant: str, sighting: Sighting, match: TreeMatch | None = None
     ) -> Passage:
-        """Add a prompt, which from now on answers for its path. Splits at most one node. O(num_tokens).
+        """Add a prompt, which from now on answers for its path. Splits at most one node, where it parts or
+        ends; one that goes on from a leaf makes it longer. O(num_tokens).
 
         Args:
             keys: The prompt.
@@ -120,25 +121,25 @@ class RadixTree:
         path, depth = list(match.path), match.depth
         end = keys.size * self.key_tokens
         earlier = path[-1].sighting if path else None
-        met: Node | None = None
-        parted = False
-        if path and depth < path[-1].end and depth < end:
+        if path and depth < path[-1].end:
             path[-1] = self._split(path[-1], depth)
-        if path:
-            met = path[-1]
-        if depth < end:
-            parted = met is not None and bool(met.children)
-            path.append(self._add_leaf(met or self._root(tenant), keys, depth, sighting))
-        elif met in self._dead_leaves:
-            self._dead_leaves.move_to_end(path[-1])
+        met = path[-1] if path else None
+        parted = depth < end and met is not None and bool(met.children)
         displaced: dict[Sighting, int] = {}
         for node in path:
-            # A prompt that ends inside an edge says nothing about tokens it does not have.
-            if node.end <= end and (before := node.sighting) is not sighting:
+            before = node.sighting
+            if before is not sighting:
                 displaced[before] = node.end
                 node.sighting = sighting
                 for checkpoint in node.checkpoints:
                     sighting.hold(checkpoint)
+        if depth == end:
+            if met in self._dead_leaves:
+                self._dead_leaves.move_to_end(met)
+        elif met is None or met.children or met.junction is not None:
+            path.append(self._add_leaf(met or self._root(tenant), keys, depth, sighting))
+        else:
+            self._extend(met, keys)
         return Passage(sighting, path, min(depth, sighting.num_tokens), earlier, met, parted, displaced)
 
     def note_death(self, node: Node) -> None:
@@ -208,6 +209,16 @@ class RadixTree:
         self._dead_leaves.pop(parent, None)
         self._dead_leaves[leaf] = None
         return leaf
+
+    def _extend(self, leaf: Node, keys: KeyArray) -> None:
+        """Make an edge longer, so that a conversation of many turns stays one node."""
+        more = keys[leaf.end // self.key_tokens :]
+        leaf.data += more.tobytes()
+        leaf.end = keys.size * self.key_tokens
+        self.num_keys += more.size
+        self.version += 1
+        if leaf in self._dead_leaves:
+            self._dead_leaves.move_to_end(leaf)
 
     def _split(self, lower: Node, at: int) -> Node:
         """Cut ``lower`` in two at position ``at``; return the new upper half. Payloads are never cut: each
