@@ -1,7 +1,7 @@
 """Policies and capacities on one trace, in one pass.
 
 The trace is read once and every run takes each request in turn, so memory holds the caches and one request,
-never the trace, and a pipe will do; the ceiling alone (:mod:`milepost.simulator.ceiling`) grows with the trace.
+never the trace, and a pipe will do; the ceiling alone grows with the trace (see its module).
 Runs know nothing of one another: together or one by one, they give the same numbers.
 """
 

@@ -1,0 +1,197 @@
+"""Options of the commands that replay recorded traffic, and what is made of them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from milepost.byte_size import parse_bytes
+from milepost.errors import ConfigurationError
+from milepost.footprint import Footprint
+from milepost.simulator import Setting, nominal_footprint
+
+__all__ = [
+    "CapacityBytes",
+    "CapacityTokens",
+    "CheckpointCost",
+    "Grid",
+    "ModelConfig",
+    "Policies",
+    "SkipBadLines",
+    "Timing",
+    "TokenizerName",
+    "Traces",
+    "build_settings",
+    "report_bad_lines",
+    "unique",
+]
+
+DEFAULT_POLICIES = ("learned", "tail+junction", "none")
+
+Traces = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TRACE...",
+        help="Request logs: JSON lines of block hashes, token ids or request bodies, plain, .gz or .zst; '-' "
+        "for standard input; or made-up traffic, such as synthetic:chat,requests=1000,seed=1.",
+    ),
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        help=f"Once for each to compare; see `milepost policies`. Default: {', '.join(DEFAULT_POLICIES)}.",
+    ),
+]
+CapacityTokens = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--capacity-kv-tokens",
+        metavar="N",
+        help="Budget for states and KV together, in tokens of KV, such as 400000, 400k or 1M. "
+        "Once for each to compare.",
+    ),
+]
+CapacityBytes = Annotated[
+    list[str] | None,
+    typer.Option("--capacity", metavar="SIZE", help="The same in bytes, such as 40GiB; needs --model."),
+]
+CheckpointCost = Annotated[
+    float | None,
+    typer.Option(
+        "--checkpoint-kv-tokens",
+        metavar="C",
+        help="What a checkpoint costs, in tokens of KV; `milepost footprint MODEL` says it of a model.",
+    ),
+]
+ModelConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Take the costs from a model's configuration: a folder, a hub id, or the path of a config.json.",
+    ),
+]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="For logs of text: a hub id, a folder, or a tokenizer.json."),
+]
+SkipBadLines = Annotated[
+    bool, typer.Option("--skip-bad-lines", help="Count malformed lines instead of stopping at the first.")
+]
+Grid = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Checkpoints sit at multiples of this many tokens. Default: the trace's blocks, or 64 tokens "
+        "where it has token ids or text.",
+    ),
+]
+Timing = Annotated[
+    bool,
+    typer.Option(
+        "--timing",
+        help="Measure the processor time that each policy takes. Without it, `seconds` is null and the same "
+        "input gives the same output, byte for byte.",
+    ),
+]
+
+_AMOUNT = re.compile(r"([0-9][0-9_,]*|[0-9]*\.[0-9]+)([kM]?)")
+_MULTIPLES = {"": 1, "k": 1_000, "M": 1_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """Capacities and the footprint they are counted in."""
+
+    capacities: tuple[int, ...]
+    footprint: Footprint
+
+
+def build_settings(
+    *,
+    policies: Sequence[str] | None,
+    capacity_kv_tokens: Sequence[str] | None,
+    capacity: Sequence[str] | None,
+    checkpoint_kv_tokens: float | None,
+    model: str | None,
+) -> list[Setting]:
+    """Return every policy at every capacity, capacities first.
+
+    Raises:
+        typer.BadParameter: options are missing or contradict each other.
+        ConfigurationError: one has a bad value.
+    """
+    budget = _budget(capacity_kv_tokens, capacity, checkpoint_kv_tokens, model)
+    return [
+        Setting(policy=policy, capacity_kv_tokens=tokens, footprint=budget.footprint)
+        for tokens, policy in product(budget.capacities, unique(policies or DEFAULT_POLICIES))
+    ]
+
+
+def unique(items: Iterable[str]) -> tuple[str, ...]:
+    """Return ``items`` in their order, each once, without blanks around them."""
+    return tuple(dict.fromkeys(item.strip() for item in items))
+
+
+def report_bad_lines(name: str, num_bad_lines: int, examples: Sequence[str], console: Console) -> None:
+    """Say how many lines of a trace were skipped, and what was wrong with the first."""
+    if num_bad_lines:
+        lines = "1 malformed line" if num_bad_lines == 1 else f"{num_bad_lines:,} malformed lines"
+        console.print(f"{name}: skipped {lines}; the first: {examples[0]}", markup=False, highlight=False)
+
+
+def _budget(
+    capacity_kv_tokens: Sequence[str] | None,
+    capacity: Sequence[str] | None,
+    checkpoint_kv_tokens: float | None,
+    model: str | None,
+) -> _Budget:
+    if (model is None) == (checkpoint_kv_tokens is None):
+        raise typer.BadParameter(
+            "say what a checkpoint costs: either --checkpoint-kv-tokens C (a middling hybrid model: 1536) "
+            "or --model MODEL"
+        )
+    if not capacity_kv_tokens and not capacity:
+        raise typer.BadParameter("say how much memory there is: --capacity-kv-tokens N, or --capacity SIZE")
+    if capacity and model is None:
+        raise typer.BadParameter(
+            "--capacity is in bytes, and what a token takes is known only of a --model; give "
+            "--capacity-kv-tokens N instead"
+        )
+    footprint = _footprint_of(model) if model is not None else nominal_footprint(checkpoint_kv_tokens or 0.0)
+    unit_bytes = Setting(policy="", capacity_kv_tokens=0, footprint=footprint).unit_bytes
+    capacities = [
+        *(_parse_tokens(text) for text in capacity_kv_tokens or ()),
+        *(parse_bytes(text) // unit_bytes for text in capacity or ()),
+    ]
+    return _Budget(tuple(dict.fromkeys(capacities)), footprint)
+
+
+def _parse_tokens(text: str) -> int:
+    """Return the number of tokens in ``text``: ``400000``, ``400_000``, ``400k``, ``1.5M``."""
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a number of tokens; write 400000, 400k or 1M", param_hint="--capacity-kv-tokens"
+        )
+    amount = match[1].replace("_", "").replace(",", "")
+    return int(float(amount) * _MULTIPLES[match[2]] if "." in amount else int(amount) * _MULTIPLES[match[2]])
+
+
+def _footprint_of(model: str) -> Footprint:
+    if Path(model).exists():
+        return Footprint.from_config(model)
+    try:
+        from milepost.engines.transformers.loading import load_config
+    except ImportError as error:
+        raise ConfigurationError(
+            f"model={model!r} is no file or folder, and a hub id needs transformers; install "
+            "milepost[transformers], or give the path of a config.json"
+        ) from error
+    return Footprint.from_config(load_config(model))
