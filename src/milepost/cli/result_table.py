@@ -13,8 +13,9 @@ __all__ = ["result_tables"]
 
 _BEST = "*"
 # Longer notations are folded where the terminal is narrow.
-_POLICY_WIDTH = 14
+_POLICY_WIDTH = 12
 # Two short lines each, so that a table fits eighty columns: what was reused and stored, then what was lost.
+_TIME = "time\n(s)"
 _HEADINGS = (
     "\nreused",
     "of\nceiling",
@@ -56,15 +57,14 @@ def _table(point: list[SimulationResult]) -> Table:
     table.add_column("")
     longest = max(len(result.policy) for result in point)
     table.add_column("policy", overflow="fold", vertical="bottom", min_width=min(longest, _POLICY_WIDTH))
-    for heading in _HEADINGS + (("seconds",) if timed else ()):
+    for heading in _HEADINGS + ((_TIME,) if timed else ()):
         table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
     most_reused = max(result.reused_tokens for result in point)
     for result in point:
         # Of one policy alone there is no best.
         is_best = len(point) > 1 and result.reused_tokens == most_reused
-        table.add_row(
-            *_cells(result, timed=timed), _BEST if is_best else "", style="green" if is_best else None
-        )
+        mark, style = (_BEST, "green") if is_best else ("", None)
+        table.add_row(mark, *_cells(result, timed=timed), style=style)
     return table
 
 
