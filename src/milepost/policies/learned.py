@@ -18,8 +18,7 @@ until only what will be used is stored.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
 from typing import final
 
 import numpy as np
@@ -30,7 +29,7 @@ from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
 from milepost.reuse import NUM_AGE_BINS, HazardTable, Junction, Sighting
-from milepost.store import Checkpoint, EvictionPolicy, Passage
+from milepost.store import Checkpoint, EvictionPolicy, Passage, Reranking
 
 __all__ = ["LearnedEviction", "LearnedPlacement", "Traffic", "learned"]
 
@@ -74,11 +73,19 @@ class _Forecast:
         self._before: list[float] = [0.0, *np.cumsum(weights).tolist()]
         self.junctions: list[Junction] = []
 
-    def mass(self, start: int, end: float) -> float:
-        """Return the chance of a depth in ``[start, end)``."""
-        before = self._before
-        upper = before[-1] if end == math.inf else before[bisect_left(self._depths, end)]
-        return upper - before[bisect_left(self._depths, start)]
+    def chance(self, start: int, end: float, taken: int) -> float:
+        """Return the chance of a parting in ``[start, end)``, given that the next request does not part in the
+        first ``taken`` tokens: it was others that passed through there.
+        """
+        depths, before = self._depths, self._before
+        total = before[-1]
+        mass = (total if end == math.inf else before[bisect_left(depths, end)]) - before[
+            bisect_left(depths, start)
+        ]
+        if taken == 0:
+            return mass
+        rest = total - before[bisect_right(depths, taken)]
+        return min(1.0, mass / rest) if rest > 0.0 else 0.0
 
 
 @final
@@ -87,12 +94,15 @@ class Traffic:
 
     def __init__(self) -> None:
         self.overlap = OverlapModel()
-        self.prompts = HazardTable(
+        self.prompts: HazardTable[Sighting] = HazardTable(
             kind_priors=_KIND_PRIORS, rows=_GENERATION_ROWS[-1] + 1, columns=_LENGTH_COLUMNS
         )
-        self.junctions = HazardTable(kind_priors=_JUNCTION_PRIORS, rows=_GENERATION_ROWS[-1] + 1)
+        self.junctions: HazardTable[Junction] = HazardTable(
+            kind_priors=_JUNCTION_PRIORS, rows=_GENERATION_ROWS[-1] + 1
+        )
         self.first_junction_cell = self.prompts.index.size
         # Both indices side by side, as the scales of the cells.
+        self.scales_version = 0
         self.scales = np.empty(self.first_junction_cell + self.junctions.index.size)
         self._gather()
         #: Worth of a byte: expected saving per request, of what was evicted lately.
@@ -121,14 +131,19 @@ class Traffic:
         found: _Forecast = sighting.forecast
         return found
 
-    def observe(self, passage: Passage) -> list[Checkpoint]:
+    def observe(self, passage: Passage) -> Reranking:
         """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
         changed: list[Checkpoint] = []
+        moved: list[tuple[Checkpoint, int]] = []
         for sighting in self.prompts.advance():
-            changed += sighting.held.values()  # type: ignore[attr-defined]
-        for junction in self.junctions.advance():
-            if junction.covered_by is not None:  # type: ignore[attr-defined]
-                changed.append(junction.covered_by)  # type: ignore[attr-defined]
+            if not sighting.held:
+                continue
+            if sighting.forecast.junctions:
+                changed += sighting.held.values()
+            else:
+                cell = sighting.hazard_class * NUM_AGE_BINS + sighting.age_bin
+                moved += [(checkpoint, cell) for checkpoint in sighting.held.values()]
+        changed += [j.covered_by for j in self.junctions.advance() if j.covered_by is not None]
         if self.prompts.solve_if_due() | self.junctions.solve_if_due():
             self._gather()
         new, earlier, depth = passage.sighting, passage.earlier, passage.overlap_depth
@@ -141,7 +156,7 @@ class Traffic:
             self._displace(old, taken)
             changed += old.held.values()
         changed += new.held.values()
-        return changed
+        return Reranking(changed, moved)
 
     def note_price(self, worth: float) -> None:
         """Learn what an evicted byte was worth."""
@@ -180,6 +195,7 @@ class Traffic:
     def _gather(self) -> None:
         self.scales[: self.first_junction_cell] = self.prompts.index.reshape(-1)
         self.scales[self.first_junction_cell :] = self.junctions.index.reshape(-1)
+        self.scales_version += 1
 
 
 @final
@@ -230,23 +246,34 @@ class LearnedEviction(EvictionPolicy):
         """The rate of requests of each class at each age."""
         return self._traffic.scales
 
+    @property
+    def scales_version(self) -> int:  # type: ignore[override]
+        """How often they have changed."""
+        return self._traffic.scales_version
+
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         """Return the class and age that set the rate, and what a request saves per byte."""
-        sighting = checkpoint.sighting
+        sighting, above = checkpoint.sighting, checkpoint.above
         assert sighting is not None
-        above = checkpoint.above
-        saving = (checkpoint.cost - (0.0 if above is None else above.cost)) / max(1, held_bytes)
-        cell = max(0, sighting.hazard_class) * NUM_AGE_BINS + sighting.age_bin
         position = checkpoint.position
-        below = checkpoint.below
+        saving = checkpoint.cost if above is None else checkpoint.cost - above.cost
+        if held_bytes:
+            saving /= held_bytes
         # The next deeper one on the same path: at most one of those below answers to the same prompt.
-        candidates = below if len(below) <= len(sighting.held) else sighting.held
+        below = checkpoint.below
         deeper = math.inf
-        for other in candidates.values():
+        for other in below.values() if len(below) <= len(sighting.held) else sighting.held.values():
             if other.sighting is sighting and other.above is checkpoint:
                 deeper = other.position
-        chance = _LEAST_MASS + _mass(sighting, position, deeper)
-        junctions = sighting.forecast.junctions
+        forecast: _Forecast = sighting.forecast
+        chance = _LEAST_MASS + forecast.chance(position, deeper, sighting.taken)
+        # A prompt that nobody watches any more is as old as can be.
+        cell = (
+            sighting.hazard_class * NUM_AGE_BINS + sighting.age_bin
+            if sighting.is_tracked
+            else NUM_AGE_BINS - 1
+        )
+        junctions = forecast.junctions
         if not junctions or junctions[-1].position < position:
             return cell, saving * chance
         # Several processes bring requests here; the rate is kept in step with the strongest of them.
@@ -262,7 +289,7 @@ class LearnedEviction(EvictionPolicy):
                     strongest, cell = rate, its_cell
         return cell, saving * float(total / scales[cell])
 
-    def note_request(self, passage: Passage) -> Iterable[Checkpoint]:
+    def note_request(self, passage: Passage) -> Reranking:
         """Learn from a request."""
         return self._traffic.observe(passage)
 
@@ -289,14 +316,3 @@ def generation(earlier: Sighting, depth: int) -> int:
 
 def _row(count: int) -> int:
     return _GENERATION_ROWS[min(max(0, count), len(_GENERATION_ROWS) - 1)]
-
-
-def _mass(sighting: Sighting, start: int, end: float) -> float:
-    """Return the chance that the next request after ``sighting`` parts from it in ``[start, end)``."""
-    forecast: _Forecast = sighting.forecast
-    mass = forecast.mass(start, end)
-    if sighting.taken:
-        # It was not followed so far to where others have passed through.
-        rest = forecast.mass(sighting.taken + 1, math.inf)
-        mass = min(1.0, mass / rest) if rest > 0.0 else 0.0
-    return mass

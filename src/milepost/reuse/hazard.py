@@ -24,7 +24,7 @@ how many things are tracked.
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import final
+from typing import Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ PRIOR_USES = 2.0
 # scale-free hazard c / age, under which the best thing to evict is the least recently used.
 _PRIOR_HAZARD = 0.2
 # A solution is good for this many requests; the first ones, when every use counts, are solved at once.
-_REFRESH_REQUESTS = 64
+_REFRESH_REQUESTS = 256
 _NEVER = -1
 
 
@@ -70,8 +70,11 @@ class Tracked:
         return self.hazard_class >= 0
 
 
+ThingT = TypeVar("ThingT", bound=Tracked)
+
+
 @final
-class HazardTable:
+class HazardTable(Generic[ThingT]):
     """Hazards of ``kinds x rows x columns`` classes of things. See the module.
 
     Args:
@@ -95,7 +98,7 @@ class HazardTable:
         self._past_exposure = [0] * num_cells
         self._present = [0] * num_cells
         self._entered = [0] * num_cells
-        self._queues: tuple[deque[tuple[Tracked, int]], ...] = tuple(deque() for _ in range(NUM_AGE_BINS))
+        self._queues: tuple[deque[tuple[ThingT, int]], ...] = tuple(deque() for _ in range(NUM_AGE_BINS))
         self._tick = 0
         self._solve_at = 1
         self.index = np.zeros((self._shape[0] * rows * columns, NUM_AGE_BINS))
@@ -106,7 +109,7 @@ class HazardTable:
         _, rows, columns, _ = self._shape
         return (kind * rows + min(row, rows - 1)) * columns + min(column, columns - 1)
 
-    def advance(self) -> Iterator[Tracked]:
+    def advance(self) -> Iterator[ThingT]:
         """Let one request pass; yield the things whose age bin has changed by it."""
         self._tick += 1
         now = self._tick
@@ -131,7 +134,7 @@ class HazardTable:
         self._solve()
         return True
 
-    def track(self, thing: Tracked, hazard_class: int) -> None:
+    def track(self, thing: ThingT, hazard_class: int) -> None:
         """Watch ``thing`` as just used. One already watched is moved. O(1)."""
         if thing.hazard_class >= 0:
             self._leave(thing)

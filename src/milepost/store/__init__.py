@@ -1,7 +1,7 @@
 """What is kept: a radix tree of prompts, the checkpoints on it, and the KV that they need."""
 
 from milepost.store.checking import check_store
-from milepost.store.eviction import EvictionPolicy, Recency
+from milepost.store.eviction import EvictionPolicy, Recency, Reranking
 from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.prefix_store import Located, PayloadSource, PrefixStore
 from milepost.store.tree import Passage, TreeMatch
@@ -16,6 +16,7 @@ __all__ = [
     "PayloadSource",
     "PrefixStore",
     "Recency",
+    "Reranking",
     "TreeMatch",
     "check_store",
 ]

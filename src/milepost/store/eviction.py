@@ -6,17 +6,20 @@ checkpoint is worth now can follow a clock (its age, the price of memory) withou
 happens only where its own circumstances change.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
 from milepost.store.node import Checkpoint, Node
 from milepost.store.tree import Passage
 
-__all__ = ["KV_CELL", "STATE_CELL", "EvictionOrder", "EvictionPolicy", "Recency"]
+__all__ = ["KV_CELL", "STATE_CELL", "EvictionOrder", "EvictionPolicy", "Recency", "Reranking"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,15 +33,29 @@ _ONE_CELL = np.ones(1)
 _ONE_CELL.flags.writeable = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """Checkpoints to be ranked again, and those of the same worth that only belong to another cell now."""
+
+    changed: Sequence[Checkpoint] = ()
+    moved: Sequence[tuple[Checkpoint, int]] = ()
+
+
+NOTHING_CHANGED = Reranking()
+
+
 class EvictionPolicy(ABC):
     """Ranks checkpoints. See the module."""
 
     #: Whether worth depends on the neighbours of a checkpoint and on the memory that it holds alone.
     weighs_neighbours: bool = False
 
+    #: Changes whenever the scales do.
+    scales_version: int = 0
+
     @property
     def scales(self) -> FloatArray:
-        """Scale of each cell, above 0, shape ``[num_cells]``. The policy may write to it at any time."""
+        """Scale of each cell, above 0, shape ``[num_cells]``."""
         return _ONE_CELL
 
     @abstractmethod
@@ -48,9 +65,9 @@ class EvictionPolicy(ABC):
         ``held_bytes`` are those that its eviction frees; its own where neighbours are not weighed.
         """
 
-    def note_request(self, passage: Passage) -> Iterable[Checkpoint]:  # noqa: ARG002
-        """Learn from a request that was just served; return the checkpoints to be ranked again."""
-        return ()
+    def note_request(self, passage: Passage) -> Reranking:
+        """Learn from a request that was just served; return what has changed by it."""
+        return NOTHING_CHANGED
 
     def note_forgotten(self, node: Node) -> None:  # noqa: B027
         """Learn that ``node``, mere history, is remembered no more."""
@@ -64,7 +81,7 @@ class Recency(EvictionPolicy):
     those are kept only as long as requests really part there.
     """
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:  # noqa: ARG002
+    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         """Return the tick of the last use."""
         return 0, checkpoint.last_used
 
@@ -80,8 +97,11 @@ class EvictionOrder:
         self._policy = policy
         num_cells = policy.scales.size
         self._heaps: list[list[_Entry]] = [[] for _ in range(num_cells)]
-        # The worth at the top of each heap, whether or not that has left.
+        # The worth at the top of each heap, whether or not that has left; and times the cell's scale.
         self._least = np.full(num_cells, np.inf)
+        self._scaled_least = np.full(num_cells, np.inf)
+        self._scales = policy.scales.copy()
+        self._scales_version = policy.scales_version
         self._num_left = [0] * num_cells
         self._entries: dict[int, _Entry] = {}
 
@@ -100,10 +120,22 @@ class EvictionOrder:
             if before[0] == worth and before[2] == cell:
                 return
             self._count_left(before[2])
-        entry = self._entries[serial] = (worth, serial, cell, checkpoint)
-        heappush(self._heaps[cell], entry)
-        if worth < self._least[cell]:
-            self._least[cell] = worth
+        self._push((worth, serial, cell, checkpoint))
+
+    def _push(self, entry: _Entry) -> None:
+        _, serial, cell, _ = entry
+        self._entries[serial] = entry
+        heap = self._heaps[cell]
+        heappush(heap, entry)
+        if heap[0] is entry:
+            self._set_least(cell)
+
+    def move(self, checkpoint: Checkpoint, cell: int) -> None:
+        """Move ``checkpoint``, of the worth it has, to another cell; harmless where it is not ranked."""
+        before = self._entries.get(checkpoint.serial)
+        if before is not None and before[2] != cell:
+            self._count_left(before[2])
+            self._push((before[0], before[1], cell, checkpoint))
 
     def leave(self, checkpoint: Checkpoint) -> None:
         """Protect ``checkpoint``, or forget it after its eviction; harmless where it is not ranked."""
@@ -119,12 +151,15 @@ class EvictionOrder:
                 return self._heaps[cell][0][3], float(self._least[cell])
         if not self._entries:
             return None
+        if self._scales_version != self._policy.scales_version:
+            self._scales_version = self._policy.scales_version
+            self._scales = self._policy.scales.copy()
+            self._scaled_least = self._least * self._scales
         while True:
-            worths = self._least * self._policy.scales
-            least = int(worths.argmin())
+            least = int(self._scaled_least.argmin())
             entry = self._heaps[least][0]
             if self._entries.get(entry[1]) is entry:
-                return entry[3], float(worths[least])
+                return entry[3], float(self._scaled_least[least])
             self._settle(least)
 
     def _settle(self, cell: int) -> None:
@@ -133,7 +168,7 @@ class EvictionOrder:
         while heap and entries.get(heap[0][1]) is not heap[0]:
             heappop(heap)
             self._num_left[cell] -= 1
-        self._least[cell] = heap[0][0] if heap else np.inf
+        self._set_least(cell)
 
     def _count_left(self, cell: int) -> None:
         self._num_left[cell] += 1
@@ -142,4 +177,10 @@ class EvictionOrder:
             heap[:] = [entry for entry in heap if self._entries.get(entry[1]) is entry]
             heapify(heap)
             self._num_left[cell] = 0
-            self._least[cell] = heap[0][0] if heap else np.inf
+            self._set_least(cell)
+
+    def _set_least(self, cell: int) -> None:
+        heap = self._heaps[cell]
+        least = heap[0][0] if heap else math.inf
+        self._least[cell] = least
+        self._scaled_least[cell] = least * self._scales[cell]

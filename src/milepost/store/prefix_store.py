@@ -222,7 +222,10 @@ class PrefixStore:
     ) -> Passage:
         """Add a prompt to the history, which from now on answers for its path, and let the policy learn."""
         passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
-        for checkpoint in self._eviction.note_request(passage):
+        reranking = self._eviction.note_request(passage)
+        for checkpoint, cell in reranking.moved:
+            self._order.move(checkpoint, cell)
+        for checkpoint in reranking.changed:
             self.rank(checkpoint)
         return passage
 
@@ -540,7 +543,7 @@ class _KVOnly:
 
     source: PayloadSource
 
-    def checkpoint(self, position: int) -> None:  # noqa: ARG002
+    def checkpoint(self, position: int) -> None:
         return None
 
     def kv_segments(self, start: int, end: int) -> Sequence[Any]:
