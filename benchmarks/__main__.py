@@ -1,14 +1,16 @@
 """Every number the README quotes, in one run.
 
-    python -m benchmarks [NAME ...] [--json]
+    python -m benchmarks [NAME ...] [--json] [--logs DIR]
 
-Names: planner, bookkeeping, capture, resume, exactness. All of them take about a quarter of an hour on two
-cores that do nothing else; what else they do shows in the times, much less in the ratios.
+Names: planner, bookkeeping, capture, resume, paper (skipped without the logs of the paper's runs), exactness.
+All of them take about a quarter of an hour on two cores that do nothing else; what else they do shows in the
+times, much less in the ratios.
 """
 
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -39,20 +41,32 @@ def _resume() -> Sequence[Row]:
     return resume.measure()
 
 
+def _paper(logs: Path | None) -> Sequence[Row]:
+    from benchmarks import paper
+
+    missing = ["--logs DIR"] if logs is None else paper.missing_logs(logs)
+    if logs is None or missing:
+        Console(stderr=True).print(f"skipped: {', '.join(missing)} is missing")
+        return ()
+    return paper.measure(logs)
+
+
 def _exactness() -> Sequence[Row]:
     from benchmarks import exactness
 
     return exactness.measure(list(exactness.ALL_FAMILIES), ["float32", "bfloat16"], 50)
 
 
-# Exactness last: it sets the number of threads.
-_BENCHMARKS: dict[str, Callable[[], Sequence[Row]]] = {
-    "planner": _planner,
-    "bookkeeping": _bookkeeping,
-    "capture": _capture,
-    "resume": _resume,
-    "exactness": _exactness,
-}
+def _benchmarks(logs: Path | None) -> dict[str, Callable[[], Sequence[Row]]]:
+    # Exactness last: it sets the number of threads.
+    return {
+        "planner": _planner,
+        "bookkeeping": _bookkeeping,
+        "capture": _capture,
+        "resume": _resume,
+        "paper": lambda: _paper(logs),
+        "exactness": _exactness,
+    }
 
 
 def main() -> None:
@@ -60,17 +74,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_benchmarks(None)))
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of the paper's runs, for paper")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(_BENCHMARKS)
+    benchmarks = _benchmarks(arguments.logs)
+    unknown = set(arguments.names) - set(benchmarks)
     if unknown:
-        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(_BENCHMARKS)}")
+        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(benchmarks)}")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    for name, measure in _BENCHMARKS.items():
+    for name, measure in benchmarks.items():
         if not arguments.names or name in arguments.names:
             Console(stderr=True).print(f"[bold]{name}[/]")
-            print_rows(measure(), as_json=arguments.json)
+            if rows := measure():
+                print_rows(rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":
