@@ -12,6 +12,7 @@ from milepost.cli.generate import generate
 from milepost.cli.policies import policies
 from milepost.cli.probe import probe
 from milepost.cli.simulate import simulate
+from milepost.cli.sweep import sweep
 from milepost.errors import MilepostError
 
 __all__ = ["app", "main"]
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-_COMMANDS = (demo, generate, simulate, footprint, probe, policies)
+_COMMANDS = (demo, generate, simulate, sweep, footprint, probe, policies)
 for _command in _COMMANDS:
     app.command()(_command)
 

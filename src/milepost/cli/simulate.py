@@ -26,8 +26,8 @@ from milepost.cli.traffic import (
     report_bad_lines,
     unique,
 )
-from milepost.simulator import simulate_all
-from milepost.traces import Trace, TraceRequest, open_trace
+from milepost.simulator import TraceSource, distinct_names, simulate_all
+from milepost.traces import Trace, TraceRequest
 
 __all__ = ["OutputFormat", "simulate"]
 
@@ -74,7 +74,8 @@ def simulate(
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
-    opened = [open_trace(path, tokenizer=tokenizer, skip_bad_lines=skip_bad_lines) for path in unique(traces)]
+    sources = [TraceSource(path, tokenizer, skip_bad_lines) for path in unique(traces)]
+    opened = [(source.open(), name) for source, name in zip(sources, distinct_names(sources), strict=True)]
     errors = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -85,15 +86,15 @@ def simulate(
     with Progress(
         *columns, TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal
     ) as progress:
-        for trace in opened:
+        for trace, name in opened:
             results += simulate_all(
-                _watched(trace, progress),
+                _watched(trace, name, progress),
                 settings,
                 grid=grid,
                 clock=time.process_time if timing else None,
-                name=trace.name,
+                name=name,
             )
-            report_bad_lines(trace.name, trace.num_bad_lines, trace.bad_lines, errors)
+            report_bad_lines(name, trace.num_bad_lines, trace.bad_lines, errors)
     if output_format is OutputFormat.JSON:
         print(json.dumps([result.as_json() for result in results], indent=2))
         return
@@ -102,9 +103,9 @@ def simulate(
         console.print(table)
 
 
-def _watched(trace: Trace, progress: Progress) -> Iterator[TraceRequest]:
+def _watched(trace: Trace, name: str, progress: Progress) -> Iterator[TraceRequest]:
     """Yield the requests of ``trace`` while the display counts them."""
-    task = progress.add_task(trace.name, total=None, count=0)
+    task = progress.add_task(name, total=None, count=0)
     for number, request in enumerate(trace):
         if number % _REQUESTS_PER_UPDATE == 0:
             progress.update(task, count=number)

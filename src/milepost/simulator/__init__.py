@@ -5,13 +5,17 @@
     print(result.reused_fraction, "of at most", result.ceiling_fraction)
 
 One loop, many lookers-on: :func:`replay` yields every request with what the policy was told, what it placed
-and where the tokens went; :func:`simulate` sums that up; a report watches through ``observe``.
+and where the tokens went; :func:`simulate` sums that up; a report watches through ``observe``; and
+:func:`sweep` does it for a grid of settings over all cores.
 """
 
 from milepost.simulator.replay import ReplayedRequest, Replayer, replay
 from milepost.simulator.result import LostTokens, SimulationResult
 from milepost.simulator.setting import Setting, nominal_footprint
 from milepost.simulator.simulation import Clock, simulate, simulate_all
+from milepost.simulator.sweep import SweepOutcome, SweepPoint, SweepProgress, sweep
+from milepost.simulator.trace_source import TraceSource, TraceSurvey, distinct_names
+from milepost.simulator.workers import available_cores
 
 __all__ = [
     "Clock",
@@ -20,8 +24,16 @@ __all__ = [
     "Replayer",
     "Setting",
     "SimulationResult",
+    "SweepOutcome",
+    "SweepPoint",
+    "SweepProgress",
+    "TraceSource",
+    "TraceSurvey",
+    "available_cores",
+    "distinct_names",
     "nominal_footprint",
     "replay",
     "simulate",
     "simulate_all",
+    "sweep",
 ]

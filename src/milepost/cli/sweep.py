@@ -1,0 +1,114 @@
+"""``milepost sweep``."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from milepost.cli.options import Json
+from milepost.cli.result_table import result_tables
+from milepost.cli.traffic import (
+    CapacityBytes,
+    CapacityTokens,
+    CheckpointCost,
+    Grid,
+    ModelConfig,
+    Policies,
+    SkipBadLines,
+    TokenizerName,
+    Traces,
+    build_settings,
+    report_bad_lines,
+    unique,
+)
+from milepost.simulator import SweepPoint, SweepProgress, TraceSource, available_cores, distinct_names
+from milepost.simulator import sweep as sweep_points
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    traces: Traces,
+    policy: Policies = None,
+    capacity_kv_tokens: CapacityTokens = None,
+    capacity: CapacityBytes = None,
+    checkpoint_kv_tokens: CheckpointCost = None,
+    model: ModelConfig = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON lines, one a point; what it has is not done again.")
+    ] = Path("sweep.jsonl"),
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes at once. Default: one for each core.")
+    ] = None,
+    grid: Grid = None,
+    tokenizer: TokenizerName = None,
+    skip_bad_lines: SkipBadLines = False,
+    as_json: Json = False,
+) -> None:
+    """Replay request logs under a whole grid of policies and capacities, on all cores.
+
+    Every finished point is written at once, so Ctrl-C loses nothing: the same command goes on where it was
+    stopped. The finished file is sorted and the same whatever the number of jobs. A point is known by the
+    content of its trace, its policy, its memory, its costs and the version of Milepost.
+
+    Try: `milepost sweep synthetic:chat synthetic:agents --capacity-kv-tokens 50k --capacity-kv-tokens 200k
+    --checkpoint-kv-tokens 1536 --policy learned --policy balanced:4 --output sweep.jsonl`
+    """
+    settings = build_settings(
+        policies=policy,
+        capacity_kv_tokens=capacity_kv_tokens,
+        capacity=capacity,
+        checkpoint_kv_tokens=checkpoint_kv_tokens,
+        model=model,
+    )
+    sources = [TraceSource(path, tokenizer, skip_bad_lines) for path in unique(traces)]
+    points = [SweepPoint(source, setting) for source, setting in product(sources, settings)]
+    errors = Console(stderr=True)
+    with _progress_bar(errors) as watch:
+        outcome = sweep_points(points, jobs=jobs or available_cores(), grid=grid, output=output, watch=watch)
+    for source, name in zip(sources, distinct_names(sources), strict=True):
+        found = outcome.surveys[source]
+        report_bad_lines(name, found.num_bad_lines, found.bad_lines, errors)
+    if as_json:
+        print(json.dumps([result.as_json() for result in outcome.results], indent=2))
+    else:
+        console = Console()
+        for table in result_tables(outcome.results):
+            console.print(table)
+    resumed = f" ({outcome.num_resumed} of them were there already)" if outcome.num_resumed else ""
+    errors.print(f"{len(points)} points in {output}{resumed}", markup=False, highlight=False)
+
+
+@contextmanager
+def _progress_bar(console: Console) -> Iterator[Callable[[SweepProgress], None]]:
+    """Show how far a sweep is and how long it will take, where somebody is looking."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, int] = {}
+
+        def watch(state: SweepProgress) -> None:
+            if state.stage not in tasks:
+                tasks[state.stage] = progress.add_task(state.stage, total=state.total)
+            progress.update(tasks[state.stage], completed=state.done)  # type: ignore[arg-type]
+
+        yield watch
