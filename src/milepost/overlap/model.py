@@ -47,8 +47,12 @@ class _Component:
     def likelihood(self, overlap_depth: int, num_tokens: int, num_bins: int) -> float:
         """Return the chance of this depth's bin before it was seen. O(support)."""
         inside = weight_inside(self.depths(num_tokens), self.histogram.weights, num_tokens)
-        seen = self.histogram.weight_of(self.coordinate.measure(overlap_depth, num_tokens))
-        return (seen + 1.0 / num_bins) / (inside + 1.0)
+        measure = self.coordinate.measure(overlap_depth, num_tokens)
+        prior = 1.0 / num_bins
+        if not self.coordinate.deeper_measure_is_larger:
+            # Equally likely in every octave of the distance.
+            prior = min(1.0, num_tokens / (num_bins * max(1, measure))) / (num_bins.bit_length() + 1)
+        return (self.histogram.weight_of(measure) + prior) / (inside + 1.0)
 
 
 @final
@@ -173,13 +177,20 @@ class OverlapModel:
         # What junctions explain is said by the prompt's own junction, or by nothing.
         scale = (1.0 - junction_rate) / (self._explained() - self._junction_explained - _SHARE_PRIOR)
         uniform_weight = scale * (self._uniform_explained + _SHARE_PRIOR)
+        num_bins = -(-num_tokens // self._bin_tokens)
         prediction = Mixture.empty()
         for component in self._components:
             depths, weights = component.depths(num_tokens), component.histogram.weights
             unit = scale * (component.explained + _SHARE_PRIOR)
             unit /= weight_inside(depths, weights, num_tokens) + 1.0
             prediction = prediction.merged(depths, weights, num_tokens=num_tokens, scale=unit)
-            uniform_weight += unit
+            if component.coordinate.deeper_measure_is_larger:
+                uniform_weight += unit
+            else:
+                octaves = _octaves_from_end(num_tokens, num_bins)
+                prediction = prediction.merged(
+                    octaves, np.ones(octaves.size), num_tokens=num_tokens, scale=unit / octaves.size
+                )
         spread = _UNIFORM_STEPS * num_tokens // (2 * _UNIFORM_POINTS)
         prediction = prediction.merged(
             spread, _UNIFORM_WEIGHTS, num_tokens=num_tokens, scale=uniform_weight / _UNIFORM_POINTS
@@ -227,3 +238,9 @@ class OverlapModel:
         self._recent_junctions[overlap_depth] = None
         if len(self._recent_junctions) > _REMEMBERED_JUNCTIONS:
             del self._recent_junctions[next(iter(self._recent_junctions))]
+
+
+def _octaves_from_end(num_tokens: int, num_bins: int) -> IntArray:
+    """Return the depths one half, one quarter ... of a prompt before its end, down to a bin, and its end."""
+    distances = num_tokens >> np.arange(1, num_bins.bit_length() + 1)
+    return np.append(num_tokens - distances, num_tokens)

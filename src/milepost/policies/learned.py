@@ -24,7 +24,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from milepost.overlap import OverlapModel
+from milepost.overlap import OverlapDistribution, OverlapModel
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
@@ -49,6 +49,9 @@ _LEAST_OVERLAP_TOKENS = 64
 _GENERATION_ROWS = (0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7)
 # Lengths by powers of two, from 64 tokens on.
 _LENGTH_COLUMNS = 12
+# All predictions are made anew whenever the evidence has doubled, up to 2**7 sharings, about as many as the
+# overlap model remembers.
+_LESSONS = 7
 # No prediction is certain: any checkpoint may be asked for with at least this chance.
 _LEAST_MASS = 1e-3
 # How much each eviction says about the price.
@@ -63,15 +66,16 @@ class _Forecast:
     places on its path where prompts have parted, ascending.
     """
 
-    __slots__ = ("_before", "_depths", "depths", "junctions", "weights")
+    __slots__ = ("_before", "_depths", "depths", "junctions", "lesson", "weights")
 
-    def __init__(self, depths: IntArray, weights: FloatArray) -> None:
-        self.depths = depths
-        self.weights = weights
+    def __init__(self, expected: OverlapDistribution, lesson: int, junctions: list[Junction]) -> None:
+        self.depths = expected.depths
+        self.weights = expected.weights
+        self.lesson = lesson
+        self.junctions = junctions
         # As lists, since they are searched one number at a time.
-        self._depths: list[int] = depths.tolist()
-        self._before: list[float] = [0.0, *np.cumsum(weights).tolist()]
-        self.junctions: list[Junction] = []
+        self._depths: list[int] = self.depths.tolist()
+        self._before: list[float] = [0.0, *np.cumsum(self.weights).tolist()]
 
     def chance(self, start: int, end: float, taken: int) -> float:
         """Return the chance of a parting in ``[start, end)``, given that the next request does not part in the
@@ -102,6 +106,7 @@ class Traffic:
         )
         self.first_junction_cell = self.prompts.index.size
         # Both indices side by side, as the scales of the cells.
+        self._lesson = 0
         self.scales_version = 0
         self.scales = np.empty(self.first_junction_cell + self.junctions.index.size)
         self._gather()
@@ -124,15 +129,17 @@ class Traffic:
         return float(self.junctions.index[junction.hazard_class, junction.age_bin])
 
     def forecast(self, sighting: Sighting) -> _Forecast:
-        """Return where the next request will part from a prompt, predicted once."""
-        if sighting.forecast is None:
+        """Return where the next request will part from a prompt, predicted once in each lesson."""
+        found: _Forecast | None = sighting.forecast
+        if found is None or found.lesson < self._lesson:
             expected = self.overlap.predict(sighting.num_tokens)
-            sighting.forecast = _Forecast(expected.depths, expected.weights)
-        found: _Forecast = sighting.forecast
+            junctions = [] if found is None else found.junctions
+            found = sighting.forecast = _Forecast(expected, self._lesson, junctions)
         return found
 
     def observe(self, passage: Passage) -> Reranking:
         """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
+        lesson = self._lesson
         changed: list[Checkpoint] = []
         moved: list[tuple[Checkpoint, int]] = []
         for sighting in self.prompts.advance():
@@ -156,7 +163,7 @@ class Traffic:
             self._displace(old, taken)
             changed += old.held.values()
         changed += new.held.values()
-        return Reranking(changed, moved)
+        return Reranking(changed, moved, everything=self._lesson > lesson)
 
     def note_price(self, worth: float) -> None:
         """Learn what an evicted byte was worth."""
@@ -173,6 +180,9 @@ class Traffic:
         self.prompts.note_use(earlier)
         num_tokens = max(earlier.num_tokens, depth)
         self.overlap.observe(depth, num_tokens)
+        if self.overlap.num_shared == 1 << self._lesson and self._lesson < _LESSONS:
+            # What was predicted from half of the evidence is not worth much.
+            self._lesson += 1
         if passage.parted and self.overlap.is_junction(depth, num_tokens):
             met.junction = Junction(depth)
             self._visit(met.junction)
@@ -265,7 +275,7 @@ class LearnedEviction(EvictionPolicy):
         for other in below.values() if len(below) <= len(sighting.held) else sighting.held.values():
             if other.sighting is sighting and other.above is checkpoint:
                 deeper = other.position
-        forecast: _Forecast = sighting.forecast
+        forecast = self._traffic.forecast(sighting)
         chance = _LEAST_MASS + forecast.chance(position, deeper, sighting.taken)
         # A prompt that nobody watches any more is as old as can be.
         cell = (

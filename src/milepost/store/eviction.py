@@ -35,10 +35,13 @@ _ONE_CELL.flags.writeable = False
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """Checkpoints to be ranked again, and those of the same worth that only belong to another cell now."""
+    """Checkpoints to be ranked again, or ``everything``; and those of the same worth that only belong to
+    another cell now.
+    """
 
     changed: Sequence[Checkpoint] = ()
     moved: Sequence[tuple[Checkpoint, int]] = ()
+    everything: bool = False
 
 
 NOTHING_CHANGED = Reranking()
@@ -142,6 +145,10 @@ class EvictionOrder:
         entry = self._entries.pop(checkpoint.serial, None)
         if entry is not None:
             self._count_left(entry[2])
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return all that are ranked. O(n)."""
+        return [entry[3] for entry in self._entries.values()]
 
     def first(self, cell: int | None = None) -> tuple[Checkpoint, float] | None:
         """Return the next victim and what it is worth; of one ``cell``, if that has any."""

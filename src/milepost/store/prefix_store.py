@@ -225,7 +225,7 @@ class PrefixStore:
         reranking = self._eviction.note_request(passage)
         for checkpoint, cell in reranking.moved:
             self._order.move(checkpoint, cell)
-        for checkpoint in reranking.changed:
+        for checkpoint in self._order.checkpoints() if reranking.everything else reranking.changed:
             self.rank(checkpoint)
         return passage
 
