@@ -22,6 +22,9 @@ _UNIFORM_STEPS = 2 * np.arange(_UNIFORM_POINTS, dtype=np.int64) + 1
 _UNIFORM_WEIGHTS = np.ones(_UNIFORM_POINTS)
 # What each component's share of the mixture starts from, in sharings.
 _SHARE_PRIOR = 0.5
+# Before any evidence, prompts are thought to part near their end (a question, a last message): the distance from
+# the end starts with so many sharings more.
+_END_PRIOR = 1.5
 # Junctions start as if another request had parted at one in four.
 _JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0
 _REMEMBERED_JUNCTIONS = 64
@@ -38,7 +41,7 @@ class _Component:
         self.histogram = DecayedHistogram(
             decay=decay, max_support=max_support, merge_down=coordinate.deeper_measure_is_larger
         )
-        self.explained = 0.0
+        self.explained = 0.0 if coordinate.deeper_measure_is_larger else _END_PRIOR
 
     def depths(self, num_tokens: int) -> IntArray:
         """Return the depth of each bin in a prompt of this length, also of those that lie outside it."""
