@@ -47,7 +47,7 @@ def _table(point: list[SimulationResult]) -> Table:
         title=Text(f"{first.trace}, {first.capacity_kv_tokens:,} tokens of KV"),
         caption_justify="left",
         caption=Text(
-            f"{first.num_requests:,} requests of {first.input_tokens:,} tokens, "
+            f"{first.num_requests:,} requests, {first.input_tokens:,} tokens, "
             f"at most {first.ceiling_fraction:.1%} reusable;\n"
             f"a checkpoint costs {first.checkpoint_kv_tokens:,.10g} tokens of KV"
             + (f" ({_BEST} most reused)" if len(point) > 1 else "")
