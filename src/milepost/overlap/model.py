@@ -97,7 +97,7 @@ class OverlapModel:
         *,
         bin_tokens: int = 16,
         decay: float = 0.99,
-        max_support: int = 128,
+        max_support: int = 64,
         least_overlap_tokens: int = 64,
         coordinates: Sequence[Coordinate] | None = None,
     ) -> None:

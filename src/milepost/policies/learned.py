@@ -162,7 +162,6 @@ class Traffic:
         for old, taken in passage.displaced.items():
             self._displace(old, taken)
             changed += old.held.values()
-        changed += new.held.values()
         return Reranking(changed, moved, everything=self._lesson > lesson)
 
     def note_price(self, worth: float) -> None:

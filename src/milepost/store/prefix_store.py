@@ -237,12 +237,8 @@ class PrefixStore:
             self._stale[checkpoint.serial] = checkpoint
 
     def _rank_stale(self) -> None:
-        order, weighs = self._order, self._eviction.weighs_neighbours
         for checkpoint in self._stale.values():
-            held_bytes = checkpoint.num_bytes
-            if weighs:
-                held_bytes += exclusive_kv_tokens(checkpoint) * self.kv_bytes_per_token
-            order.enter(checkpoint, held_bytes)
+            self._order.enter(checkpoint, self._held_bytes(checkpoint))
         self._stale.clear()
 
     def _withdraw(self, checkpoint: Checkpoint) -> None:
@@ -477,10 +473,7 @@ class PrefixStore:
             return False
         # A victim may take KV of this very path with it, so what is missing is counted anew each time.
         while excess > 0:
-            self._rank_stale()
-            victim = self._order.first(self._short_cell)
-            assert victim is not None
-            checkpoint, worth = victim
+            checkpoint, worth = self._victim()
             self._eviction.note_eviction(checkpoint, worth)
             if checkpoint.is_kv_only:
                 self._trim(checkpoint, excess)
@@ -488,6 +481,28 @@ class PrefixStore:
                 self.evict(checkpoint)
             excess = self._excess(path, position, num_bytes)
         return True
+
+    def _victim(self) -> tuple[Checkpoint, float]:
+        """Return the checkpoint that is worth least. What comes to the top is ranked again first, so whatever
+        became worth more in the meantime need not be ranked when it does.
+        """
+        order = self._order
+        self._rank_stale()
+        top = order.first(self._short_cell)
+        while True:
+            assert top is not None
+            checkpoint, _ = top
+            order.enter(checkpoint, self._held_bytes(checkpoint))
+            top = order.first(self._short_cell)
+            assert top is not None
+            if top[0] is checkpoint:
+                return top
+
+    def _held_bytes(self, checkpoint: Checkpoint) -> int:
+        """Return the bytes that its eviction frees, where the policy asks for them."""
+        if not self._eviction.weighs_neighbours:
+            return checkpoint.num_bytes
+        return checkpoint.num_bytes + exclusive_kv_tokens(checkpoint) * self.kv_bytes_per_token
 
     def _excess(self, path: list[Node], position: int, num_bytes: int) -> int:
         """Return by how much the budget is short for a checkpoint with its KV."""
