@@ -19,7 +19,7 @@ LONGEST = 20
 
 @st.composite
 def problems(draw):
-    """Few depths, whole rates and prices (so that no sum is rounded), any monotone cost, flat ones included."""
+    """Few depths, whole rates and prices (so that no sum is rounded), any monotone cost."""
     num_tokens = draw(st.integers(1, LONGEST))
     base = draw(st.just(0) | st.integers(0, num_tokens))
     steps = draw(st.lists(st.integers(0, 9), min_size=LONGEST + 1, max_size=LONGEST + 1))

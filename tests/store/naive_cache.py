@@ -5,6 +5,7 @@ structure: no tree, no running totals, no sharing but what set union gives.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -20,13 +21,37 @@ class NaiveCache:
     capacity_bytes: int
     segment_tokens: int
     kv_segment_bytes: int
-    seen: set[tuple[int, ...]] = field(default_factory=set)
+    seen: list[tuple[tuple[int, ...], Any]] = field(default_factory=list)
     held: dict[tuple[int, ...], Held] = field(default_factory=dict)
     dropped: set[tuple[int, ...]] = field(default_factory=set)
     next_serial: int = 0
 
     def overlap_depth(self, tokens: tuple[int, ...]) -> int:
-        return max((_shared(tokens, other) for other in self.seen), default=0)
+        return max((_shared(tokens, other) for other, _ in self.seen), default=0)
+
+    def latest_through(self, prefix: tuple[int, ...]) -> Any:
+        """Who is responsible for the last token of ``prefix``: the latest prompt that has it all."""
+        return next((name for other, name in reversed(self.seen) if other[: len(prefix)] == prefix), None)
+
+    def takes_from(self, tokens: tuple[int, ...]) -> dict[Any, int]:
+        """Whose part a new prompt takes over, and how deep each."""
+        depths = range(1, self.overlap_depth(tokens) + 1)
+        return {self.latest_through(tokens[:depth]): depth for depth in depths}
+
+    def parts(self, tokens: tuple[int, ...]) -> bool:
+        """Whether a new prompt parts from another, rather than going on from its end or repeating it."""
+        depth = self.overlap_depth(tokens)
+        rest = (other for other, _ in self.seen if len(other) > depth and _shared(tokens, other) == depth)
+        return 0 < depth < len(tokens) and any(True for _ in rest)
+
+    def above(self, prefix: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The deepest checkpoint that is shallower on the same path."""
+        shorter = [p for p in self.held if len(p) < len(prefix) and prefix[: len(p)] == p]
+        return max(shorter, key=len, default=None)
+
+    def exclusive_kv_tokens(self, prefix: tuple[int, ...]) -> int:
+        """Tokens of ``prefix`` that no other checkpoint's prefix begins with."""
+        return len(prefix) - max((_shared(prefix, p) for p in self.held if p != prefix), default=0)
 
     def resume_position(self, tokens: tuple[int, ...], limit: int) -> int:
         return max((len(p) for p in self.held if len(p) <= limit and tokens[: len(p)] == p), default=0)

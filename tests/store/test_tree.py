@@ -7,15 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.store import PrefixStore, Recency, check_store
+from milepost.reuse import Junction, Sighting
+from milepost.store import Passage, PrefixStore, Recency, check_store
 from milepost.store.tree import RadixTree
 
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=12).map(tuple)
-CHAIN = 50_000
+# Far beyond the depth that recursion reaches.
+CHAIN = 5_000
 
 
 def array(tokens) -> np.ndarray:
     return np.asarray(tokens, dtype=np.int32)
+
+
+def insert(tree: RadixTree, tokens, *, tenant: str = "", **known) -> Passage:
+    return tree.insert(array(tokens), tenant=tenant, sighting=Sighting(len(tokens)), **known)
+
+
+def tokens_of(node) -> np.ndarray:
+    return node.keys(np.dtype(np.int32))
 
 
 def shared(left, right) -> int:
@@ -29,7 +39,7 @@ def held_prompts(tree: RadixTree, tenant: str) -> set[tuple[int, ...]]:
     pending = [((), tree._roots[tenant])] if tenant in tree._roots else []
     while pending:
         before, node = pending.pop()
-        tokens = (*before, *node.tokens.tolist())
+        tokens = (*before, *tokens_of(node).tolist())
         assert len(tokens) == node.end
         pending += [(tokens, child) for child in node.children.values()]
         if not node.children:
@@ -38,13 +48,13 @@ def held_prompts(tree: RadixTree, tenant: str) -> set[tuple[int, ...]]:
 
 
 def check_structure(tree: RadixTree) -> None:
-    assert tree.num_tokens == sum(node.tokens.size for node in tree.nodes())
+    assert tree.num_keys == tree.num_tokens == sum(tokens_of(node).size for node in tree.nodes())
     for node in tree.nodes():
-        assert node.tokens.size == node.end - node.start > 0
+        assert tokens_of(node).size == node.end - node.start > 0
         assert node.parent.end == node.start
-        for token, child in node.children.items():
+        for first, child in node.children.items():
             assert child.parent is node
-            assert int(child.tokens[0]) == token
+            assert tokens_of(child)[:1].tobytes() == first
     assert all(root.children for root in tree._roots.values())
 
 
@@ -53,10 +63,10 @@ def test_matching_finds_what_comparing_with_every_prompt_finds(inserted, asked):
     tree = RadixTree(segment_tokens=4)
     naive = {"a": [], "b": []}
     for tokens, tenant in inserted:
-        path = tree.insert(array(tokens), tenant=tenant)
+        path = insert(tree, tokens, tenant=tenant).path
         naive[tenant].append(tokens)
         assert path[0].start == 0
-        assert path[-1].start < len(tokens) <= path[-1].end
+        assert path[-1].end == len(tokens)
         assert all(above.end == below.start and below.parent is above for above, below in pairwise(path))
         check_structure(tree)
     for tenant, seen in naive.items():
@@ -72,11 +82,11 @@ def test_matching_finds_what_comparing_with_every_prompt_finds(inserted, asked):
 def test_matching_changes_nothing(inserted, asked):
     tree = RadixTree(segment_tokens=4)
     for tokens in inserted:
-        tree.insert(array(tokens), tenant="")
-    before = [(n.start, n.end, n.tokens.tobytes()) for n in tree.nodes()]
+        insert(tree, tokens)
+    before = [(n.start, n.end, n.data) for n in tree.nodes()]
     tree.match(array(asked), tenant="")
     tree.match(array(asked), tenant="never seen")
-    assert [(n.start, n.end, n.tokens.tobytes()) for n in tree.nodes()] == before
+    assert [(n.start, n.end, n.data) for n in tree.nodes()] == before
     assert set(tree._roots) == {""}
 
 
@@ -84,9 +94,9 @@ def test_matching_changes_nothing(inserted, asked):
 def test_forgetting_drops_whole_branches_until_few_enough_tokens_are_left(inserted, keep):
     tree = RadixTree(segment_tokens=4)
     for tokens in inserted:
-        tree.insert(array(tokens), tenant="")
+        insert(tree, tokens)
     before = held_prompts(tree, "")
-    tree.forget(until_num_tokens=keep)
+    tree.forget(until_num_keys=keep)
     check_structure(tree)
     assert tree.num_tokens <= keep
     for left in held_prompts(tree, ""):
@@ -99,40 +109,79 @@ def test_forgetting_drops_whole_branches_until_few_enough_tokens_are_left(insert
 def test_the_branch_untouched_longest_is_forgotten_first():
     tree = RadixTree(segment_tokens=4)
     for first in (1, 2, 3):
-        tree.insert(array([first] * 10), tenant="")
-    tree.insert(array([1] * 10), tenant="")
-    tree.forget(until_num_tokens=20)
+        insert(tree, [first] * 10)
+    insert(tree, [1] * 10)
+    tree.forget(until_num_keys=20)
     assert held_prompts(tree, "") == {(1,) * 10, (3,) * 10}
 
 
 def test_a_tenant_whose_prompts_are_all_forgotten_leaves_no_root_behind():
     tree = RadixTree(segment_tokens=4)
-    tree.insert(array([1, 2]), tenant="a")
-    tree.forget(until_num_tokens=0)
+    insert(tree, [1, 2], tenant="a")
+    tree.forget(until_num_keys=0)
     assert tree._roots == {}
+
+
+def test_a_conversation_of_many_turns_stays_one_edge_until_somebody_parts_from_it():
+    tree = RadixTree(segment_tokens=4)
+    for length in (5, 9, 14):
+        passage = insert(tree, range(length))
+        assert [(n.start, n.end, n.sighting) for n in tree.nodes()] == [(0, length, passage.sighting)]
+        assert not passage.parted
+    assert insert(tree, [*range(9), 99]).parted
+    assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 9), (9, 10), (9, 14)]
+
+
+def test_a_prompt_takes_over_from_each_before_it_as_far_as_they_agree():
+    tree = RadixTree(segment_tokens=4)
+    long = insert(tree, range(20))
+    other = insert(tree, [*range(8), 88, 88])
+    assert other.displaced == {long.sighting: 8}
+    assert (other.earlier, other.overlap_depth, other.parted) == (long.sighting, 8, True)
+    again = insert(tree, [*range(12), 99])
+    assert again.displaced == {other.sighting: 8, long.sighting: 12}
+    assert again.earlier is long.sighting, "of those that share all twelve, not the latest of all"
+    third = insert(tree, [*range(12), 77])
+    assert (third.met.end, third.parted, third.displaced) == (12, True, {again.sighting: 12})
+
+
+@given(st.lists(prompts, min_size=2, max_size=8))
+def test_a_match_that_is_out_of_date_is_made_anew(inserted):
+    in_turn, tree = RadixTree(segment_tokens=4), RadixTree(segment_tokens=4)
+    matches = [tree.match(array(tokens), tenant="") for tokens in inserted]
+    for tokens, match in zip(inserted, matches, strict=True):
+        stale = insert(tree, tokens, match=match)
+        fresh = insert(in_turn, tokens)
+        assert stale.overlap_depth == fresh.overlap_depth
+        assert [(n.start, n.end) for n in stale.path] == [(n.start, n.end) for n in fresh.path]
+        check_structure(tree)
+    assert held_prompts(tree, "") == held_prompts(in_turn, "")
 
 
 def test_an_edge_does_not_alias_the_callers_buffer():
     tree = RadixTree(segment_tokens=4)
     buffer = array([1, 2, 3])
-    tree.insert(buffer, tenant="")
+    insert(tree, buffer)
     buffer[:] = 9
     assert tree.match(array([1, 2, 3]), tenant="").depth == 3
 
 
 def test_a_split_and_its_merge_leave_the_edge_as_it_was():
     tree = RadixTree(segment_tokens=4)
-    tree.insert(array(range(10)), tenant="")
-    tree.insert(array([0, 1, 2, 9]), tenant="")
+    insert(tree, range(10))
+    insert(tree, [0, 1, 2, 9])
     assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3), (3, 4), (3, 10)]
     for node in tree.nodes():
         node.dropped = [node.end - 1, node.end] if node.children else [node.end]
-    tree.insert(array(range(10)), tenant="")  # touches the long branch
-    tree.forget(until_num_tokens=10)
+        node.junction = Junction(3) if node.children else None
+    latest = insert(tree, range(10)).sighting  # touches the long branch
+    (forgotten,) = tree.forget(until_num_keys=10)
+    assert (forgotten.start, forgotten.end) == (3, 4)
     (node,) = tree.nodes()
     assert node.dropped == [2, 3, 10]
-    assert node.latest_num_tokens == 10
-    assert node.tokens.tolist() == list(range(10))
+    assert node.sighting is latest
+    assert node.junction is None, "nobody parts there any more"
+    assert tokens_of(node).tolist() == list(range(10))
     assert tree.is_dead_leaf(node)
 
 
@@ -150,7 +199,7 @@ class Source:
 
 @pytest.fixture(scope="module")
 def deep_store() -> PrefixStore:
-    """Prompts that part one by one: a chain of 50,000 nodes with a leaf at each."""
+    """Prompts that part one by one: a chain of thousands of nodes with a leaf at each."""
     store = PrefixStore(
         capacity_bytes=1 << 40,
         segment_tokens=1000,
@@ -161,26 +210,27 @@ def deep_store() -> PrefixStore:
     )
     # Built directly: inserting each prompt in full would take as many token comparisons as there are pairs.
     chain = array(np.zeros(CHAIN))
-    path = store.remember(chain, tenant="")
+    path = store.remember(chain, tenant="", sighting=Sighting(CHAIN)).path
     node = path[0]
     tree = store.tree
     for depth in range(CHAIN - 1, 0, -1):
-        tree._add_leaf(tree._split(node, depth), array(np.append(chain[:depth], 1)), depth)
+        leaf = array(np.append(chain[:depth], 1))
+        tree._add_leaf(tree._split(node, depth), leaf, depth, Sighting(depth + 1))
         node = node.parent
     return store
 
 
 def test_no_walk_recurses_over_the_depth(deep_store):
     chain = array(np.zeros(CHAIN))
-    path = deep_store.remember(chain, tenant="")
+    path = deep_store.remember(chain, tenant="", sighting=Sighting(CHAIN)).path
     assert len(path) == CHAIN
-    assert deep_store.locate(chain, tenant="", limit=CHAIN).overlap_depth == CHAIN
+    assert deep_store.locate(chain, num_tokens=CHAIN, tenant="", limit=CHAIN).overlap_depth == CHAIN
     deepest = deep_store.put(path, CHAIN, source=Source(), tick=1)
     deep_store.pin(deepest)
     assert deep_store.put(path, CHAIN // 2, source=Source(), tick=2) is not None
     check_store(deep_store)
     assert deep_store.num_kv_segments == CHAIN // 1000
-    located = deep_store.locate(chain, tenant="", limit=CHAIN - 1)
+    located = deep_store.locate(chain, num_tokens=CHAIN, tenant="", limit=CHAIN - 1)
     assert located.resume_position == CHAIN // 2
     assert len(deep_store.kv_segments(located)) == CHAIN // 2000
     deep_store.unpin(deepest)
@@ -189,6 +239,6 @@ def test_no_walk_recurses_over_the_depth(deep_store):
     assert deep_store.num_kv_segments == CHAIN // 2000
     deep_store.evict(located.checkpoint)
     num_tokens = deep_store.tree.num_tokens
-    deep_store.tree.forget(until_num_tokens=num_tokens - 2000)
+    deep_store.tree.forget(until_num_keys=num_tokens - 2000)
     check_store(deep_store)
     assert deep_store.tree.num_tokens == num_tokens - 2000
