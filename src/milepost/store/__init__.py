@@ -1,12 +1,14 @@
 """What is kept: a radix tree of prompts, the checkpoints on it, and the KV that they need."""
 
 from milepost.store.checking import check_store
-from milepost.store.eviction import EvictionPolicy, Recency, Reranking
+from milepost.store.eviction import KV_CELL, STATE_CELL, EvictionPolicy, Recency, Reranking
 from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.prefix_store import Located, PayloadSource, PrefixStore
 from milepost.store.tree import Passage, TreeMatch
 
 __all__ = [
+    "KV_CELL",
+    "STATE_CELL",
     "Checkpoint",
     "EvictionPolicy",
     "Located",

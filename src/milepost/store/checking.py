@@ -50,7 +50,8 @@ def _check_node(store: PrefixStore, node: Node) -> None:
         f"{where} holds positions outside itself: {positions} {node.dropped}",
     )
     _require(node.dropped == sorted(set(node.dropped)), f"{where} dropped {node.dropped}")
-    _require(not set(positions) & set(node.dropped), f"{where} both holds and dropped a position")
+    states = {c.position for c in node.checkpoints if not c.is_kv_only}
+    _require(not states & set(node.dropped), f"{where} both holds and dropped a position")
     above = _above(node)
     for checkpoint in node.checkpoints:
         _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")

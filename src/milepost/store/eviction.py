@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 _Entry: TypeAlias = tuple[float, int, int, Checkpoint]
 # Heaps so small are not worth clearing.
 _FEW = 64
-# Cells of a policy that ranks states and KV-only checkpoints apart, for a store whose budget is split.
+# Cells of a policy that ranks what frees KV apart from what frees a state alone, where the budget is split.
 STATE_CELL, KV_CELL = 0, 1
 _ONE_CELL = np.ones(1)
 _ONE_CELL.flags.writeable = False
@@ -60,6 +60,12 @@ class EvictionPolicy(ABC):
     def scales(self) -> FloatArray:
         """Scale of each cell, above 0, shape ``[num_cells]``."""
         return _ONE_CELL
+
+    def worths(self, least: FloatArray) -> FloatArray | None:
+        """Return what the first of each cell is worth now, shape ``[num_cells]``, infinite for an empty cell;
+        None where that is ``scale * worth``. ``least`` is its worth inside the cell.
+        """
+        return None
 
     @abstractmethod
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
@@ -163,10 +169,13 @@ class EvictionOrder:
             self._scales = self._policy.scales.copy()
             self._scaled_least = self._least * self._scales
         while True:
-            least = int(self._scaled_least.argmin())
+            worths = self._policy.worths(self._least)
+            if worths is None:
+                worths = self._scaled_least
+            least = int(worths.argmin())
             entry = self._heaps[least][0]
             if self._entries.get(entry[1]) is entry:
-                return entry[3], float(self._scaled_least[least])
+                return entry[3], float(worths[least])
             self._settle(least)
 
     def _settle(self, cell: int) -> None:

@@ -27,7 +27,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from milepost.reuse import Junction, Sighting
-from milepost.store.eviction import KV_CELL, STATE_CELL, EvictionOrder, EvictionPolicy
+from milepost.store.eviction import KV_CELL, EvictionOrder, EvictionPolicy
 from milepost.store.neighbours import exclusive_kv_tokens, link, unlink
 from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.tree import Passage, RadixTree, TreeMatch
@@ -292,16 +292,15 @@ class PrefixStore:
         """Keep the KV of a whole prompt, as far as there is room, whether or not a state needs it."""
         position = num_tokens // self.segment_tokens * self.segment_tokens
         for node in path:
-            for checkpoint in [c for c in node.checkpoints if c.is_kv_only and c.position <= position]:
-                self._drop_kv_only(checkpoint)
+            for shorter in [c for c in node.checkpoints if c.is_kv_only and c.position <= position]:
+                self._drop_kv_only(shorter)
         if position == 0:
             return
         node = next(n for n in path if n.start < position <= n.end)
-        if node.checkpoint_at(position) is None and not (
-            node.num_live_children or (node.checkpoints and node.checkpoints[-1].position > position)
-        ):
+        if node.checkpoint_at(position) is None:
+            # Also where the KV is kept by longer prompts: it is not as old as theirs.
             checkpoint = self.put(path, position, source=_KVOnly(source), tick=tick)
-            if checkpoint is not None and checkpoint.payload is None:
+            if checkpoint is not None:
                 self._become_kv_only(checkpoint)
 
     def forget_history(self) -> None:
@@ -373,7 +372,8 @@ class PrefixStore:
         self._next_serial += 1
         was_live = node.is_live
         insort(node.checkpoints, checkpoint, key=_position_of)
-        if position in node.dropped:
+        # KV alone is nothing to resume from: the state that was dropped here is missing still.
+        if position in node.dropped and (payload is not None or self.is_stateless):
             node.dropped.remove(position)
         self.checkpoint_bytes += num_bytes
         self.num_checkpoints += 1
@@ -512,8 +512,8 @@ class PrefixStore:
             return self.stored_bytes + num_bytes + missing - self.capacity_bytes
         states = self.checkpoint_bytes + num_bytes - self._state_capacity
         kv = self.kv_bytes + missing - (self.capacity_bytes - self._state_capacity)
-        # States have a cell of their own, and KV-only checkpoints one: the pool that is short gives way.
-        self._short_cell = STATE_CELL if states > 0 else KV_CELL
+        # Any state makes room for a state; only what holds KV alone makes room for KV.
+        self._short_cell = None if states > 0 else KV_CELL
         return states if states > 0 else kv
 
     def _can_fit(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
