@@ -16,6 +16,10 @@ The cache knows no tensors, no clock and no model: payloads are opaque handles, 
 commits, and the same object serves an engine, a simulator and a test. It has one owner and takes no locks.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 
 from milepost.accounting import CacheStatistics, Ledger, RequestReport
@@ -24,6 +28,7 @@ from milepost.footprint import Footprint
 from milepost.lease import Lease
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest
 from milepost.policies import CachePolicy
+from milepost.policies.base import PromptRecord
 from milepost.reuse import Sighting
 from milepost.store import PayloadSource, PrefixStore, check_store
 from milepost.tokens import KeyArray, TokenLike, as_keys, as_tokens
@@ -84,6 +89,16 @@ class PrefixCache:
             raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
         self.footprint = footprint
         self.policy = policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
+        share = self.policy.state_share
+        if (
+            share is not None
+            and not footprint.is_stateless
+            and share * capacity_bytes < footprint.checkpoint_bytes
+        ):
+            raise CapacityError(
+                f"state_share={share:g} of capacity_bytes={capacity_bytes:,} is smaller than one checkpoint "
+                f"of {footprint.checkpoint_bytes:,} bytes; give more of either"
+            )
         self.key_tokens = key_tokens
         # Only ratios of costs matter, so where every token costs the same, tokens will do.
         self._cost = None if footprint.cost.is_linear else footprint.cost
@@ -102,6 +117,17 @@ class PrefixCache:
             state_share=self.policy.state_share,
         )
         self._ledger = Ledger()
+        if self.policy.attach is not None:
+            make = partial(
+                PrefixCache,
+                capacity_bytes=capacity_bytes,
+                footprint=footprint,
+                grid=grid,
+                segment_tokens=segment_tokens,
+                history_tokens=history_tokens,
+                key_tokens=key_tokens,
+            )
+            self.policy.attach(lambda policy, prompts: _replay(make(policy=policy), prompts))
 
     def acquire(
         self,
@@ -275,3 +301,33 @@ class PrefixCache:
             position = num_segments * store.segment_tokens
         free_bytes = store.capacity_bytes - num_segments * store.kv_segment_bytes
         return position, free_bytes // state_bytes if state_bytes else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Payloads of a replay: they weigh what real ones weigh, and hold nothing."""
+
+    num_bytes: int
+    segment_tokens: int
+
+    def checkpoint(self, position: int) -> "_Weights":
+        return self
+
+    def kv_segments(self, start: int, end: int) -> Sequence[None]:
+        return (None,) * ((end - start) // self.segment_tokens)
+
+
+def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:
+    """Serve ``prompts`` on an empty ``cache``; return how many tokens were reused."""
+    source = _Weights(cache.footprint.checkpoint_bytes, cache._store.segment_tokens)
+    tenants: dict[object, str] = {}
+    dtype = cache._store.tree.key_dtype
+    for prompt in prompts:
+        tenant = tenants.setdefault(prompt.tenant, str(len(tenants)))
+        keys = np.frombuffer(prompt.keys, dtype)
+        if len(keys) * cache.key_tokens < prompt.num_tokens:
+            # Stands for the partial block at the end, which is no key of the tree.
+            keys = np.append(keys, dtype.type(0))
+        with cache.acquire(keys, num_tokens=prompt.num_tokens, tenant=tenant) as lease:
+            cache.commit(lease, cache.plan(lease), source)
+    return cache.statistics().reused

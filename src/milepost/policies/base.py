@@ -1,12 +1,63 @@
 """A cache policy: placement and eviction as one."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
 from milepost.placement import PlacementPolicy
-from milepost.store import EvictionPolicy, Recency
+from milepost.store import EvictionPolicy, Passage, Recency
 
-__all__ = ["CachePolicy"]
+__all__ = ["CachePolicy", "ForeseenRequest", "PromptRecord", "ReplayPrompts"]
+
+
+class ForeseenRequest(Protocol):
+    """What a policy that knows the future is told of each request, as in a trace."""
+
+    @property
+    def keys(self) -> npt.NDArray[np.int64]:
+        """The prompt, one key per ``key_tokens`` tokens."""
+
+    @property
+    def key_tokens(self) -> int:
+        """Tokens per key."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the prompt."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRecord:
+    """A prompt that was served, to be replayed.
+
+    Attributes:
+        keys: Its whole keys, as the bytes of the tree's edges.
+        num_tokens: Its length.
+        tenant: Stands for whose it is.
+    """
+
+    keys: bytes
+    num_tokens: int
+    tenant: object
+
+    @classmethod
+    def of(cls, passage: Passage) -> Self:
+        """Return the record of a prompt that has just been served. O(keys)."""
+        path = passage.path
+        tenant = path[0].parent if path else None
+        return cls(b"".join(node.data for node in path), passage.sighting.num_tokens, tenant)
+
+
+# Serves prompts under another policy on an empty cache of the same make; returns how many tokens were reused.
+ReplayPrompts: TypeAlias = "Callable[[CachePolicy, Sequence[PromptRecord]], int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +72,18 @@ class CachePolicy:
         keeps_kv: Whether KV is kept to the end of each prompt, though no state needs it there, as engines do
             whose KV cache knows nothing of states.
         state_share: Share of the budget that only states may take, and KV only the rest; None for one budget.
+        prepare: For a policy that knows the future: to be called, before the first request is served, with
+            all of them in the order of service. None for the others.
+        attach: For a policy that tunes itself: called by its cache with what replays prompts on an empty
+            cache of the same make. None for the others.
     """
 
     placement: PlacementPolicy
     eviction: EvictionPolicy = field(default_factory=Recency)
     keeps_kv: bool = False
     state_share: float | None = None
+    prepare: Callable[[Sequence[ForeseenRequest]], None] | None = None
+    attach: Callable[[ReplayPrompts], None] | None = None
 
     def __post_init__(self) -> None:
         if self.state_share is not None and not 0.0 < self.state_share < 1.0:

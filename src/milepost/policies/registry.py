@@ -22,6 +22,7 @@ from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
 from milepost.placement.offsets import Offsets
 from milepost.policies.base import CachePolicy
 from milepost.policies.learned import learned
+from milepost.policies.peers import clairvoyant, marconi, sglang, tensorrt, vllm
 
 __all__ = ["POLICIES", "PolicyKind", "PolicyOption", "describe_policies", "parse_policy"]
 
@@ -50,6 +51,15 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("+"))
 
 
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+_START = PolicyOption("start", "from_start", _whole_numbers, "512+1024")
+_END = PolicyOption("end", "from_end", _whole_numbers, "64+192")
+_INTERVAL = PolicyOption("every", "every", int, "4096")
 _EVERY = PolicyOption("every", "every", int, "512", required=True)
 _COUNT = PolicyOption("count", "count", int, "8", required=True)
 
@@ -65,15 +75,9 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
         ),
         "tail": PolicyKind(PromptTail, "the deepest position that the same prompt can resume from"),
         "junction": PolicyKind(Junction, "where the prompt parts from an earlier one"),
-        "tail+junction": PolicyKind(TailAndJunction, "both of these (stock vLLM)"),
+        "tail+junction": PolicyKind(TailAndJunction, "both of these"),
         "offsets": PolicyKind(
-            Offsets,
-            "fixed distances from the prompt's start and end (TensorRT-LLM)",
-            (
-                PolicyOption("start", "from_start", _whole_numbers, "512+1024"),
-                PolicyOption("end", "from_end", _whole_numbers, "64+192"),
-                PolicyOption("every", "every", int, "4096"),
-            ),
+            Offsets, "fixed distances from the prompt's start and end", (_START, _END, _INTERVAL)
         ),
         "histogram-dp": PolicyKind(
             HistogramDP,
@@ -84,6 +88,23 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
                 PolicyOption("smoothing", "smoothing", float, "1.0"),
             ),
         ),
+        "vllm": PolicyKind(vllm, "stock vLLM: tail and junction, KV of whole prompts, one list of blocks"),
+        "sglang": PolicyKind(
+            sglang,
+            "SGLang: request end and branch points, states in a pool of their own",
+            (PolicyOption("share", "share", float, "0.47"), PolicyOption("chunk", "chunk", int, "8192")),
+        ),
+        "tensorrt": PolicyKind(
+            tensorrt,
+            "TensorRT-LLM: fixed distances from start and end, KV of whole prompts",
+            (_START, _END, _INTERVAL, PolicyOption("branch", "branch", _yes_or_no, "yes")),
+        ),
+        "marconi": PolicyKind(
+            marconi,
+            "tail and junction, evicted by recency and by FLOPs saved per byte (arXiv 2411.19379)",
+            (PolicyOption("alpha", "alpha", float, "0.5"),),
+        ),
+        "clairvoyant": PolicyKind(clairvoyant, "knows the requests to come: a bound, for a replay only"),
         "learned": PolicyKind(learned, "every position that is worth its memory, learned from the traffic"),
     }
 )
