@@ -143,11 +143,7 @@ class Traffic:
         changed: list[Checkpoint] = []
         moved: list[tuple[Checkpoint, int]] = []
         for sighting in self.prompts.advance():
-            if not sighting.held:
-                continue
-            if sighting.forecast.junctions:
-                changed += sighting.held.values()
-            else:
+            if sighting.held:
                 cell = sighting.hazard_class * NUM_AGE_BINS + sighting.age_bin
                 moved += [(checkpoint, cell) for checkpoint in sighting.held.values()]
         changed += [j.covered_by for j in self.junctions.advance() if j.covered_by is not None]
@@ -162,7 +158,9 @@ class Traffic:
         for old, taken in passage.displaced.items():
             self._displace(old, taken)
             changed += old.held.values()
-        return Reranking(changed, moved, everything=self._lesson > lesson)
+        return Reranking(
+            changed, moved, movable_cells=self.first_junction_cell, everything=self._lesson > lesson
+        )
 
     def note_price(self, worth: float) -> None:
         """Learn what an evicted byte was worth."""

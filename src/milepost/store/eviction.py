@@ -35,12 +35,20 @@ _ONE_CELL.flags.writeable = False
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """Checkpoints to be ranked again, or ``everything``; and those of the same worth that only belong to
-    another cell now.
+    """What a request has changed.
+
+    Attributes:
+        changed: Checkpoints to be ranked again. Where one became worth more, that can wait: whatever is about to
+            be evicted is ranked again first.
+        moved: Checkpoints of the same worth that belong to another cell now, if they are in one of the first
+            ``movable_cells``.
+        movable_cells: See ``moved``.
+        everything: All are to be ranked again.
     """
 
     changed: Sequence[Checkpoint] = ()
     moved: Sequence[tuple[Checkpoint, int]] = ()
+    movable_cells: int = 0
     everything: bool = False
 
 
@@ -139,10 +147,12 @@ class EvictionOrder:
         if heap[0] is entry:
             self._set_least(cell)
 
-    def move(self, checkpoint: Checkpoint, cell: int) -> None:
-        """Move ``checkpoint``, of the worth it has, to another cell; harmless where it is not ranked."""
+    def move(self, checkpoint: Checkpoint, cell: int, *, movable_cells: int) -> None:
+        """Move ``checkpoint``, of the worth it has, to another cell; harmless where it is not ranked, or in
+        none of the first ``movable_cells``.
+        """
         before = self._entries.get(checkpoint.serial)
-        if before is not None and before[2] != cell:
+        if before is not None and movable_cells > before[2] != cell:
             self._count_left(before[2])
             self._push((before[0], before[1], cell, checkpoint))
 

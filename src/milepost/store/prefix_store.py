@@ -224,7 +224,7 @@ class PrefixStore:
         passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
         reranking = self._eviction.note_request(passage)
         for checkpoint, cell in reranking.moved:
-            self._order.move(checkpoint, cell)
+            self._order.move(checkpoint, cell, movable_cells=reranking.movable_cells)
         for checkpoint in self._order.checkpoints() if reranking.everything else reranking.changed:
             self.rank(checkpoint)
         return passage
