@@ -11,6 +11,8 @@ from milepost.cli.footprint import footprint
 from milepost.cli.generate import generate
 from milepost.cli.policies import policies
 from milepost.cli.probe import probe
+from milepost.cli.recommend import recommend
+from milepost.cli.report import report
 from milepost.cli.simulate import simulate
 from milepost.cli.sweep import sweep
 from milepost.errors import MilepostError
@@ -27,7 +29,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-_COMMANDS = (demo, generate, simulate, sweep, footprint, probe, policies)
+_COMMANDS = (demo, generate, simulate, sweep, recommend, report, footprint, probe, policies)
 for _command in _COMMANDS:
     app.command()(_command)
 

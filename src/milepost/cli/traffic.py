@@ -27,6 +27,7 @@ __all__ = [
     "TokenizerName",
     "Traces",
     "build_settings",
+    "config_of",
     "report_bad_lines",
     "unique",
 ]
@@ -185,8 +186,18 @@ def _parse_tokens(text: str) -> int:
 
 
 def _footprint_of(model: str) -> Footprint:
+    return Footprint.from_config(config_of(model))
+
+
+def config_of(model: str) -> object:
+    """Return the configuration that ``model`` names, as :class:`~milepost.footprint.Footprint` reads it: the
+    path itself where it is one, or what the hub has.
+
+    Raises:
+        ConfigurationError: it is no path, and transformers is not installed.
+    """
     if Path(model).exists():
-        return Footprint.from_config(model)
+        return model
     try:
         from milepost.engines.transformers.loading import load_config
     except ImportError as error:
@@ -194,4 +205,4 @@ def _footprint_of(model: str) -> Footprint:
             f"model={model!r} is no file or folder, and a hub id needs transformers; install "
             "milepost[transformers], or give the path of a config.json"
         ) from error
-    return Footprint.from_config(load_config(model))
+    return load_config(model)

@@ -1,19 +1,20 @@
-"""A pmf over depths, merged from sorted parts."""
+"""The prediction of the mixture, in one pass over its sorted parts."""
 
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["Mixture", "OverlapDistribution", "weight_inside"]
+__all__ = ["OverlapDistribution", "mix", "weight_inside"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-_NO_DEPTHS = np.empty(0, np.int64)
-_NO_WEIGHTS = np.empty(0)
+# Points that stand for a uniform part: enough to space checkpoints evenly, few enough to plan fast.
+_UNIFORM_POINTS = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,43 +22,12 @@ class OverlapDistribution:
     """Where a later request will part from one prompt, given that it shares some of it.
 
     Attributes:
-        depths: Tokens shared, ascending, above 0 and below the prompt's length, shape ``[K]``.
+        depths: Tokens shared, strictly ascending, above 0 and below the prompt's length, shape ``[K]``.
         weights: Probability of each depth, summing to 1 (empty where the prompt is a single token).
     """
 
     depths: IntArray
     weights: FloatArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mixture:
-    """Weights over depths, strictly ascending."""
-
-    depths: IntArray
-    weights: FloatArray
-
-    @classmethod
-    def empty(cls) -> Self:
-        """Return the mixture of nothing."""
-        return cls(_NO_DEPTHS, _NO_WEIGHTS)
-
-    def merged(self, depths: IntArray, weights: FloatArray, *, num_tokens: int, scale: float) -> Self:
-        """Return this and ``scale`` times the part of another that lies inside a prompt. O(K).
-
-        Args:
-            depths: Ascending or descending; those outside ``(0, num_tokens]`` are left out, and
-                ``num_tokens`` itself counts as one less: who shares all still computes the last token.
-            weights: Their weights.
-            num_tokens: Length of the prompt.
-            scale: Factor for ``weights``.
-        """
-        return type(self)(*_merge(self.depths, self.weights, depths, weights, num_tokens, scale))
-
-    def normalised(self) -> OverlapDistribution:
-        """Return the pmf."""
-        weights = self.weights / max(float(self.weights.sum()), np.finfo(np.float64).tiny)
-        self.depths.flags.writeable = weights.flags.writeable = False
-        return OverlapDistribution(self.depths, weights)
 
 
 @njit(cache=True)
@@ -71,36 +41,100 @@ def weight_inside(depths: IntArray, weights: FloatArray, num_tokens: int) -> flo
 
 
 @njit(cache=True)
-def _merge(
-    left: IntArray,
-    left_weights: FloatArray,
-    right: IntArray,
-    right_weights: FloatArray,
+def mix(
+    depths: IntArray,
+    weights: FloatArray,
+    splits: IntArray,
+    shares: FloatArray,
+    from_end: BoolArray,
+    uniform_share: float,
     num_tokens: int,
-    scale: float,
+    num_bins: int,
 ) -> tuple[IntArray, FloatArray]:
-    depths = np.empty(left.size + right.size, np.int64)
-    weights = np.empty(left.size + right.size)
-    is_descending = right.size > 1 and right[0] > right[-1]
-    size, i = 0, 0
-    for k in range(right.size):
-        at = right.size - 1 - k if is_descending else k
-        if not 0 < right[at] <= num_tokens:
+    """Return the pmf of a mixture over the depths of one prompt.
+
+    Args:
+        depths: The bins of all components in this prompt, one component after the other, each ascending or
+            descending. Depths outside the prompt are left out, and its very end counts as one token less: who
+            shares all of it still computes the last token.
+        weights: Their weights.
+        splits: Where each component begins, and the end, shape ``[components + 1]``.
+        shares: Share of each component.
+        from_end: Whether a component's prior is equal in every octave of the distance from the end; else it
+            is uniform. A prior counts as one sharing.
+        uniform_share: Share of what no component explains.
+        num_tokens: Length of the prompt.
+        num_bins: Its length in bins.
+
+    Complexity: O(K x components).
+    """
+    num_components = splits.size - 1
+    num_octaves = int(np.ceil(np.log2(num_bins + 1))) + 1
+    # Every component is a run, then every prior of octaves, then what is uniform.
+    num_runs = 2 * num_components + 1
+    size = depths.size + num_components * num_octaves + _UNIFORM_POINTS
+    run_depths = np.empty(size, np.int64)
+    run_weights = np.empty(size)
+    heads = np.empty(num_runs, np.int64)
+    ends = np.empty(num_runs, np.int64)
+    filled, runs = 0, 0
+    for c in range(num_components):
+        start, stop = splits[c], splits[c + 1]
+        unit = shares[c] / (weight_inside(depths[start:stop], weights[start:stop], num_tokens) + 1.0)
+        heads[runs] = filled
+        descends = stop - start > 1 and depths[start] > depths[stop - 1]
+        for k in range(stop - start):
+            at = stop - 1 - k if descends else start + k
+            if 0 < depths[at] <= num_tokens:
+                run_depths[filled], run_weights[filled] = depths[at], unit * weights[at]
+                filled += 1
+        ends[runs] = filled
+        runs += 1
+        if not from_end[c]:
+            uniform_share += unit
             continue
-        depth = min(right[at], num_tokens - 1)
-        if depth == 0:
+        heads[runs] = filled
+        for octave in range(num_octaves):
+            distance = num_tokens >> (octave + 1) if octave < num_octaves - 1 else 0
+            run_depths[filled], run_weights[filled] = num_tokens - distance, unit / num_octaves
+            filled += 1
+        ends[runs] = filled
+        runs += 1
+    heads[runs] = filled
+    for k in range(_UNIFORM_POINTS):
+        run_depths[filled] = (2 * k + 1) * num_tokens // (2 * _UNIFORM_POINTS)
+        run_weights[filled] = uniform_share / _UNIFORM_POINTS
+        filled += 1
+    ends[runs] = filled
+    return _merge_runs(run_depths, run_weights, heads, ends, runs + 1, num_tokens - 1)
+
+
+@njit(cache=True)
+def _merge_runs(
+    run_depths: IntArray, run_weights: FloatArray, heads: IntArray, ends: IntArray, runs: int, last: int
+) -> tuple[IntArray, FloatArray]:
+    """Merge ascending runs into strictly ascending depths in ``(0, last]`` whose weights sum to 1."""
+    depths = np.empty(run_depths.size, np.int64)
+    weights = np.empty(run_depths.size)
+    size = 0
+    total = 0.0
+    while True:
+        first = -1
+        for r in range(runs):
+            if heads[r] < ends[r] and (first < 0 or run_depths[heads[r]] < run_depths[heads[first]]):
+                first = r
+        if first < 0:
+            break
+        depth, weight = min(run_depths[heads[first]], last), run_weights[heads[first]]
+        heads[first] += 1
+        if depth <= 0:
             continue
-        while i < left.size and left[i] <= depth:
-            depths[size], weights[size] = left[i], left_weights[i]
-            size += 1
-            i += 1
+        total += weight
         if size and depths[size - 1] == depth:
-            weights[size - 1] += scale * right_weights[at]
+            weights[size - 1] += weight
         else:
-            depths[size], weights[size] = depth, scale * right_weights[at]
+            depths[size], weights[size] = depth, weight
             size += 1
-    while i < left.size:
-        depths[size], weights[size] = left[i], left_weights[i]
-        size += 1
-        i += 1
+    if total > 0.0:
+        weights[:size] /= total
     return depths[:size], weights[:size]

@@ -9,17 +9,13 @@ import numpy.typing as npt
 from milepost.errors import ConfigurationError
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
 from milepost.overlap.histogram import DecayedHistogram
-from milepost.overlap.mixture import Mixture, OverlapDistribution, weight_inside
+from milepost.overlap.mixture import OverlapDistribution, mix, weight_inside
 
 __all__ = ["OverlapDistribution", "OverlapModel"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
-# Points that stand for the uniform component: enough to space checkpoints evenly, few enough to plan fast.
-_UNIFORM_POINTS = 32
-_UNIFORM_STEPS = 2 * np.arange(_UNIFORM_POINTS, dtype=np.int64) + 1
-_UNIFORM_WEIGHTS = np.ones(_UNIFORM_POINTS)
 # What each component's share of the mixture starts from, in sharings.
 _SHARE_PRIOR = 0.5
 # Before any evidence, prompts are thought to part near their end (a question, a last message): the distance from
@@ -82,6 +78,7 @@ class OverlapModel:
         "_bin_tokens",
         "_components",
         "_decay",
+        "_from_end",
         "_junction_explained",
         "_least_overlap_tokens",
         "_num_shared",
@@ -111,6 +108,7 @@ class OverlapModel:
         self._least_overlap_tokens = least_overlap_tokens
         self._decay = decay
         self._components = tuple(_Component(c, decay=decay, max_support=max_support) for c in coordinates)
+        self._from_end = np.array([not c.deeper_measure_is_larger for c in coordinates])
         self._junction_explained = self._uniform_explained = 0.0
         self._requests = self._shared = self._partings = 0.0
         self._num_shared = 0
@@ -178,31 +176,24 @@ class OverlapModel:
         """
         junction_rate = 0.0 if junction_depth is None else self.junction_rate
         # What junctions explain is said by the prompt's own junction, or by nothing.
-        scale = (1.0 - junction_rate) / (self._explained() - self._junction_explained - _SHARE_PRIOR)
-        uniform_weight = scale * (self._uniform_explained + _SHARE_PRIOR)
-        num_bins = -(-num_tokens // self._bin_tokens)
-        prediction = Mixture.empty()
-        for component in self._components:
-            depths, weights = component.depths(num_tokens), component.histogram.weights
-            unit = scale * (component.explained + _SHARE_PRIOR)
-            unit /= weight_inside(depths, weights, num_tokens) + 1.0
-            prediction = prediction.merged(depths, weights, num_tokens=num_tokens, scale=unit)
-            if component.coordinate.deeper_measure_is_larger:
-                uniform_weight += unit
-            else:
-                octaves = _octaves_from_end(num_tokens, num_bins)
-                prediction = prediction.merged(
-                    octaves, np.ones(octaves.size), num_tokens=num_tokens, scale=unit / octaves.size
-                )
-        spread = _UNIFORM_STEPS * num_tokens // (2 * _UNIFORM_POINTS)
-        prediction = prediction.merged(
-            spread, _UNIFORM_WEIGHTS, num_tokens=num_tokens, scale=uniform_weight / _UNIFORM_POINTS
+        scale = 1.0 / (self._explained() - self._junction_explained - _SHARE_PRIOR)
+        components = self._components
+        shares = np.array([scale * (component.explained + _SHARE_PRIOR) for component in components])
+        depths, weights = mix(
+            np.concatenate([component.depths(num_tokens) for component in components]),
+            np.concatenate([component.histogram.weights for component in components]),
+            np.cumsum([0, *(component.histogram.values.size for component in components)]),
+            shares,
+            self._from_end,
+            scale * (self._uniform_explained + _SHARE_PRIOR),
+            num_tokens,
+            -(-num_tokens // self._bin_tokens),
         )
-        if junction_depth is not None:
-            prediction = prediction.merged(
-                np.array([junction_depth]), np.ones(1), num_tokens=num_tokens, scale=junction_rate
-            )
-        return prediction.normalised()
+        if junction_depth is not None and 0 < junction_depth < num_tokens:
+            at = int(depths.searchsorted(junction_depth))
+            depths = np.insert(depths, at, junction_depth)
+            weights = np.insert(weights * (1.0 - junction_rate), at, junction_rate)
+        return OverlapDistribution(depths, weights)
 
     def _explained(self) -> float:
         """Sharings explained by all components, their priors included."""
@@ -241,9 +232,3 @@ class OverlapModel:
         self._recent_junctions[overlap_depth] = None
         if len(self._recent_junctions) > _REMEMBERED_JUNCTIONS:
             del self._recent_junctions[next(iter(self._recent_junctions))]
-
-
-def _octaves_from_end(num_tokens: int, num_bins: int) -> IntArray:
-    """Return the depths one half, one quarter ... of a prompt before its end, down to a bin, and its end."""
-    distances = num_tokens >> np.arange(1, num_bins.bit_length() + 1)
-    return np.append(num_tokens - distances, num_tokens)

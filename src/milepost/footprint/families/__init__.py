@@ -11,7 +11,7 @@ from milepost.footprint.blocks import Block
 from milepost.footprint.config_reader import ConfigReader
 from milepost.footprint.families import attention, delta_rule, mamba, recurrent
 
-__all__ = ["footprint_parts", "known_model_types"]
+__all__ = ["footprint_blocks", "footprint_parts", "known_model_types"]
 
 _FAMILIES: dict[str, Callable[[ConfigReader, int], Iterable[Block]]] = {
     "bamba": mamba.bamba,
@@ -55,6 +55,11 @@ def known_model_types() -> tuple[str, ...]:
 
 def footprint_parts(config: object, *, dtype: str | None = None) -> Block:
     """Return the sum of the blocks of the model that ``config`` describes. O(layers)."""
+    return sum(footprint_blocks(config, dtype=dtype), start=Block())
+
+
+def footprint_blocks(config: object, *, dtype: str | None = None) -> tuple[Block, ...]:
+    """Return the blocks of the model that ``config`` describes, in its order. O(layers)."""
     reader = ConfigReader(config)
     family = _FAMILIES.get(reader.model_type)
     if family is None:
@@ -63,4 +68,4 @@ def footprint_parts(config: object, *, dtype: str | None = None) -> Block:
             f"{', '.join(known_model_types())}. Count the tensors of the running model after two lengths and "
             "use Footprint.from_measurements"
         )
-    return sum(family(reader, reader.element_bytes(dtype)), start=Block())
+    return tuple(family(reader, reader.element_bytes(dtype)))

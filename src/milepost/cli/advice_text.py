@@ -1,0 +1,100 @@
+"""Advice for people: a table to compare, then what to copy for each engine."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from milepost.byte_size import format_bytes
+from milepost.recommend import EngineAdvice, Recommendation
+
+__all__ = ["print_advice"]
+
+# Of the policies compared, so many are shown.
+_NUM_POLICIES = 5
+
+
+def print_advice(advice: Recommendation, console: Console) -> None:
+    """Print a recommendation. Command lines are never wrapped, so that they can be copied."""
+    memory = f"{advice.capacity_kv_tokens:,} tokens of KV"
+    if advice.memory_bytes is not None:
+        memory = f"{format_bytes(advice.memory_bytes)} ({memory})"
+    console.print(
+        f"{advice.trace}: {advice.num_requests:,} requests of {advice.input_tokens:,} tokens, of which "
+        f"{advice.ceiling_fraction:.1%} could be reused at most; {memory}, a checkpoint costs "
+        f"{advice.checkpoint_kv_tokens:,.10g} of them.",
+        markup=False,
+        highlight=False,
+    )
+    console.print(_engines(advice))
+    console.print(_policies(advice))
+    for engine in advice.engines:
+        _print_instructions(engine, console)
+
+
+def _engines(advice: Recommendation) -> Table:
+    has_clairvoyant = advice.clairvoyant_fraction is not None
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        caption_justify="left",
+        caption="regret: tokens that the best policy"
+        + (" (or one that knows the future)" if has_clairvoyant else "")
+        + " reuses and this engine does not",
+    )
+    table.add_column("engine")
+    table.add_column("runs as", overflow="fold")
+    columns = ["reused", _cost_heading(advice), "states/request", "regret"]
+    for heading in (*columns, *(["to the future"] if has_clairvoyant else [])):
+        table.add_column(heading, justify="right")
+    for engine in advice.engines:
+        cells: list[str | Text] = [
+            engine.title,
+            Text(engine.outcome.policy),
+            f"{engine.outcome.reused_fraction:.1%}",
+            _cost_cell(engine),
+            f"{engine.outcome.mean_checkpoints_per_request:.2f}",
+            f"{engine.regret_to_best:.1%}",
+        ]
+        if engine.regret_to_clairvoyant is not None:
+            cells.append(f"{engine.regret_to_clairvoyant:.1%}")
+        table.add_row(*cells)
+    return table
+
+
+def _policies(advice: Recommendation) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"best of {len(advice.policies)} policies", overflow="fold")
+    table.add_column("reused", justify="right")
+    table.add_column("states/request", justify="right")
+    for policy in advice.policies[:_NUM_POLICIES]:
+        table.add_row(
+            Text(policy.policy),
+            f"{policy.reused_fraction:.1%}",
+            f"{policy.mean_checkpoints_per_request:.2f}",
+        )
+    return table
+
+
+def _cost_heading(advice: Recommendation) -> str:
+    return {"flops": "FLOPs saved", "seconds": "seconds saved"}.get(advice.cost_unit, "cost saved")
+
+
+def _cost_cell(engine: EngineAdvice) -> str:
+    share = f"{engine.outcome.saved_cost_fraction:.1%}"
+    return share if engine.saved_seconds is None else f"{engine.saved_seconds:,.0f} ({share})"
+
+
+def _print_instructions(engine: EngineAdvice, console: Console) -> None:
+    console.rule(engine.title, align="left")
+    for command in engine.instructions.commands:
+        _print_verbatim(command, console)
+    for name, content in engine.instructions.files:
+        _print_verbatim(f"# {name}\n{content.rstrip()}", console)
+    for note in engine.instructions.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+    console.print()
+
+
+def _print_verbatim(text: str, console: Console) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

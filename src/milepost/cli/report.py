@@ -1,0 +1,176 @@
+"""``milepost report``."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from milepost.cli.traffic import (
+    CapacityBytes,
+    CapacityTokens,
+    CheckpointCost,
+    Grid,
+    ModelConfig,
+    Policies,
+    SkipBadLines,
+    TokenizerName,
+    Traces,
+    build_settings,
+    report_bad_lines,
+    unique,
+)
+from milepost.footprint import PrefillCost, fit_seconds
+from milepost.simulator import Setting, TraceSource, distinct_names
+
+__all__ = ["report"]
+
+_PAIR = re.compile(r"\s*([0-9]+)\s*=\s*([0-9.eE+-]+)\s*")
+_REQUESTS_PER_UPDATE = 50
+
+
+def report(
+    traces: Traces,
+    policy: Policies = None,
+    capacity_kv_tokens: CapacityTokens = None,
+    capacity: CapacityBytes = None,
+    checkpoint_kv_tokens: CheckpointCost = None,
+    model: ModelConfig = None,
+    prefill_seconds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKENS=SECONDS",
+            help="A measured prefill without a cache, such as 4096=0.31; three or more lengths calibrate the "
+            "estimates of time. Without them, estimates are in FLOPs of --model, or in tokens.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for index.html and figures/.")
+    ] = Path("report"),
+    grid: Grid = None,
+    tokenizer: TokenizerName = None,
+    skip_bad_lines: SkipBadLines = False,
+) -> None:
+    """Replay request logs and write one page about them, with every figure also as SVG and PNG.
+
+    The page shows reuse against memory, where overlaps end, where checkpoints were placed, what was lost to
+    what over time, and what the first token waits for. It is one file, loads nothing and runs nothing. What
+    happens inside is shown at the middle one of the capacities.
+
+    Try: `milepost report synthetic:chat --policy learned --policy tail+junction --capacity-kv-tokens 50k
+    --capacity-kv-tokens 100k --capacity-kv-tokens 200k --checkpoint-kv-tokens 1536 --output report`
+    """
+    from milepost.report import prepare_folder, study_trace, write_report
+
+    settings = build_settings(
+        policies=policy,
+        capacity_kv_tokens=capacity_kv_tokens,
+        capacity=capacity,
+        checkpoint_kv_tokens=checkpoint_kv_tokens,
+        model=model,
+    )
+    footprint = settings[0].footprint if model is not None else None
+    cost = _prefill_cost(settings[0], has_model=model is not None, measured=prefill_seconds)
+    prepare_folder(output)
+    sources = [TraceSource(path, tokenizer, skip_bad_lines) for path in unique(traces)]
+    opened = [(source.open(), name) for source, name in zip(sources, distinct_names(sources), strict=True)]
+    errors = Console(stderr=True)
+    studies = []
+    with _progress(errors) as start:
+        for trace, name in opened:
+            studies.append(
+                study_trace(
+                    trace,
+                    settings,
+                    cost=cost,
+                    footprint=footprint,
+                    grid=grid,
+                    name=name,
+                    on_request=start(name),
+                )
+            )
+            report_bad_lines(name, trace.num_bad_lines, trace.bad_lines, errors)
+        start("drawing")
+        command = _command_line(
+            ("", unique(traces)),
+            ("--policy", unique(setting.policy for setting in settings)),
+            ("--capacity-kv-tokens", capacity_kv_tokens),
+            ("--capacity", capacity),
+            ("--checkpoint-kv-tokens", checkpoint_kv_tokens),
+            ("--model", model),
+            ("--prefill-seconds", prefill_seconds),
+            ("--grid", grid),
+            ("--tokenizer", tokenizer),
+            ("--skip-bad-lines", skip_bad_lines),
+            ("--output", output),
+        )
+        page, *figures = write_report(studies, output, command=command)
+    errors.print(f"Wrote {page}, and {len(figures)} figure files beside it.", markup=False, highlight=False)
+
+
+def _prefill_cost(setting: Setting, *, has_model: bool, measured: list[str] | None) -> PrefillCost:
+    """Return F(p): in seconds where prefills were measured, else in FLOPs of the model, else in tokens.
+
+    Raises:
+        typer.BadParameter: a measurement is not written TOKENS=SECONDS.
+        ConfigurationError: the measurements do not determine a cost.
+    """
+    cost = setting.footprint.cost if has_model else PrefillCost.tokens()
+    if not measured:
+        return cost
+    pairs = []
+    for text in measured:
+        match = _PAIR.fullmatch(text)
+        try:
+            pairs.append((int(match[1]), float(match[2])) if match else (0, float("nan")))
+        except ValueError:
+            match = None
+        if match is None:
+            raise typer.BadParameter(
+                f"{text!r} is not a measured prefill; write TOKENS=SECONDS, such as 4096=0.31",
+                param_hint="--prefill-seconds",
+            )
+    # Without a model, how much of the work is attention's is left to the measurements.
+    shape = cost if has_model else PrefillCost(unit="flops", linear_per_token=1.0, attention_per_pair=1.0)
+    return fit_seconds(shape, pairs)
+
+
+def _command_line(*options: tuple[str, object]) -> str:
+    """Return the command with what was given, ready for a shell; an option without a name is positional."""
+    words = ["milepost", "report"]
+    for name, given in options:
+        values = given if isinstance(given, list | tuple) else [given]
+        for value in values:
+            if value is None or value is False:
+                continue
+            words += [name] if name else []
+            words += [] if value is True else [f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], Callable[[], None]]]:
+    """Show what is being done and how many requests are, where somebody is looking."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+
+        def start(what: str) -> Callable[[], None]:
+            task = progress.add_task(what, total=None, shown="")
+            count = 0
+
+            def step() -> None:
+                nonlocal count
+                count += 1
+                if count % _REQUESTS_PER_UPDATE == 0:
+                    progress.update(task, shown=f"{count:,} requests")
+
+            return step
+
+        yield start

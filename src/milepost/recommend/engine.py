@@ -1,0 +1,88 @@
+"""What an engine offers to set, and how the best setting is set.
+
+An engine is modelled by the policy that it runs, at the positions that it can keep states at, with the
+memory that a state takes in it. A :class:`Candidate` is one setting in those terms; the replay finds out
+what it is worth.
+"""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from milepost.footprint import Footprint
+from milepost.recommend.profile import TrafficProfile
+from milepost.recommend.situation import Situation
+from milepost.simulator import SimulationResult
+
+__all__ = ["Candidate", "EngineKind", "Instructions", "SettingValue", "command_line"]
+
+SettingValue: TypeAlias = int | float | str | bool | tuple[int, ...]
+_NO_SETTINGS: Mapping[str, SettingValue] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One setting of an engine.
+
+    Attributes:
+        policy: Notation of the policy that the engine runs under this setting.
+        grid: Positions that it can keep states at.
+        footprint: What a state takes in this engine.
+        settings: What would be set, by the engine's own names.
+        control: Notation of a policy that this one has to beat noticeably, or None. Where a policy leaves out a
+            part of what the engine does, its gain must not come from that.
+    """
+
+    policy: str
+    grid: int
+    footprint: Footprint
+    settings: Mapping[str, SettingValue] = field(default_factory=lambda: _NO_SETTINGS)
+    control: str | None = None
+
+    @property
+    def without_gain(self) -> "Candidate | None":
+        """The control as a candidate."""
+        if self.control is None:
+            return None
+        return Candidate(policy=self.control, grid=self.grid, footprint=self.footprint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instructions:
+    """What to do, to copy.
+
+    Attributes:
+        commands: Command lines.
+        files: Names and contents of files that they need.
+        notes: What else to know: what the model of the engine leaves out, and which version has the flags.
+    """
+
+    commands: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """One engine.
+
+    Attributes:
+        title: Its name, for people.
+        candidates: Its settings worth trying, the simplest first.
+        instructions: How the best of them is set.
+    """
+
+    title: str
+    candidates: Callable[[Situation, TrafficProfile], Iterable[Candidate]]
+    instructions: Callable[[Situation, Candidate, SimulationResult], Instructions]
+
+
+def command_line(*words: object) -> str:
+    """Return ``words`` as one line for a shell, those that are None left out.
+
+    >>> command_line("vllm", "serve", "a model", "--block-size", 528, None)
+    "vllm serve 'a model' --block-size 528"
+    """
+    return shlex.join(str(word) for word in words if word is not None)

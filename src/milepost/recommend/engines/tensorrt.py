@@ -1,0 +1,88 @@
+"""TensorRT-LLM: states at distances from the prompt's start and end, and every so many tokens, all set by
+hand.
+
+What it has, from its API reference (``MambaStateConfig`` and ``KvCacheConfig``, release 1.3.0rc27) and its
+KV cache page:
+
+* ``kv_cache_config.mamba_state_config.periodic_snapshot_interval``: tokens between states; 0, the default,
+  for none.
+* ``...additional_snapshot_offsets_from_start`` and ``..._from_end``: distances above 0, and 0 or more,
+  where 0 is the prompt's end; what falls outside a prompt is ignored. They need KV cache manager V2.
+* ``...enable_branch_snapshot``: off by default; it refines where states are kept and does not by itself
+  keep reuse on, for which at least one of the others is needed.
+* ``max_gpu_total_bytes``: bytes of the cache; ``enable_block_reuse``: on by default.
+
+``trtllm-serve`` reads these from a YAML file, ``--config FILE`` (in older releases
+``--extra_llm_api_options``).
+"""
+
+from collections.abc import Iterator
+
+from milepost.recommend.engine import Candidate, EngineKind, Instructions, SettingValue, command_line
+from milepost.recommend.profile import Offsets, TrafficProfile
+from milepost.recommend.situation import Situation
+from milepost.simulator import SimulationResult
+
+__all__ = ["TENSORRT"]
+
+_FROM_START = "additional_snapshot_offsets_from_start"
+_FROM_END = "additional_snapshot_offsets_from_end"
+_PERIODIC = "periodic_snapshot_interval"
+_MOST_OFFSETS = 4
+_SHORTEST_INTERVAL = 512
+_FILE = "trtllm.yaml"
+
+
+def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
+    yield _candidate(situation, Offsets(from_end=(0,)))
+    for offsets in profile.best_offsets(grid=situation.grid, largest=_MOST_OFFSETS):
+        yield _candidate(situation, offsets)
+    interval = max(_SHORTEST_INTERVAL, situation.grid)
+    while interval < profile.longest_tokens:
+        yield _candidate(situation, Offsets(), interval)
+        yield _candidate(situation, Offsets(from_end=(0,)), interval)
+        interval *= 2
+
+
+def _candidate(situation: Situation, offsets: Offsets, interval: int | None = None) -> Candidate:
+    parts = []
+    settings: dict[str, SettingValue] = {}
+    if offsets.from_start:
+        parts.append(f"start={'+'.join(map(str, offsets.from_start))}")
+        settings[_FROM_START] = offsets.from_start
+    if offsets.from_end:
+        parts.append(f"end={'+'.join(map(str, offsets.from_end))}")
+        settings[_FROM_END] = offsets.from_end
+    if interval is not None:
+        parts.append(f"every={interval}")
+        settings[_PERIODIC] = interval
+    return Candidate(
+        policy=f"offsets:{','.join(parts)}",
+        grid=situation.grid,
+        footprint=situation.footprint,
+        settings=settings,
+    )
+
+
+def _instructions(situation: Situation, candidate: Candidate, result: SimulationResult) -> Instructions:
+    lines = ["kv_cache_config:", "  enable_block_reuse: true", "  use_kv_cache_manager_v2: true"]
+    if situation.memory_bytes is not None:
+        lines.append(f"  max_gpu_total_bytes: {situation.memory_bytes}")
+    lines.append("  mamba_state_config:")
+    lines += [f"    {name}: {_yaml(value)}" for name, value in candidate.settings.items()]
+    return Instructions(
+        commands=(command_line("trtllm-serve", situation.model_name, "--config", _FILE),),
+        files=((_FILE, "\n".join(lines) + "\n"),),
+        notes=(
+            "mamba_state_config is part of TensorRT-LLM 1.3.0rc27; a release whose reference lacks it has "
+            "only mamba_state_cache_interval, every so many tokens",
+            "--config is named --extra_llm_api_options in older releases",
+        ),
+    )
+
+
+def _yaml(value: SettingValue) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+TENSORRT = EngineKind(title="TensorRT-LLM", candidates=_candidates, instructions=_instructions)

@@ -1,0 +1,98 @@
+"""What the user has: a model, memory, and a log that tells positions apart so finely and no finer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from milepost.footprint import Footprint
+from milepost.footprint.families import footprint_blocks
+
+__all__ = ["ModelLayout", "Situation", "layout_of", "nominal_layout"]
+
+# vLLM rounds an attention block up to a multiple of this many tokens.
+_BLOCK_STEP = 16
+# Recurrent layers for each attention layer in most of today's hybrids.
+_USUAL_RATIO = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLayout:
+    """What vLLM makes of a hybrid model's layers.
+
+    One pool of equal pages holds KV and states. A page has to hold the state of one layer, so an attention
+    block is made as many tokens long as fill it; and a state takes one page for each attention layer's
+    worth of recurrent layers.
+
+    Attributes:
+        block_tokens: Tokens of a block.
+        pages_per_state: Pages of a state, where a block of KV takes one.
+    """
+
+    block_tokens: int
+    pages_per_state: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the user has.
+
+    Attributes:
+        model: As it is named in command lines; None where only costs are known.
+        footprint: What a checkpoint and a token of KV cost.
+        layout: What vLLM makes of the model.
+        capacity_kv_tokens: Memory for states and KV, in tokens of KV.
+        memory_bytes: The same in bytes, where known.
+        key_tokens: Tokens of a block of the log, 1 where it has token ids.
+        grid: The finest positions of states that are tried.
+    """
+
+    model: str | None
+    footprint: Footprint
+    layout: ModelLayout
+    capacity_kv_tokens: int
+    memory_bytes: int | None
+    key_tokens: int
+    grid: int
+
+    @property
+    def model_name(self) -> str:
+        """The model, or what stands for it in a command line."""
+        return self.model or "MODEL"
+
+    @property
+    def memory_text(self) -> str:
+        """The memory as it is written for Milepost, or what stands for it in a command line."""
+        if self.memory_bytes is None:
+            return "SIZE"
+        for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+            if self.memory_bytes % size == 0:
+                return f"{self.memory_bytes // size}{unit}"
+        return str(self.memory_bytes)
+
+
+def layout_of(config: Any, *, dtype: str | None = None) -> ModelLayout | None:
+    """Return the layout of the model that ``config`` describes; None where it has no states or no KV.
+
+    Raises:
+        UnsupportedModelError: no formula is known for the family.
+    """
+    blocks = footprint_blocks(config, dtype=dtype)
+    states = [block.checkpoint_bytes for block in blocks if block.checkpoint_bytes and not block.kv_windows]
+    kv = [block.kv_bytes_per_token for block in blocks if block.kv_bytes_per_token]
+    if not states or not kv:
+        return None
+    return ModelLayout(
+        block_tokens=_round_up(-(-max(states) // max(kv)), _BLOCK_STEP),
+        pages_per_state=-(-len(states) // len(kv)),
+    )
+
+
+def nominal_layout(footprint: Footprint) -> ModelLayout:
+    """Return the layout of a model with three recurrent layers to an attention layer."""
+    tokens = footprint.checkpoint_bytes / max(1, footprint.kv_bytes_per_token) / _USUAL_RATIO
+    return ModelLayout(
+        block_tokens=max(_BLOCK_STEP, _round_up(round(tokens), _BLOCK_STEP)), pages_per_state=_USUAL_RATIO
+    )
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
