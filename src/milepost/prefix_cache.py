@@ -287,7 +287,7 @@ class PrefixCache:
         """Return the cost of computing what lies before each position."""
         if self._cost is None or not placement.positions:
             return [float(position) for position in placement.positions]
-        return self._cost(np.array(placement.positions, np.int64)).tolist()
+        return [float(cost) for cost in self._cost(np.array(placement.positions, np.int64))]
 
     def _affordable(self, num_tokens: int) -> tuple[int, int]:
         """Return the deepest grid position of a prompt that the empty budget could hold a checkpoint at, KV

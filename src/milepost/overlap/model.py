@@ -193,6 +193,7 @@ class OverlapModel:
             at = int(depths.searchsorted(junction_depth))
             depths = np.insert(depths, at, junction_depth)
             weights = np.insert(weights * (1.0 - junction_rate), at, junction_rate)
+        depths.flags.writeable = weights.flags.writeable = False
         return OverlapDistribution(depths, weights)
 
     def _explained(self) -> float:

@@ -134,7 +134,7 @@ class RadixTree:
                 for checkpoint in node.checkpoints:
                     sighting.hold(checkpoint)
         if depth == end:
-            if met in self._dead_leaves:
+            if met is not None and met in self._dead_leaves:
                 self._dead_leaves.move_to_end(met)
         elif met is None or met.children or met.junction is not None:
             path.append(self._add_leaf(met or self._root(tenant), keys, depth, sighting))
