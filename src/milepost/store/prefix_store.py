@@ -419,7 +419,9 @@ class PrefixStore:
     def _trim(self, checkpoint: Checkpoint, num_bytes: int) -> None:
         """Take back a KV-only checkpoint by as many segments as free ``num_bytes``, or drop it."""
         last_used = checkpoint.last_used
-        num_segments = -(-num_bytes // self.kv_segment_bytes)
+        num_segments = (
+            -(-num_bytes // self.kv_segment_bytes) if self.kv_segment_bytes else checkpoint.position
+        )
         position = checkpoint.position - num_segments * self.segment_tokens
         kept_anyway = checkpoint.position - exclusive_kv_tokens(checkpoint)
         if position > kept_anyway:
