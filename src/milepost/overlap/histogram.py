@@ -1,5 +1,6 @@
 """A sparse histogram that forgets."""
 
+from functools import cache
 from typing import TypeAlias, final
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 from numba import njit
 
 from milepost.errors import ConfigurationError
+from milepost.interrupts import deferred_interrupts
 
 __all__ = ["DecayedHistogram"]
 
@@ -33,6 +35,7 @@ class DecayedHistogram:
             raise ConfigurationError(f"decay={decay}; give the share that one step keeps, in (0, 1]")
         if max_support < 1:
             raise ConfigurationError(f"max_support={max_support}; give at least 1 bin")
+        _compile_kernel()
         self._decay = decay
         self._max_support = max_support
         self._merge_down = merge_down
@@ -65,6 +68,13 @@ class DecayedHistogram:
         self._size = _add(
             self._values, self._weights, self._size, value, weight, self._max_support, self._merge_down
         )
+
+
+@cache
+def _compile_kernel() -> None:
+    """Compile the kernel before it is needed, with Ctrl-C held back: see :mod:`milepost.interrupts`."""
+    with deferred_interrupts():
+        _add(np.empty(2, np.int64), np.empty(2), 0, 0, 1.0, 1, True)
 
 
 @njit(cache=True)

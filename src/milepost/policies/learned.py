@@ -19,11 +19,13 @@ until only what will be used is stored.
 
 import math
 from bisect import bisect_left, bisect_right
+from functools import cache
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from milepost.interrupts import deferred_interrupts
 from milepost.overlap import OverlapDistribution, OverlapModel
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
@@ -307,8 +309,21 @@ class LearnedEviction(EvictionPolicy):
 
 def learned() -> CachePolicy:
     """Return a new learned policy; give each cache its own."""
+    _compile_kernels()
     traffic = Traffic()
     return CachePolicy(LearnedPlacement(traffic), LearnedEviction(traffic))
+
+
+@cache
+def _compile_kernels() -> None:
+    """Compile what a request runs through, so that none waits for it: seconds once, then a disk cache.
+
+    Ctrl-C waits until it is done: the compiler calls back into Python through C, where an interrupt is lost.
+    """
+    with deferred_interrupts():
+        traffic = Traffic()
+        traffic.overlap.observe(128, 256)
+        LearnedPlacement(traffic).place(PlacementRequest(num_tokens=256, grid=16, checkpoint_bytes=1))
 
 
 def shares(earlier: Sighting, depth: int) -> bool:
