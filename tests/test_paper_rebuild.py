@@ -134,7 +134,7 @@ def test_the_learned_histogram_is_read_from_where_the_run_began(tmp_path: Path) 
 
 def test_the_cache_reuses_more_the_denser_and_counts_shared_checkpoints_once() -> None:
     rebuilt = rebuild([miss("a", 6400)] + [hit("a", 6400, 6200)] * 5, num_cached=6)
-    capacity = fifo_bytes(rebuilt, num_cached=6)
+    capacity = fifo_bytes(rebuilt, num_cached=6, checkpoints_per_entry=0.0)
     assert capacity == 6 * 6400 * LAYER_GROUP.kv_bytes_per_token
     results = [
         replay_cache(rebuilt, policy, num_cached=6, capacity_bytes=capacity)

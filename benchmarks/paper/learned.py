@@ -49,9 +49,12 @@ class _Payloads:
         return [None] * ((end - start) // GRID)
 
 
-def fifo_bytes(log: RebuiltLog, *, num_cached: int) -> int:
-    """Return the bytes of KV of ``num_cached`` mean sequences that share nothing."""
-    return num_cached * log.num_tokens * LAYER_GROUP.kv_bytes_per_token // len(log.requests)
+def fifo_bytes(log: RebuiltLog, *, num_cached: int, checkpoints_per_entry: float) -> int:
+    """Return what the paper's cache takes with so many checkpoints an entry: the KV of ``num_cached`` mean
+    sequences that share nothing, and their states.
+    """
+    kv = num_cached * log.num_tokens * LAYER_GROUP.kv_bytes_per_token // len(log.requests)
+    return kv + int(checkpoints_per_entry * num_cached) * LAYER_GROUP.checkpoint_bytes
 
 
 def read_before(log: RebuiltLog) -> tuple[RebuiltRequest, ...]:
