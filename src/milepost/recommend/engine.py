@@ -31,22 +31,12 @@ class Candidate:
         grid: Positions that it can keep states at.
         footprint: What a state takes in this engine.
         settings: What would be set, by the engine's own names.
-        control: Notation of a policy that this one has to beat noticeably, or None. Where a policy leaves out a
-            part of what the engine does, its gain must not come from that.
     """
 
     policy: str
     grid: int
     footprint: Footprint
     settings: Mapping[str, SettingValue] = field(default_factory=lambda: _NO_SETTINGS)
-    control: str | None = None
-
-    @property
-    def without_gain(self) -> "Candidate | None":
-        """The control as a candidate."""
-        if self.control is None:
-            return None
-        return Candidate(policy=self.control, grid=self.grid, footprint=self.footprint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ _WITHOUT_OPTIONS = (
     "tail+junction",
     "sqrt",
     "dyadic",
+    "vllm",
+    "sglang",
     "marconi",
     CLAIRVOYANT,
 )

@@ -6,37 +6,50 @@ What it has (``docs/advanced_features/server_arguments.md``, commit 004813e, and
 * ``--mamba-radix-cache-strategy extra_buffer``: keeps states at branching points too; ``no_buffer`` does
   not. Named ``--mamba-scheduler-strategy`` in older releases, where ``auto`` means ``no_buffer``.
 * ``--mamba-full-memory-ratio R``: bytes of the state pool to bytes of the KV pool (0.9 unless given). Both
-  are fixed at the start.
-* ``--chunked-prefill-size``: a state is kept where a chunk ends. ``--mamba-track-interval`` is about
-  decoding alone.
-* ``--mamba-max-states-per-path``: most states of one prompt (no limit unless given).
+  are fixed at the start, and states of running requests come out of the first.
+* ``--chunked-prefill-size``: a state is kept where a chunk ends. ``--mamba-track-interval`` is about decoding
+  alone.
+* ``--mamba-max-states-per-path``: most states of one prompt (no limit unless given); not modelled.
 
-No flag chooses positions in a prompt. Modelled as tail and junction on a grid of 64 tokens; the two pools
-by their sizes: under one order of eviction, memory divides as what is stored of each, so that ratio wastes
-least.
+No flag chooses positions in a prompt. Modelled on a grid of 64 tokens, with ratios and chunks that are tried.
 """
 
-from milepost.recommend.engine import Candidate, EngineKind, Instructions, command_line
+from collections.abc import Iterator
+
+from milepost.recommend.engine import Candidate, EngineKind, Instructions, SettingValue, command_line
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
 from milepost.simulator import SimulationResult
 
 __all__ = ["SGLANG"]
 
-_CHUNK_TOKENS = 64
+_GRID_TOKENS = 64
 _STRATEGY = "--mamba-radix-cache-strategy"
 _RATIO = "--mamba-full-memory-ratio"
+_CHUNK = "--chunked-prefill-size"
+# The default first.
+_RATIOS = (0.9, 0.1, 0.3, 3.0)
+_CHUNKS = (None, 8192, 2048)
 
 
-def _candidates(situation: Situation, profile: TrafficProfile) -> tuple[Candidate, ...]:
-    grid = -(-_CHUNK_TOKENS // situation.key_tokens) * situation.key_tokens
-    settings = {_STRATEGY: "extra_buffer"}
-    return (Candidate(policy="tail+junction", grid=grid, footprint=situation.footprint, settings=settings),)
+def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
+    grid = -(-_GRID_TOKENS // situation.key_tokens) * situation.key_tokens
+    for chunk in _CHUNKS:
+        if chunk is not None and chunk >= profile.longest_tokens:
+            continue
+        for ratio in _RATIOS:
+            settings: dict[str, SettingValue] = {_STRATEGY: "extra_buffer", _RATIO: ratio}
+            if chunk is not None:
+                settings[_CHUNK] = chunk
+            yield Candidate(
+                policy=f"sglang:share={ratio / (1 + ratio):.4f}" + (f",chunk={chunk}" if chunk else ""),
+                grid=grid,
+                footprint=situation.footprint,
+                settings=settings,
+            )
 
 
 def _instructions(situation: Situation, candidate: Candidate, result: SimulationResult) -> Instructions:
-    computed = max(1, result.input_tokens - result.reused_tokens) / result.num_requests
-    ratio = result.mean_checkpoints_per_request * situation.footprint.checkpoint_kv_tokens / computed
     command = command_line(
         "python",
         "-m",
@@ -44,8 +57,6 @@ def _instructions(situation: Situation, candidate: Candidate, result: Simulation
         "--model-path",
         situation.model_name,
         *(word for item in candidate.settings.items() for word in item),
-        _RATIO,
-        f"{ratio:.2f}",
     )
     return Instructions(
         commands=(command,),

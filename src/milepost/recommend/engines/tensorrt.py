@@ -25,6 +25,7 @@ from milepost.simulator import SimulationResult
 
 __all__ = ["TENSORRT"]
 
+_BRANCH = "enable_branch_snapshot"
 _FROM_START = "additional_snapshot_offsets_from_start"
 _FROM_END = "additional_snapshot_offsets_from_end"
 _PERIODIC = "periodic_snapshot_interval"
@@ -34,17 +35,22 @@ _FILE = "trtllm.yaml"
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
-    yield _candidate(situation, Offsets(from_end=(0,)))
-    for offsets in profile.best_offsets(grid=situation.grid, largest=_MOST_OFFSETS):
+    for offsets in (
+        Offsets(from_end=(0,)),
+        *profile.best_offsets(grid=situation.grid, largest=_MOST_OFFSETS),
+    ):
         yield _candidate(situation, offsets)
+        yield _candidate(situation, offsets, branch=True)
     interval = max(_SHORTEST_INTERVAL, situation.grid)
     while interval < profile.longest_tokens:
-        yield _candidate(situation, Offsets(), interval)
-        yield _candidate(situation, Offsets(from_end=(0,)), interval)
+        yield _candidate(situation, Offsets(), interval=interval)
+        yield _candidate(situation, Offsets(from_end=(0,)), interval=interval)
         interval *= 2
 
 
-def _candidate(situation: Situation, offsets: Offsets, interval: int | None = None) -> Candidate:
+def _candidate(
+    situation: Situation, offsets: Offsets, *, interval: int | None = None, branch: bool = False
+) -> Candidate:
     parts = []
     settings: dict[str, SettingValue] = {}
     if offsets.from_start:
@@ -56,8 +62,11 @@ def _candidate(situation: Situation, offsets: Offsets, interval: int | None = No
     if interval is not None:
         parts.append(f"every={interval}")
         settings[_PERIODIC] = interval
+    if branch:
+        parts.append("branch=yes")
+        settings[_BRANCH] = True
     return Candidate(
-        policy=f"offsets:{','.join(parts)}",
+        policy=f"tensorrt:{','.join(parts)}",
         grid=situation.grid,
         footprint=situation.footprint,
         settings=settings,
@@ -82,7 +91,9 @@ def _instructions(situation: Situation, candidate: Candidate, result: Simulation
 
 
 def _yaml(value: SettingValue) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value).lower()
 
 
 TENSORRT = EngineKind(title="TensorRT-LLM", candidates=_candidates, instructions=_instructions)

@@ -16,9 +16,9 @@ What it has, with the source of each fact (as of vLLM 0.32):
   KV and states share one pool of such pages and one LRU order.
 * ``--kv-cache-memory-bytes``: the pool in bytes, per GPU (the same file).
 
-Modelled by the stock policy on a grid of such blocks. With an interval it is modelled by states at every
-multiple of it and at the tail; junctions that are no multiples are left out. So vLLM may do a little better than
-predicted, and an interval is recommended only where it gains more than leaving junctions out does.
+Modelled by the stock policy on a grid of such blocks; with an interval, by the one of TensorRT-LLM that
+keeps the same states, the same KV and the same order: the last whole block, junctions, and every so many
+tokens.
 """
 
 from collections.abc import Iterator
@@ -45,14 +45,13 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
         checkpoint_bytes=layout.pages_per_state * layout.block_tokens * footprint.kv_bytes_per_token,
         windows=(),
     )
-    yield Candidate(policy="tail+junction", grid=grid, footprint=in_pages, settings={_INTERVAL: 0})
+    yield Candidate(policy="vllm", grid=grid, footprint=in_pages, settings={_INTERVAL: 0})
     for blocks in _INTERVALS:
         if blocks * grid < profile.longest_tokens:
             yield Candidate(
-                policy=f"periodic:{blocks * grid}",
+                policy=f"tensorrt:end=1,every={blocks * grid},branch=yes",
                 grid=grid,
                 footprint=in_pages,
-                control="tail",
                 settings={
                     _INTERVAL: blocks * layout.block_tokens,
                     "--max-num-batched-tokens": blocks * layout.block_tokens,
