@@ -14,7 +14,7 @@ It is an approximation: the true optimum is a packing problem over all positions
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import final
 
@@ -158,6 +158,31 @@ _NO_KEYS = np.empty(0, np.int64)
 
 
 @final
+class _Partings:
+    """Where requests part from one prompt: depths ascending, and the requests at each."""
+
+    __slots__ = ("depths", "uses")
+
+    def __init__(self, partings: list[tuple[int, list[int]]]) -> None:
+        self.depths = [depth for depth, _ in partings]
+        self.uses = [uses for _, uses in partings]
+
+    def next_use(self, start: int, end: float, *, after: int) -> int | None:
+        """Return the first request after ``after`` that parts in ``[start, end)``, None where there is none.
+        O(log depths), and those in between.
+        """
+        found: int | None = None
+        for index in range(bisect_left(self.depths, start), len(self.depths)):
+            if self.depths[index] >= end:
+                break
+            uses = self.uses[index]
+            at = bisect_right(uses, after)
+            if at < len(uses) and (found is None or uses[at] < found):
+                found = uses[at]
+        return found
+
+
+@final
 class ForesightPlacement(PlacementPolicy):
     """Places states where requests to come will part from this prompt."""
 
@@ -214,21 +239,14 @@ class ForesightEviction(EvictionPolicy):
         position = checkpoint.position
         # It also serves those who would resume deeper, at a state that is gone, up to the next one there is.
         deeper = min((c.position for c in sighting.held.values() if c.above is checkpoint), default=math.inf)
-        next_use = min(
-            (
-                uses[after]
-                for at, uses in sighting.forecast or ()
-                if position <= at < deeper and (after := bisect_right(uses, foresight.now)) < len(uses)
-            ),
-            default=None,
-        )
+        next_use = sighting.forecast.next_use(position, deeper, after=foresight.now)
         return (_NEVER if next_use is None else foresight.cell(next_use)), saving
 
     def note_request(self, passage: Passage) -> Reranking:
         """Let the request come to pass; what it has used waits for its next use."""
         foresight = self._foresight
         foresight.advance(passage.sighting.num_tokens)
-        passage.sighting.forecast = foresight.uses(foresight.now)
+        passage.sighting.forecast = _Partings(foresight.uses(foresight.now))
         return Reranking([checkpoint for node in passage.path for checkpoint in node.checkpoints])
 
     def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:

@@ -88,16 +88,18 @@ class MarconiEviction(EvictionPolicy):
         return min(max(0, cell), _NUM_EFFICIENCIES - 1), checkpoint.last_used
 
     def worths(self, least: FloatArray) -> FloatArray:
-        """Return the utility of the first of each cell. O(cells)."""
+        """Return the utility of the first of each cell, in any unit. O(cells)."""
+        if not self.alpha:
+            # Recency alone: the order of the ticks.
+            worths = least.copy()
+            worths[_KEPT] += _KEPT_WORTH
+            return worths
         worths = np.full(_NUM_CELLS, np.inf)
-        if math.isfinite(least[_KEPT]):
-            worths[_KEPT] = _KEPT_WORTH + least[_KEPT]
-        taken = np.flatnonzero(np.isfinite(least[:_KEPT]))
+        worths[_KEPT] = least[_KEPT] + _KEPT_WORTH
+        taken = np.flatnonzero(least[:_KEPT] < np.inf)
         if taken.size:
             recency = 1.0 / np.maximum(1.0, self._tick - least[taken])
-            worths[taken] = _normalised(recency)
-            if self.alpha:
-                worths[taken] += self.alpha * _normalised(_EFFICIENCIES[taken])
+            worths[taken] = _normalised(recency) + self.alpha * _normalised(_EFFICIENCIES[taken])
         return worths
 
     def note_request(self, passage: Passage) -> Reranking:
