@@ -42,15 +42,13 @@ def _engines(advice: Recommendation) -> Table:
         + (" (or one that knows the future)" if has_clairvoyant else "")
         + " reuses and this engine does not",
     )
-    table.add_column("engine")
-    table.add_column("runs as", overflow="fold")
+    table.add_column("engine", no_wrap=True)
     columns = ["reused", _cost_heading(advice), "states/request", "regret"]
-    for heading in (*columns, *(["to the future"] if has_clairvoyant else [])):
+    for heading in (*columns, *(["to future"] if has_clairvoyant else [])):
         table.add_column(heading, justify="right")
     for engine in advice.engines:
-        cells: list[str | Text] = [
+        cells = [
             engine.title,
-            Text(engine.outcome.policy),
             f"{engine.outcome.reused_fraction:.1%}",
             _cost_cell(engine),
             f"{engine.outcome.mean_checkpoints_per_request:.2f}",
@@ -86,7 +84,7 @@ def _cost_cell(engine: EngineAdvice) -> str:
 
 
 def _print_instructions(engine: EngineAdvice, console: Console) -> None:
-    console.rule(engine.title, align="left")
+    console.rule(Text(f"{engine.title}, replayed as {engine.outcome.policy}"), align="left")
     for command in engine.instructions.commands:
         _print_verbatim(command, console)
     for name, content in engine.instructions.files:
