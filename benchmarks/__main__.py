@@ -1,10 +1,10 @@
 """Every number the README quotes, in one run.
 
-    python -m benchmarks [NAME ...] [--json] [--logs DIR]
+    python -m benchmarks [NAME ...] [--json] [--logs DIR] [--traces DIR]
 
-Names: planner, bookkeeping, capture, resume, paper (skipped without the logs of the paper's runs), exactness.
-All of them take about a quarter of an hour on two cores that do nothing else; what else they do shows in the
-times, much less in the ratios.
+Names: planner, bookkeeping, policies (skipped without recorded traces), capture, resume, paper (skipped
+without the logs of the paper's runs), exactness. All of them take about half an hour on two cores that do
+nothing else; what else they do shows in the times, much less in the ratios.
 """
 
 import argparse
@@ -27,6 +27,16 @@ def _bookkeeping() -> Sequence[Row]:
     from benchmarks import bookkeeping
 
     return bookkeeping.measure()
+
+
+def _policies(traces: Path | None) -> Sequence[Row]:
+    from benchmarks import policies
+
+    if traces is None or (reason := policies.missing_traces(traces)):
+        reason = "--traces DIR is missing" if traces is None else reason
+        Console(stderr=True).print(f"skipped: {reason}", markup=False)
+        return ()
+    return policies.rows(*policies.measure(traces))
 
 
 def _capture() -> Sequence[Row]:
@@ -57,11 +67,12 @@ def _exactness() -> Sequence[Row]:
     return exactness.measure(list(exactness.ALL_FAMILIES), ["float32", "bfloat16"], 50)
 
 
-def _benchmarks(logs: Path | None) -> dict[str, Callable[[], Sequence[Row]]]:
+def _benchmarks(*, logs: Path | None, traces: Path | None) -> dict[str, Callable[[], Sequence[Row]]]:
     # Exactness last: it sets the number of threads.
     return {
         "planner": _planner,
         "bookkeeping": _bookkeeping,
+        "policies": lambda: _policies(traces),
         "capture": _capture,
         "resume": _resume,
         "paper": lambda: _paper(logs),
@@ -74,11 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_benchmarks(None)))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=", ".join(_benchmarks(logs=None, traces=None))
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of the paper's runs, for paper")
+    parser.add_argument("--traces", type=Path, metavar="DIR", help="recorded traces, for policies")
     arguments = parser.parse_args()
-    benchmarks = _benchmarks(arguments.logs)
+    benchmarks = _benchmarks(logs=arguments.logs, traces=arguments.traces)
     unknown = set(arguments.names) - set(benchmarks)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(benchmarks)}")

@@ -209,3 +209,14 @@ def test_options_that_break_a_rule_are_refused(change, says):
 def test_block_sizes_are_not_mixed():
     with pytest.raises(InvalidRequestError, match="keep requests of different block sizes apart"):
         simulate([request(1), request(1, block=32)], **PLENTY)
+
+
+def test_the_clairvoyant_is_told_the_future_and_reuses_at_least_as_much():
+    trace = open_trace("synthetic:chat,requests=150,seed=4")
+    settings = [
+        Setting(policy=policy, capacity_kv_tokens=15_000, footprint=nominal_footprint(1_000.0))
+        for policy in ("clairvoyant", "vllm")
+    ]
+    bound, peer = simulate_all(iter(trace), settings, name="chat")
+    assert bound.num_requests == peer.num_requests == 150
+    assert bound.reused_tokens > peer.reused_tokens

@@ -32,7 +32,7 @@ __all__ = [
     "unique",
 ]
 
-DEFAULT_POLICIES = ("learned", "tail+junction", "none")
+DEFAULT_POLICIES = ("learned", "vllm", "none")
 
 Traces = Annotated[
     list[str],

@@ -1,8 +1,8 @@
 """Policies and capacities on one trace, in one pass.
 
 The trace is read once and every run takes each request in turn, so memory holds the caches and one request,
-never the trace, and a pipe will do; the ceiling alone grows with the trace (see its module).
-Runs know nothing of one another: together or one by one, they give the same numbers.
+never the trace, and a pipe will do. What grows with the trace is the ceiling (see its module), and a policy
+that is told the future. Runs know nothing of one another: together or one by one, they give the same numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -104,8 +104,13 @@ def simulate_all(
     runs = [
         _Run(setting, setting.build_cache(key_tokens=key_tokens, grid=grid), clock) for setting in settings
     ]
+    served: Iterable[TraceRequest] = chain((first,), pending)
+    if any(run.needs_future for run in runs):
+        served = everything = list(served)
+        for run in runs:
+            run.foresee(everything)
     ceiling = None if ceiling_fraction is not None else Ceiling(key_tokens=key_tokens, grid=grid)
-    for trace_request in chain((first,), pending):
+    for trace_request in served:
         if ceiling is not None:
             ceiling.step(trace_request)
         for run in runs:
@@ -125,8 +130,18 @@ class _Run:
     def __init__(self, setting: Setting, cache: PrefixCache, clock: Clock | None) -> None:
         self.setting = setting
         self._replayer = Replayer(cache)
+        self._prepare = cache.policy.prepare
         self._clock = clock
         self._seconds = 0.0
+
+    @property
+    def needs_future(self) -> bool:
+        return self._prepare is not None
+
+    def foresee(self, requests: Sequence[TraceRequest]) -> None:
+        """Tell a policy that knows the future what will come."""
+        if self._prepare is not None:
+            self._prepare(requests)
 
     def step(self, trace_request: TraceRequest) -> ReplayedRequest:
         if self._clock is None:
