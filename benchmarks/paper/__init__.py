@@ -18,12 +18,14 @@ What can be had back, and what not
     warm-up's own entries, balanced, are of unknown length. (*As run* is the paper's way to plan, the other
     ours, which always starts from the log's own depths: see :mod:`benchmarks.paper.published`.)
 
-    The learned policy runs in the cache that serves prompts, on a budget as large as the KV of N mean
-    sequences alone: the logged runs held that and their checkpoints. Its requests are rebuilt in two ways
-    (see :mod:`benchmarks.paper.rebuild`): *by document*, as the prompts were, and *as logged*, where
-    nothing that the logged FIFO had dropped can ever be asked for again, though the policy cannot know. It
-    starts from nothing, or (*log read before*) has seen requests of the same shape and other tokens, as the
-    logged runs had seen 600.
+    The learned policy runs in the cache that serves prompts, on the bytes that the logged cache takes for N
+    mean sequences with as many checkpoints as the target allows. As there, a checkpoint is counted for the
+    request that stored it; what the cache holds at a time for each of N entries is printed beside, and may
+    be more, since entries that share their KV leave room for further checkpoints. Its requests are rebuilt
+    in two ways (see :mod:`benchmarks.paper.rebuild`): *by document*, as the prompts were, and *as logged*,
+    where nothing that the logged FIFO had dropped can ever be asked for again, though the policy cannot
+    know. It starts from nothing, or (*log read before*) has seen requests of the same shape and other
+    tokens, as the logged runs had seen 600.
 
     ``dp_25`` on QuALITY is a run with 20 checkpoints, as its configuration says.
 """
@@ -154,8 +156,8 @@ def _planned(
 
 
 def _learned(workload: _Workload, log: Sequence[LoggedRequest]) -> Iterator[Row]:
-    """Yield what the learned policy saves in the bytes that the paper's cache takes with as few checkpoints as
-    are asked for. An entry is what one request stores.
+    """Yield what the learned policy saves in the bytes that the paper's cache takes with as few checkpoints
+    as are asked for. An entry is what one request stores.
     """
     for by_document in (True, False):
         rebuilt = rebuild(log, num_cached=workload.num_cached, by_document=by_document)

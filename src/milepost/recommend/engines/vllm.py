@@ -5,8 +5,8 @@ What it has, with the source of each fact (as of vLLM 0.32):
 * ``--prefix-cache-retention-interval N``: 0, the default, keeps only the latest replay boundary and
   shared-prefix junctions; N above 0 keeps a state every N tokens as well, and must be a multiple of the
   scheduler's block. Field ``prefix_cache_retention_interval`` of ``vllm/config/cache.py``, commit 002f10e;
-  an argument since pull request 52216. Before, an environment variable, which recurrent layers obey since pull
-  request 45845.
+  an argument since pull request 52216. Before, an environment variable, which recurrent layers obey since
+  pull request 45845.
 * ``--max-num-batched-tokens``: a state exists only where a prefill chunk ends, and chunks are not cut for the
   interval, so a chunk has to be as short as the interval: ``_mamba_block_aligned_split`` in
   ``vllm/v1/core/sched/scheduler.py``, and measured.
