@@ -19,7 +19,7 @@ from milepost.placement import (
     PromptTail,
     TailAndJunction,
 )
-from milepost.policies import learned
+from milepost.policies import CachePolicy, learned
 from milepost.prefix_cache import PrefixCache, RequestReport
 
 GRID = 4
@@ -73,6 +73,11 @@ def parts(report: RequestReport) -> tuple[int, ...]:
     return report.reused, report.unseen, report.alignment, report.placement, report.eviction
 
 
+def shared(left, right) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
+
+
 # Account
 
 
@@ -84,6 +89,7 @@ policies = st.sampled_from(
         TailAndJunction,
         lambda: Dense(every=8),
         lambda: Balanced(count=3),
+        lambda: CachePolicy(TailAndJunction(), keeps_kv=True),
         learned,
     ]
 )
@@ -285,6 +291,36 @@ def test_interleaved_requests_for_one_prompt_store_it_once():
     cache.check()
     assert cache.statistics().num_checkpoints == 1
     assert cache.statistics().kv_bytes == 28
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    policies,
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 1), min_size=1, max_size=40)), max_size=16),
+    st.integers(58, 400),
+)
+def test_requests_that_overlap_in_time_are_each_accounted_for(policy, sequence, capacity):
+    """Three engines at once: each commits its request when it asks the next, in any order among them."""
+    cache = new_cache(capacity_bytes=capacity, policy=policy())
+    running = {}
+    reports = []
+    committed = []
+    for engine, tokens in [*sequence, (0, [0]), (1, [0]), (2, [0])]:
+        if engine in running:
+            asked, lease = running.pop(engine)
+            reports.append(cache.commit(lease, cache.plan(lease), Source(asked)))
+            cache.check()
+            lease.release()
+            committed.append(asked)
+        cache.check()
+        lease = cache.acquire(tokens)
+        assert lease.request.overlap_depth == max((shared(tokens, other) for other in committed), default=0)
+        assert lease.state is None or lease.state.prefix == bytes(tokens[: lease.resume_position])
+        running[engine] = tokens, lease
+    for report in reports:
+        assert min(parts(report)) >= 0
+        assert sum(parts(report)) == report.num_tokens
+    assert cache.statistics().num_tokens == sum(map(len, committed))
 
 
 def test_a_discarded_checkpoint_is_gone_and_discarding_twice_is_harmless():
