@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -48,22 +49,25 @@ def main() -> None:
 
 
 def _print_policies(points: Sequence[Point]) -> None:
-    """Print what each policy reuses at each point in its best setting, and that setting where it has one."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("reused")
-    for point in points:
-        table.add_column(
-            f"{point.trace}\n{point.capacity_kv_tokens // 1_000:,}k", justify="right", vertical="bottom"
-        )
-    for name in points[0].best:
-        cells = []
-        for point in points:
-            result = point.best[name]
-            _, _, setting = result.policy.partition(":")
-            cells.append(f"{result.reused_fraction:.3f}" + (f"\n{setting}" if setting else ""))
-        table.add_row(name, *cells)
-    table.add_row("ceiling", *(f"{point.ceiling_fraction:.3f}" for point in points))
-    Console(width=None if Console().is_terminal else 250).print(table)
+    """Print what each policy reuses at each point, in the setting that is best there."""
+    console = Console()
+    for trace, of_trace in groupby(points, key=lambda point: point.trace):
+        at = list(of_trace)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column(trace)
+        for point in at:
+            table.add_column(f"{point.capacity_kv_tokens // 1_000:,}k", justify="right")
+            table.add_column("with", overflow="fold")
+        for name in at[0].best:
+            cells = []
+            for point in at:
+                result = point.best[name]
+                _, _, setting = result.policy.partition(":")
+                cells += [f"{result.reused_fraction:.4f}", setting]
+            table.add_row(name, *cells)
+        bounds = [(f"{point.ceiling_fraction:.4f}", "") for point in at]
+        table.add_row("ceiling", *(cell for bound in bounds for cell in bound))
+        console.print(table)
 
 
 if __name__ == "__main__":
