@@ -140,8 +140,8 @@ class PrefixCache:
         """Find and pin the deepest checkpoint that ``tokens`` can resume from.
 
         Args:
-            tokens: Token ids of the prompt, shape ``[num_tokens]``; where a key stands for a block, its chained
-                block hashes, shape ``[ceil(num_tokens / key_tokens)]``.
+            tokens: Token ids of the prompt, shape ``[num_tokens]``; where a key stands for a block, its
+                chained block hashes, shape ``[ceil(num_tokens / key_tokens)]``.
             num_tokens: Length of a prompt of block hashes; whole blocks unless given.
             tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
             resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.

@@ -18,8 +18,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 # What each component's share of the mixture starts from, in sharings.
 _SHARE_PRIOR = 0.5
-# Before any evidence, prompts are thought to part near their end (a question, a last message): the distance from
-# the end starts with so many sharings more.
+# Before any evidence, prompts are thought to part near their end (a question, a last message): the distance
+# from the end starts with so many sharings more.
 _END_PRIOR = 1.5
 # Junctions start as if another request had parted at one in four.
 _JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0

@@ -26,10 +26,11 @@ def plan_worth(
 ) -> Placement:
     """Return the positions that maximise expected saving minus the price of the memory they take.
 
-    A plan ``p_1 < ... < p_n`` beyond the resume position ``p_0`` saves ``F(p_k) - F(p_{k-1})`` whenever a request
-    parts at ``p_k`` or deeper. Each checkpoint costs its bytes; the deepest one also the KV up to it that is
-    not stored yet. The first of them may take the place of the checkpoint at ``p_0``: then what is lost is the
-    saving of requests that part between the two, if that is less than the price of one checkpoint.
+    A plan ``p_1 < ... < p_n`` beyond the resume position ``p_0`` saves ``F(p_k) - F(p_{k-1})`` whenever a
+    request parts at ``p_k`` or deeper. Each checkpoint costs its bytes; the deepest one also the KV up to it
+    that is not stored yet. The first of them may take the place of the checkpoint at ``p_0``: then what is
+    lost is the saving of requests that part between the two, if that is less than the price of one
+    checkpoint.
 
     Args:
         request: The prompt.

@@ -6,15 +6,15 @@ A checkpoint is worth
 
 per byte that it holds: its state, and the KV that nobody else needs. The rate is that of the latest prompt
 through it (:mod:`milepost.reuse`: whether and when a request comes) times the chance that this request parts
-between this checkpoint and the next deeper one (:mod:`milepost.overlap`: where), or, where prompts have parted
-before, that of the junction it serves. So a state that a conversation has passed is worth little unless
-requests come back to it; evicting a checkpoint hands its requests to the one above; and KV weighs on the
-deepest checkpoint that needs it.
+between this checkpoint and the next deeper one (:mod:`milepost.overlap`: where), or, where prompts have
+parted before, that of the junction it serves. So a state that a conversation has passed is worth little
+unless requests come back to it; evicting a checkpoint hands its requests to the one above; and KV weighs on
+the deepest checkpoint that needs it.
 
-The *price* of a byte is what bytes were worth that had to be evicted lately. Checkpoints are placed where they
-are worth more than that, all positions of a prompt together (:mod:`milepost.placement.worth`); the least worth
-is evicted. There is nothing to tune: with plenty of memory the price falls to nothing, under pressure it rises
-until only what will be used is stored.
+The *price* of a byte is what bytes were worth that had to be evicted lately. Checkpoints are placed where
+they are worth more than that, all positions of a prompt together (:mod:`milepost.placement.worth`); the least
+worth is evicted. There is nothing to tune: with plenty of memory the price falls to nothing, under pressure
+it rises until only what will be used is stored.
 """
 
 import math
@@ -44,8 +44,8 @@ _KIND_PRIORS = (1.0, 0.3, 0.1)
 _JUNCTION_PRIORS = (0.3,)
 # A prompt that shares at least this much of an earlier one continues it.
 _CONTINUES = 0.5
-# Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same few
-# template tokens.
+# Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same
+# few template tokens.
 _LEAST_OVERLAP_TOKENS = 64
 # Generations 0 to 4 each for itself, then 5 and 6, 7 to 9, and more.
 _GENERATION_ROWS = (0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7)
@@ -80,8 +80,8 @@ class _Forecast:
         self._before: list[float] = [0.0, *np.cumsum(self.weights).tolist()]
 
     def chance(self, start: int, end: float, taken: int) -> float:
-        """Return the chance of a parting in ``[start, end)``, given that the next request does not part in the
-        first ``taken`` tokens: it was others that passed through there.
+        """Return the chance of a parting in ``[start, end)``, given that the next request does not part in
+        the first ``taken`` tokens: it was others that passed through there.
         """
         depths, before = self._depths, self._before
         total = before[-1]

@@ -111,7 +111,8 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
 
 
 def parse_policy(notation: str) -> CachePolicy:
-    """Return a new policy from its notation. A placement alone comes with the eviction of the least recently used.
+    """Return a new policy from its notation. A placement alone comes with the eviction of the least recently
+    used.
 
     Raises:
         ConfigurationError: the name or an option is unknown, missing, given twice or has a bad value. The

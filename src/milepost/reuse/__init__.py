@@ -1,10 +1,10 @@
 """Learned chance and time of the next use of what is cached.
 
 :mod:`milepost.overlap` says *where* the next request will part from a prompt; this package says *whether and
-when* one comes at all. A :class:`Sighting` is one prompt as it was seen, and stays responsible for the part of
-its tokens that no later prompt has passed through. A :class:`Junction` is a place where prompts have parted.
-Both age from their last use, in requests, and a :class:`HazardTable` learns from all of them, cached or not,
-how likely the next request is at each age, by what is known of them.
+when* one comes at all. A :class:`Sighting` is one prompt as it was seen, and stays responsible for the part
+of its tokens that no later prompt has passed through. A :class:`Junction` is a place where prompts have
+parted. Both age from their last use, in requests, and a :class:`HazardTable` learns from all of them, cached
+or not, how likely the next request is at each age, by what is known of them.
 """
 
 from milepost.reuse.hazard import NUM_AGE_BINS, HazardTable, Tracked

@@ -14,11 +14,11 @@ Shrinkage
 Index
     What memory should be held for is not the chance of a use in the next request but in the best stretch of
     requests from now on: ``index = max over t of P(use within t) / E[requests held until then]``, Gittins'
-    index of a thing that pays once. For a falling hazard it is the hazard; where the hazard rises (people take
-    a while to read an answer) it looks ahead.
+    index of a thing that pays once. For a falling hazard it is the hazard; where the hazard rises (people
+    take a while to read an answer) it looks ahead.
 
-Complexity: a thing changes its bin O(log age) times in its life, each in O(1); the indices are solved every ``_REFRESH_REQUESTS`` requests. Nothing depends on
-how many things are tracked.
+Complexity: a thing changes its bin O(log age) times in its life, each in O(1); the indices are solved every
+``_REFRESH_REQUESTS`` requests. Nothing depends on how many things are tracked.
 """
 
 import math
@@ -93,8 +93,8 @@ class HazardTable(Generic[ThingT]):
         # By class and age bin, as lists: single elements are what is touched.
         num_cells = len(kind_priors) * rows * columns * NUM_AGE_BINS
         self._uses = [0.0] * num_cells
-        # Exposure of things that have left the cell, and, of those in it, how many and the sum of entry ticks:
-        # together the exposure of all, at any time.
+        # Exposure of things that have left the cell, and, of those in it, how many and the sum of entry
+        # ticks: together the exposure of all, at any time.
         self._past_exposure = [0] * num_cells
         self._present = [0] * num_cells
         self._entered = [0] * num_cells

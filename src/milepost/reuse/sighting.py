@@ -1,4 +1,5 @@
-"""Who is responsible for a part of the tree: the latest prompt through it, and the places where prompts part."""
+"""Who is responsible for a part of the tree: the latest prompt through it, and the places where prompts
+part."""
 
 from typing import Any
 

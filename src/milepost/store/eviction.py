@@ -1,9 +1,9 @@
 """Which checkpoint goes when memory is needed.
 
-A policy sorts checkpoints into *cells* and ranks them by their *worth* inside a cell; each cell has a *scale*,
-which may change at any time. The checkpoint with the least ``scale * worth`` is evicted first. So what a
-checkpoint is worth now can follow a clock (its age, the price of memory) without ranking it again: that
-happens only where its own circumstances change.
+A policy sorts checkpoints into *cells* and ranks them by their *worth* inside a cell; each cell has a
+*scale*, which may change at any time. The checkpoint with the least ``scale * worth`` is evicted first. So
+what a checkpoint is worth now can follow a clock (its age, the price of memory) without ranking it again:
+that happens only where its own circumstances change.
 """
 
 import math
@@ -38,8 +38,8 @@ class Reranking:
     """What a request has changed.
 
     Attributes:
-        changed: Checkpoints to be ranked again. Where one became worth more, that can wait: whatever is about to
-            be evicted is ranked again first.
+        changed: Checkpoints to be ranked again. Where one became worth more, that can wait: whatever is about
+            to be evicted is ranked again first.
         moved: Checkpoints of the same worth that belong to another cell now, if they are in one of the first
             ``movable_cells``.
         movable_cells: See ``moved``.
@@ -106,8 +106,8 @@ class Recency(EvictionPolicy):
 class EvictionOrder:
     """The checkpoints that may be evicted, in a heap for each cell.
 
-    What leaves stays in its heap until it comes to the top or makes up half of it. So entering and leaving are
-    O(log n) amortised, and the least is found in O(cells).
+    What leaves stays in its heap until it comes to the top or makes up half of it. So entering and leaving
+    are O(log n) amortised, and the least is found in O(cells).
     """
 
     def __init__(self, policy: EvictionPolicy) -> None:

@@ -126,8 +126,8 @@ class Node:
         return 0
 
     def deepest_checkpoint(self, limit: int) -> Checkpoint | None:
-        """Return the deepest checkpoint to resume from at a position of at most ``limit``. O(log checkpoints),
-        and the KV-only ones behind it.
+        """Return the deepest checkpoint to resume from at a position of at most ``limit``. O(log
+        checkpoints), and the KV-only ones behind it.
         """
         index = bisect_right(self.checkpoints, limit, key=_position_of)
         while index and self.checkpoints[index - 1].is_kv_only:

@@ -12,9 +12,9 @@ The law of the store, recomputed by ``check_store``:
    exact tokens up to its end, so two prompts that part inside a segment have one each, and nothing is ever
    cut or shared on a guess.
 
-A peer's policy may break law 1 (``keeps_kv``): then KV stays up to the prompt's end, or as far as its *KV-only
-checkpoint* holds it, which cannot be resumed from and is evicted from its end, segment by segment. And it may
-split the budget in two (``state_share``), one for states and one for KV.
+A peer's policy may break law 1 (``keeps_kv``): then KV stays up to the prompt's end, or as far as its
+*KV-only checkpoint* holds it, which cannot be resumed from and is evicted from its end, segment by segment.
+And it may split the budget in two (``state_share``), one for states and one for KV.
 
 Where a model has no recurrent state, any segment boundary can be resumed from, and a checkpoint is a
 zero-byte *anchor* that only says how far KV is kept.
@@ -230,8 +230,8 @@ class PrefixStore:
         return passage
 
     def rank(self, checkpoint: Checkpoint) -> None:
-        """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1) now,
-        O(log n) then.
+        """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1)
+        now, O(log n) then.
         """
         if checkpoint.num_pins == 0 and checkpoint.sighting is not None:
             self._stale[checkpoint.serial] = checkpoint
