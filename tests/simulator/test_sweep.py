@@ -127,7 +127,7 @@ def test_a_trace_too_large_to_keep_is_read_anew(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"traces": ["-"]}, ConfigurationError, "save it to a file"),
+        ({"traces": ["-"]}, ConfigurationError, "read only once"),
         ({"traces": ["missing.jsonl"]}, TraceFormatError, "there is no file"),
         ({"policies": ["tail", "tale"]}, ConfigurationError, "did you mean 'tail'"),
         ({"capacities": [20_000, 10]}, CapacityError, "give at least 516"),

@@ -131,13 +131,15 @@ def build_settings(
     budget = _budget(capacity_kv_tokens, capacity, checkpoint_kv_tokens, model)
     return [
         Setting(policy=policy, capacity_kv_tokens=tokens, footprint=budget.footprint)
-        for tokens, policy in product(budget.capacities, unique(policies or DEFAULT_POLICIES))
+        for tokens, policy in product(
+            budget.capacities, unique(policy.strip() for policy in policies or DEFAULT_POLICIES)
+        )
     ]
 
 
 def unique(items: Iterable[str]) -> tuple[str, ...]:
-    """Return ``items`` in their order, each once, without blanks around them."""
-    return tuple(dict.fromkeys(item.strip() for item in items))
+    """Return ``items`` in their order, each once."""
+    return tuple(dict.fromkeys(items))
 
 
 def report_bad_lines(name: str, num_bad_lines: int, examples: Sequence[str], console: Console) -> None:

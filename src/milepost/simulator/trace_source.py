@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import final
 
 from milepost.errors import ConfigurationError, TraceFormatError
@@ -40,9 +41,10 @@ class TraceSource:
 
     def require_rereadable(self) -> None:
         """Raise ``ConfigurationError`` where the trace can be read only once."""
-        if self.path == _STANDARD_INPUT:
+        if self.path == _STANDARD_INPUT or Path(self.path).is_fifo():
             raise ConfigurationError(
-                "standard input can be read only once, and every process reads the trace; save it to a file"
+                f"the pipe {self.path!r} can be read only once, and every process reads the trace; save it to a "
+                "file first"
             )
 
 
