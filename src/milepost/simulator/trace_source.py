@@ -43,7 +43,7 @@ class TraceSource:
         """Raise ``ConfigurationError`` where the trace can be read only once."""
         if self.path == _STANDARD_INPUT or Path(self.path).is_fifo():
             raise ConfigurationError(
-                f"the pipe {self.path!r} can be read only once, and every process reads the trace; save it to a "
+                f"the pipe {self.path!r} can be read only once, and every process reads it; save it to a "
                 "file first"
             )
 
