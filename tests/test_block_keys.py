@@ -68,7 +68,6 @@ def as_tokens(words, num_tokens):
 policies = st.sampled_from(
     [
         PromptTail,
-        Junction,
         TailAndJunction,
         lambda: Dense(every=2 * BLOCK),
         lambda: Balanced(count=3),
@@ -88,7 +87,7 @@ capacities = st.integers(60, 300) | st.just(1 << 30)
 
 @settings(compiles_first, max_examples=60)
 @given(
-    policies | st.just(learned),
+    policies | st.sampled_from([Junction, learned]),
     requests,
     capacities,
     st.sampled_from([BLOCK, 2 * BLOCK]),

@@ -185,6 +185,19 @@ def test_a_split_and_its_merge_leave_the_edge_as_it_was():
     assert tree.is_dead_leaf(node)
 
 
+@pytest.mark.parametrize(("above", "below", "together"), [(2, 1, 3), (1, 0, 1)])
+def test_a_merge_keeps_how_far_kv_has_ever_reached(above, below, together):
+    tree = RadixTree(segment_tokens=4)
+    insert(tree, range(20))
+    insert(tree, [*range(8), 99])
+    insert(tree, range(20))
+    upper, lower = (next(n for n in tree.nodes() if (n.start, n.end) == span) for span in ((0, 8), (8, 20)))
+    upper.num_kv_reached, lower.num_kv_reached = above, below
+    tree.forget(until_num_keys=20)
+    (node,) = tree.nodes()
+    assert node.num_kv_reached == together
+
+
 class Weightless:
     num_bytes = 1
 

@@ -1,0 +1,169 @@
+"""Which checkpoint goes first: cells whose scales move, against a look at every checkpoint."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milepost.reuse import Sighting
+from milepost.store import Checkpoint, EvictionPolicy, PrefixStore, check_store
+
+NUM_CELLS = 3
+STATE_BYTES = 10
+
+
+class Scaled(EvictionPolicy):
+    """Worth as it is told, by serial; remembers who was evicted and for what."""
+
+    scales_version = 0
+
+    def __init__(self) -> None:
+        self.current = np.ones(NUM_CELLS)
+        self.ranked: dict[int, tuple[int, float]] = {}
+        self.evicted: list[tuple[int, float]] = []
+
+    @property
+    def scales(self):
+        return self.current
+
+    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+        return self.ranked[checkpoint.serial]
+
+    def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
+        self.evicted.append((checkpoint.serial, worth))
+
+    def rescale(self, scales) -> None:
+        self.current = np.array(scales, float)
+        self.scales_version += 1
+
+    def worth(self, serial: int) -> float:
+        cell, worth = self.ranked[serial]
+        return worth * self.current[cell]
+
+
+class State:
+    num_bytes = STATE_BYTES
+
+
+class Source:
+    def checkpoint(self, position: int) -> State:
+        return State()
+
+    def kv_segments(self, start: int, end: int) -> tuple[None, ...]:
+        return (None,) * ((end - start) // 4)
+
+
+def new_store(policy: EvictionPolicy, *, num_states: int) -> PrefixStore:
+    return PrefixStore(
+        capacity_bytes=num_states * STATE_BYTES,
+        segment_tokens=4,
+        kv_bytes_per_token=0,
+        is_stateless=False,
+        eviction=policy,
+        history_tokens=10_000,
+    )
+
+
+def put(store: PrefixStore, policy: Scaled, number: int, cell: int, worth: float) -> Checkpoint:
+    """Store the state of a prompt of its own. Serials count the checkpoints in their order."""
+    policy.ranked[number] = cell, worth
+    keys = np.full(4, number, np.int32)
+    path = store.remember(keys, tenant="", sighting=Sighting(4)).path
+    checkpoint = store.put(path, 4, source=Source(), tick=1)
+    assert checkpoint.serial == number
+    return checkpoint
+
+
+cells = st.integers(0, NUM_CELLS - 1)
+worths = st.sampled_from([0.5, 1.0, 2.0, 3.0, 8.0])
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), cells, worths),
+        st.tuples(st.just("rank"), st.integers(0, 9), st.tuples(cells, worths)),
+        st.tuples(st.just("change cell"), st.integers(0, 9), cells),
+        st.tuples(st.just("scale"), st.tuples(*[st.sampled_from([0.25, 1.0, 4.0])] * NUM_CELLS)),
+        st.tuples(st.just("pin"), st.integers(0, 9)),
+        st.tuples(st.just("unpin"), st.integers(0, 9)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(events, st.integers(1, 5))
+def test_the_victim_is_worth_least_of_all_at_the_scales_of_the_moment(sequence, num_states):
+    policy = Scaled()
+    store = new_store(policy, num_states=num_states)
+    held: dict[int, Checkpoint] = {}
+    for event, *arguments in sequence:
+        if event == "scale":
+            policy.rescale(*arguments)
+            continue
+        if event == "put":
+            evictable = [serial for serial, checkpoint in held.items() if not checkpoint.num_pins]
+            if len(held) == num_states and not evictable:
+                continue
+            number = len(policy.ranked)
+            if len(held) == num_states:
+                least = min(evictable, key=lambda serial: (policy.worth(serial), serial))
+                held[number] = put(store, policy, number, *arguments)
+                victim, worth = policy.evicted[-1]
+                assert worth == policy.worth(victim) == policy.worth(least)
+                cell_of = {serial: policy.ranked[serial][0] for serial in (victim, least)}
+                assert victim == least or cell_of[victim] != cell_of[least], "ties go to the oldest"
+                del held[victim]
+            else:
+                held[number] = put(store, policy, number, *arguments)
+        elif arguments[0] in held:
+            checkpoint = held[arguments[0]]
+            if event == "rank":
+                policy.ranked[arguments[0]] = arguments[1]
+                store.rank(checkpoint)
+            elif event == "change cell":
+                policy.ranked[arguments[0]] = arguments[1], policy.ranked[arguments[0]][1]
+                store.rank(checkpoint)
+            elif event == "pin":
+                store.pin(checkpoint)
+            elif checkpoint.num_pins:
+                store.unpin(checkpoint)
+        check_store(store)
+        assert {serial for serial, c in held.items() if store.holds(c)} == held.keys()
+        assert len(policy.evicted) == store.num_evictions
+
+
+def test_scales_alone_turn_the_order_around():
+    policy = Scaled()
+    store = new_store(policy, num_states=2)
+    put(store, policy, 0, 0, 1.0)
+    put(store, policy, 1, 1, 2.0)
+    policy.rescale([9.0, 1.0, 1.0])
+    put(store, policy, 2, 2, 5.0)
+    assert policy.evicted == [(1, 2.0)]
+    policy.rescale([1.0, 1.0, 1.0])
+    put(store, policy, 3, 2, 5.0)
+    assert policy.evicted[1:] == [(0, 1.0)]
+
+
+def test_the_same_worth_in_a_cell_of_another_scale_is_another_worth():
+    policy = Scaled()
+    store = new_store(policy, num_states=2)
+    policy.rescale([1.0, 1.0, 4.0])
+    first = put(store, policy, 0, 1, 2.0)
+    put(store, policy, 1, 1, 3.0)
+    policy.ranked[0] = 2, 2.0
+    store.rank(first)
+    put(store, policy, 2, 0, 9.0)
+    assert policy.evicted == [(1, 3.0)]
+
+
+def test_what_is_pinned_is_never_the_victim():
+    policy = Scaled()
+    store = new_store(policy, num_states=1)
+    first = put(store, policy, 0, 0, 1.0)
+    store.pin(first)
+    keys = np.full(4, 9, np.int32)
+    path = store.remember(keys, tenant="", sighting=Sighting(4)).path
+    assert store.put(path, 4, source=Source(), tick=2) is None
+    assert policy.evicted == []
+    store.unpin(first)
+    put(store, policy, 1, 0, 100.0)
+    assert policy.evicted == [(0, 1.0)]
