@@ -147,12 +147,14 @@ def test_the_same_worth_in_a_cell_of_another_scale_is_another_worth():
     policy = Scaled()
     store = new_store(policy, num_states=2)
     policy.rescale([1.0, 1.0, 4.0])
-    first = put(store, policy, 0, 1, 2.0)
-    put(store, policy, 1, 1, 3.0)
-    policy.ranked[0] = 2, 2.0
-    store.rank(first)
-    put(store, policy, 2, 0, 9.0)
-    assert policy.evicted == [(1, 3.0)]
+    put(store, policy, 0, 0, 1.0)
+    second = put(store, policy, 1, 1, 2.0)
+    put(store, policy, 2, 1, 3.0)
+    assert policy.evicted == [(0, 1.0)]
+    policy.ranked[1] = 2, 2.0
+    store.rank(second)
+    put(store, policy, 3, 0, 9.0)
+    assert policy.evicted[1:] == [(2, 3.0)]
 
 
 def test_what_is_pinned_is_never_the_victim():
