@@ -132,7 +132,7 @@ def _prefill_cost(setting: Setting, *, has_model: bool, measured: list[str] | No
             match = None
         if match is None:
             raise typer.BadParameter(
-                f"{text!r} is not a measured prefill; write TOKENS=SECONDS, such as 4096=0.31",
+                f"{text!r} is no measured prefill; write TOKENS=SECONDS, as 4096=0.31",
                 param_hint="--prefill-seconds",
             )
     # Without a model, how much of the work is attention's is left to the measurements.

@@ -29,12 +29,12 @@ def count(amount: float) -> str:
 
 
 def percent(share: float, *, digits: int = 1) -> str:
-    """Return a share in percent.
+    r"""Return a share in percent; no line is broken before the sign.
 
-    >>> percent(0.79135), percent(1.0), percent(0.00004)
-    ('79.1 %', '100.0 %', '0.0 %')
+    >>> percent(0.79135), percent(1.0, digits=0)
+    ('79.1\xa0%', '100\xa0%')
     """
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def memory(kv_tokens: float, kv_bytes_per_token: int | None) -> str:

@@ -141,7 +141,7 @@ def _least_memory_as_good(study: TraceStudy) -> str:
     for capacity in study.capacities_kv_tokens[:-1]:
         if study.result(best, capacity).reused_tokens >= rival.reused_tokens:
             return (
-                f"With {_memory(study, capacity)} {best} reuses as much as any other policy here does with "
+                f"With {_memory(study, capacity)}, {best} reuses at least what {rival.policy} does with "
                 f"{_memory(study, largest)}."
             )
     return ""

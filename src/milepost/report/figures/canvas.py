@@ -116,9 +116,11 @@ def style(shape: Shape) -> AbstractContextManager[None]:
 def columns_for(num_panels: int) -> int:
     """Return in how many columns panels of one kind are laid out on a wide figure.
 
-    >>> [columns_for(number) for number in (1, 2, 3, 4, 5, 9)]
-    [1, 2, 3, 2, 3, 3]
+    >>> [columns_for(number) for number in (1, 2, 3, 4, 5, 7, 9)]
+    [1, 2, 3, 2, 3, 4, 3]
     """
+    if num_panels in (7, 8):
+        return 4
     return 2 if num_panels == 4 else min(3, num_panels)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from milepost.report.amounts import memory, memory_in_words, percent
 from milepost.report.figures.canvas import Drawing, Shape, quiet_axes
-from milepost.report.figures.labels import spread
+from milepost.report.figures.labels import abridged, broken, spread
 from milepost.report.palette import COLOURS, Look, looks
 from milepost.report.study import CLAIRVOYANT, TraceStudy
 
@@ -17,6 +17,8 @@ __all__ = ["frontier_drawing", "frontier_of"]
 
 _TITLE = "Reuse against memory"
 _ROOM_FOR_A_NUMBER = 0.16
+_LABEL_CHARACTERS = 30
+_NAME_CHARACTERS = 20
 
 
 def frontier_drawing(study: TraceStudy) -> Drawing:
@@ -89,7 +91,7 @@ def _draw_lines(axes: "Axes", study: TraceStudy, looked: Mapping[str, Look]) -> 
             markeredgecolor=COLOURS["ground"].light,
             markeredgewidth=0.8,
             zorder=3 + (num_policies - rank) / num_policies,
-            label=policy,
+            label=abridged(policy, width=_NAME_CHARACTERS),
         )
     axes.set_xscale("log")
     _mark_capacities(axes, study)
@@ -111,7 +113,7 @@ def _label_ends(axes: "Axes", study: TraceStudy, looked: Mapping[str, Look]) -> 
     for policy, end, place in zip(study.policies, ends, places, strict=True):
         colour = looked[policy].colour
         axes.annotate(
-            f"{policy}  {percent(end)}",
+            f"{abridged(policy, width=_LABEL_CHARACTERS)}  {percent(end)}",
             xy=(last, end),
             xytext=(1.045, (place - low) / (high - low)),
             textcoords="axes fraction",
@@ -140,7 +142,7 @@ def _draw_bars(axes: "Axes", study: TraceStudy) -> None:
         known = run.policy == CLAIRVOYANT
         axes.barh(row, run.reused_fraction, height=0.62, color=look.colour, alpha=0.35 if known else 1.0)
         # Inside, where there is room: outside, the ceiling's line would run through it.
-        inside = run.reused_fraction > _ROOM_FOR_A_NUMBER * top and not known
+        inside = run.reused_fraction > _ROOM_FOR_A_NUMBER * top
         axes.annotate(
             percent(run.reused_fraction),
             (run.reused_fraction, row),
@@ -148,9 +150,9 @@ def _draw_bars(axes: "Axes", study: TraceStudy) -> None:
             textcoords="offset points",
             ha="right" if inside else "left",
             va="center",
-            color=COLOURS["ground" if inside else "ink"].light,
+            color=COLOURS["ground" if inside and not known else "ink"].light,
         )
-    axes.set_yticks(range(len(runs)), [run.policy for run in runs])
+    axes.set_yticks(range(len(runs)), [broken(run.policy, width=_NAME_CHARACTERS) for run in runs])
     axes.set_ylim(-0.6, len(runs) - 0.4)
     axes.set_xlim(0, min(1.0, top * 1.08) if top < 0.9 else 1.09)
     axes.xaxis.set_major_formatter(lambda value, _: percent(value, digits=0) if value <= 1.0001 else "")

@@ -1,8 +1,32 @@
-"""Names beside the ends of lines, moved apart where they would meet."""
+"""Names of policies where there is little room: broken, cut, or moved apart where they would meet."""
 
+import re
 from collections.abc import Sequence
 
-__all__ = ["spread"]
+__all__ = ["abridged", "broken", "spread"]
+
+
+def broken(name: str, *, width: int) -> str:
+    r"""Return ``name`` in lines of at most ``width`` characters, broken behind commas and ``: ``.
+
+    >>> broken("offsets:start=512,end=64,every=4096", width=24)
+    'offsets:start=512,\nend=64,every=4096'
+    """
+    lines = [""]
+    for part in re.split(r"(?<=,)|(?<=: )", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def abridged(name: str, *, width: int) -> str:
+    """Return ``name``, its end cut off where it is longer than ``width``.
+
+    >>> abridged("histogram-dp:count=8", width=16)
+    'histogram-dp:co…'
+    """
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:

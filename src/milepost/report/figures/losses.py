@@ -7,6 +7,7 @@ import numpy as np
 from milepost.report.amounts import percent, short
 from milepost.report.collect import LossWindows
 from milepost.report.figures.canvas import Drawing, Shape, columns_for, quiet_axes
+from milepost.report.figures.labels import broken
 from milepost.report.palette import COLOURS, PARTS, looks
 from milepost.report.study import TraceStudy
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["losses_drawing"]
 
+# Of the narrowest panel.
+_TITLE_CHARACTERS = 28
 _TITLE = "What was lost to what, over time"
 
 
@@ -45,7 +48,8 @@ def losses_drawing(study: TraceStudy) -> Drawing:
             view = study.views[number]
             _draw_parts(axes, view.losses)
             reused = study.at_focus(view.policy).reused_fraction
-            axes.set_title(f"{view.policy}: {percent(reused)} reused", color=looked[view.policy].colour)
+            title = broken(f"{view.policy}: {percent(reused)} reused", width=_TITLE_CHARACTERS)
+            axes.set_title(title, color=looked[view.policy].colour)
             if number + num_columns >= len(study.views):
                 axes.set_xlabel("request")
         _add_legend(figure, study, shape)

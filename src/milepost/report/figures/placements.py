@@ -8,6 +8,7 @@ import numpy as np
 from milepost.report.amounts import count, percent, short
 from milepost.report.collect import SampledPrompt
 from milepost.report.figures.canvas import Drawing, Shape, columns_for, quiet_axes
+from milepost.report.figures.labels import broken
 from milepost.report.palette import COLOURS, looks
 from milepost.report.study import PolicyView, TraceStudy
 
@@ -21,6 +22,7 @@ _TITLE = "Where checkpoints were placed"
 # Checkpoints closer than this share of the axis are one mark: dense ones would be a wall of ink.
 _MARKS_ACROSS = 250
 _ROW_INCHES = 0.128
+_NAME_CHARACTERS = 28
 _LONG_TAIL = 12.0
 # Prompts shown of the sample, by the panels at most: a page of many policies must end somewhere.
 _PROMPTS_BY_PANELS = ((3, 24), (6, 16))
@@ -56,10 +58,11 @@ def placements_drawing(study: TraceStudy) -> Drawing:
             row, column = divmod(number, num_columns)
             prompts = figure.add_subplot(grid[2 * row, column])
             _draw_prompts(prompts, _shown(study, view, shape), with_numbers=column == 0)
-            prompts.set_title(view.policy, color=looked[view.policy].colour)
+            prompts.set_title(broken(view.policy, width=_NAME_CHARACTERS), color=looked[view.policy].colour)
             if column == 0:
                 prompts.set_ylabel("request")
-            _draw_relative(figure.add_subplot(grid[2 * row + 1, column]), view, looked[view.policy].colour)
+            below = figure.add_subplot(grid[2 * row + 1, column])
+            _draw_relative(below, view, looked[view.policy].colour, is_tight=num_columns > 3)
         _add_legend(figure, shape)
 
     return Drawing("placements", _TITLE, described, height, draw)
@@ -132,7 +135,7 @@ def _show_positions(axes: "Axes", *, is_log: bool) -> None:
     axes.set_xlabel("position in the prompt, tokens", labelpad=1.5)
 
 
-def _draw_relative(axes: "Axes", view: PolicyView, colour: str) -> None:
+def _draw_relative(axes: "Axes", view: PolicyView, colour: str, *, is_tight: bool) -> None:
     """Draw the shape of the distribution; its height says nothing, its number is in words."""
     counts = view.placed.counts
     edges = np.arange(len(counts)) / len(counts)
@@ -144,7 +147,8 @@ def _draw_relative(axes: "Axes", view: PolicyView, colour: str) -> None:
     first.set_horizontalalignment("left")
     last.set_horizontalalignment("right")
     axes.set_yticks([])
-    axes.set_xlabel(_relative_words(view), labelpad=1.5)
+    words = _relative_words(view)
+    axes.set_xlabel(words.replace("; ", ",\n") if is_tight else words, labelpad=1.5)
     quiet_axes(axes, grid="x")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from milepost.report.amounts import prefill_cost
 from milepost.report.collect import LogHistogram, PrefillEstimates, PrefillSummary
 from milepost.report.figures.canvas import Drawing, Shape, quiet_axes
+from milepost.report.figures.labels import broken
 from milepost.report.palette import COLOURS, looks
 from milepost.report.study import TraceStudy
 
@@ -29,6 +30,7 @@ AXIS_WORDS = {
 }
 COLD_WORDS = "no cache"
 _SMOOTH_BINS = 16
+_NAME_CHARACTERS = 20
 
 
 def prefill_drawing(study: TraceStudy) -> Drawing:
@@ -53,7 +55,7 @@ def prefill_drawing(study: TraceStudy) -> Drawing:
         _draw_reference(axes, study.cold)
         axes.set_xscale("log")
         _show_costs(axes, unit, rows=[estimates for _, estimates in rows], shape=shape)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set_yticks(range(len(rows)), [broken(name, width=_NAME_CHARACTERS) for name, _ in rows])
         for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
             label.set_color(colour)
         axes.set_ylim(len(rows) - 0.55, -0.85)
