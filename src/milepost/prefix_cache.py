@@ -175,6 +175,7 @@ class PrefixCache:
             resident_kv_tokens=located.resident_kv_tokens,
             fallback_position=0 if checkpoint is None else checkpoint.above_position,
             junctions=located.junctions,
+            room_worth=self._store.room_worth,
             sighting=Sighting(num_tokens),
             earlier=earlier,
             max_checkpoints=max_checkpoints,

@@ -39,6 +39,8 @@ class PlacementRequest:
         resident_kv_tokens: Leading tokens whose KV is stored already.
         fallback_position: Where this request would resume without the checkpoint it resumes from.
         junctions: Where prompts have parted along this one, with what is known of each, ascending.
+        room_worth: What has to be evicted to make room for so many bytes is worth, in cost saved per request;
+            None where that is unknown.
         sighting: This prompt as it will be remembered; None where nobody remembers.
         earlier: The latest earlier prompt that shares ``overlap_depth`` tokens; None where nothing is shared.
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
@@ -59,6 +61,7 @@ class PlacementRequest:
     resident_kv_tokens: int = 0
     fallback_position: int = 0
     junctions: tuple[tuple[int, Junction], ...] = ()
+    room_worth: Callable[[int], float] | None = None
     sighting: Sighting | None = None
     earlier: Sighting | None = None
     max_checkpoints: int = 1 << 30

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,22 @@ from numba import njit
 
 from milepost.placement.base import Placement, PlacementRequest
 
-__all__ = ["plan_worth"]
+__all__ = ["NOTHING_WORTHY", "WorthyPlan", "plan_worth"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class WorthyPlan:
+    """A plan, the cost that it is expected to save in each request's time, and the bytes it takes in the end."""
+
+    placement: Placement
+    saving: float
+    num_bytes: int
+
+
+NOTHING_WORTHY = WorthyPlan(Placement(), 0.0, 0)
 
 
 def plan_worth(
@@ -23,7 +36,7 @@ def plan_worth(
     junctions: Sequence[tuple[int, float]] = (),
     price_per_byte: float = 0.0,
     least_gain: float = 0.0,
-) -> Placement:
+) -> WorthyPlan:
     """Return the positions that maximise expected saving minus the price of the memory they take.
 
     A plan ``p_1 < ... < p_n`` beyond the resume position ``p_0`` saves ``F(p_k) - F(p_{k-1})`` whenever a
@@ -53,7 +66,7 @@ def plan_worth(
         depths, rates, base, min(last, request.num_tokens) // request.grid * request.grid, request.grid
     )
     if positions.size == 0:
-        return Placement()
+        return NOTHING_WORTHY
     if request.cost is None:
         gains = positions.astype(np.float64)
         base_gain, fallback_gain = float(base), float(request.fallback_position)
@@ -76,7 +89,19 @@ def plan_worth(
     if picked.size > request.max_checkpoints:
         # The budget cannot hold them all beside the KV: those with the most requests behind them stay.
         picked = picked[: request.max_checkpoints]
-    return Placement(tuple(picked.tolist()))
+        chosen = chosen[: picked.size]
+    if picked.size == 0:
+        return NOTHING_WORTHY
+    saved = float((np.diff(gains[chosen], prepend=base_gain) * tails[chosen]).sum())
+    new_kv = max(0, int(picked[-1]) - request.resident_kv_tokens)
+    num_bytes = picked.size * request.checkpoint_bytes + new_kv * request.kv_bytes_per_token
+    if base:
+        # The checkpoint resumed from makes room, where it is worth less than the price from now on.
+        replaced = float(lost[chosen[0]]) * (base_gain - fallback_gain)
+        if replaced < price_per_byte * request.checkpoint_bytes:
+            saved -= replaced
+            num_bytes -= request.checkpoint_bytes
+    return WorthyPlan(Placement(tuple(picked.tolist())), saved, num_bytes)
 
 
 @njit(cache=True)

@@ -56,6 +56,8 @@ _LENGTH_COLUMNS = 12
 _LESSONS = 7
 # No prediction is certain: any checkpoint may be asked for with at least this chance.
 _LEAST_MASS = 1e-3
+# Plans tried for a prompt, each at the price that the one before it met.
+_BIDS = 3
 # How much each eviction says about the price.
 _PRICE_WEIGHT = 0.05
 # A capture is not quite free: a checkpoint adds at least this share of what a prompt can save at all.
@@ -231,14 +233,23 @@ class LearnedPlacement(PlacementPolicy):
             for position, junction in request.junctions
             if position > request.resume_position
         ]
-        return plan_worth(
-            request,
-            forecast.depths,
-            forecast.weights * rate,
-            junctions=junctions,
-            price_per_byte=traffic.price,
-            least_gain=_LEAST_GAIN,
-        )
+        rates = forecast.weights * rate
+        price = traffic.price
+        for _ in range(_BIDS):
+            plan = plan_worth(
+                request,
+                forecast.depths,
+                rates,
+                junctions=junctions,
+                price_per_byte=price,
+                least_gain=_LEAST_GAIN,
+            )
+            worth = request.room_worth(plan.num_bytes) if request.room_worth and plan.num_bytes else 0.0
+            if worth <= plan.saving:
+                return plan.placement
+            # What would have to go is worth more. So that is the price, and a smaller plan may be worth it.
+            price = max(2.0 * price, worth / plan.num_bytes)
+        return Placement()
 
 
 @final

@@ -1,5 +1,7 @@
 """How checkpoints lie to each other: which one a request falls back on, and what memory each holds alone."""
 
+from collections.abc import Collection
+
 from milepost.store.node import Checkpoint, Node
 
 __all__ = ["exclusive_kv_tokens", "link", "unlink"]
@@ -39,14 +41,16 @@ def unlink(checkpoint: Checkpoint) -> None:
         deeper.above = above
 
 
-def exclusive_kv_tokens(checkpoint: Checkpoint) -> int:
-    """Return the tokens whose KV only this checkpoint needs. O(nodes up to the next branch in use)."""
-    if checkpoint.below:
+def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Collection[int] = ()) -> int:
+    """Return the tokens whose KV only this checkpoint needs. O(nodes up to the next branch in use).
+
+    ``without`` are serials of checkpoints to be thought away: those deeper on the same path are, those on other
+    branches still hold the KV before their branch.
+    """
+    if checkpoint.below and not all(serial in without for serial in checkpoint.below):
         return 0
     above = checkpoint.above_position
     node = checkpoint.node
-    if node.num_live_children:
-        return 0
     while node.start > above:
         parent = node.parent
         if parent is None or parent.num_live_children > 1:

@@ -20,8 +20,9 @@ Where a model has no recurrent state, any segment boundary can be resumed from, 
 zero-byte *anchor* that only says how far KV is kept.
 """
 
+import math
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -277,6 +278,28 @@ class PrefixStore:
             checkpoint.cost = cost
         return checkpoint
 
+    def room_worth(self, num_bytes: int) -> float:
+        """Return what the policy says of all that would have to be evicted to store so many bytes more; infinite
+        where not even that is enough. Changes nothing. O(victims · log n).
+        """
+        excess = self.stored_bytes + num_bytes - self.capacity_bytes
+        total = 0.0
+        victims: dict[int, Checkpoint] = {}
+        while excess > 0:
+            if not len(self._order) and not self._stale:
+                total = math.inf
+                break
+            checkpoint, worth = self._victim()
+            held_bytes = self._held_bytes(checkpoint, without=victims)
+            # What a large victim frees beyond that is not lost: others will take it.
+            total += worth * min(held_bytes, excess)
+            excess -= held_bytes
+            self._order.leave(checkpoint)
+            victims[checkpoint.serial] = checkpoint
+        for checkpoint in victims.values():
+            self._order.enter(checkpoint, self._held_bytes(checkpoint))
+        return total
+
     def make_room(self, path: list[Node], positions: Sequence[int]) -> None:
         """Evict, at once, what a whole plan needs, where it fits beside what is pinned; else nothing.
 
@@ -500,11 +523,12 @@ class PrefixStore:
             if top[0] is checkpoint:
                 return top
 
-    def _held_bytes(self, checkpoint: Checkpoint) -> int:
-        """Return the bytes that its eviction frees, where the policy asks for them."""
+    def _held_bytes(self, checkpoint: Checkpoint, *, without: Collection[int] = ()) -> int:
+        """Return the bytes that its eviction frees, after that of others, where the policy asks for them."""
         if not self._eviction.weighs_neighbours:
             return checkpoint.num_bytes
-        return checkpoint.num_bytes + exclusive_kv_tokens(checkpoint) * self.kv_bytes_per_token
+        kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
+        return checkpoint.num_bytes + kv_tokens * self.kv_bytes_per_token
 
     def _excess(self, path: list[Node], position: int, num_bytes: int) -> int:
         """Return by how much the budget is short for a checkpoint with its KV."""
