@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.placement import Placement, PlacementRequest
+from milepost.placement import PlacementRequest
 from milepost.placement.worth import plan_worth
 
 # The first plan of a process compiles or loads the kernels.
@@ -108,6 +108,10 @@ class Definition:
         return self.saving(plan) - first - max(0, len(plan) - 1) * per_checkpoint - price * kv
 
 
+def positions_of(request, depths, rates, **known) -> tuple[int, ...]:
+    return plan_worth(request, depths, rates, **known).positions
+
+
 def subsets(positions):
     return (plan for size in range(len(positions) + 1) for plan in combinations(positions, size))
 
@@ -117,7 +121,7 @@ def subsets(positions):
 def test_no_subset_of_the_depths_is_worth_more(problem, least_gain):
     request, known = problem
     wanted = Definition(request, known)
-    positions = plan_worth(request, **known, least_gain=least_gain).positions
+    positions = positions_of(request, **known, least_gain=least_gain)
     assert set(positions) <= set(wanted.candidates())
     best = max(wanted.worth(plan, least_gain) for plan in subsets(wanted.candidates()))
     assert wanted.worth(positions, least_gain) == pytest.approx(best, abs=1e-9)
@@ -135,7 +139,7 @@ def test_no_other_position_of_the_grid_would_have_been_better(problem):
         grid=max(2, request.grid),
     )
     wanted = Definition(request, known)
-    positions = plan_worth(request, **known).positions
+    positions = positions_of(request, **known)
     assert wanted.worth(positions) == pytest.approx(max(map(wanted.worth, subsets(wanted.placeable()))))
 
 
@@ -146,7 +150,7 @@ def test_dearer_memory_is_never_taken_more_of(problem, dearer):
     taken = []
     for price in (known["price_per_byte"], known["price_per_byte"] + dearer):
         wanted = Definition(request, known | {"price_per_byte": price})
-        plan = plan_worth(request, **known | {"price_per_byte": price}).positions
+        plan = positions_of(request, **known | {"price_per_byte": price})
         taken.append(wanted.memory(plan, replaces=wanted.lost(plan) < price * request.checkpoint_bytes))
     assert taken[0] >= taken[1]
 
@@ -156,7 +160,7 @@ def test_dearer_memory_is_never_taken_more_of(problem, dearer):
 def test_free_memory_takes_every_depth_that_saves_anything(problem):
     request, known = problem
     wanted = Definition(request, known)
-    positions = plan_worth(request, **known | {"price_per_byte": 0.0}).positions
+    positions = positions_of(request, **known | {"price_per_byte": 0.0})
     assert wanted.saving(positions) == wanted.saving(wanted.candidates())
 
 
@@ -164,8 +168,8 @@ def test_free_memory_takes_every_depth_that_saves_anything(problem):
 @given(problems(), st.integers(0, 4))
 def test_of_too_many_those_with_the_most_requests_behind_them_stay(problem, most):
     request, known = problem
-    whole = plan_worth(request, **known).positions
-    capped = plan_worth(replace(request, max_checkpoints=most), **known).positions
+    whole = positions_of(request, **known)
+    capped = positions_of(replace(request, max_checkpoints=most), **known)
     assert len(capped) <= most
     assert capped == whole[:most]
 
@@ -183,14 +187,14 @@ def test_planning_changes_nothing_and_repeats(problem):
 
 
 def plan(num_tokens=1000, *, depths=(), rates=(), junctions=(), price=0.0, least_gain=0.0, **known):
-    return plan_worth(
+    return positions_of(
         PlacementRequest(num_tokens=num_tokens, overlap_depth=known.get("resume_position", 0), **known),
         np.array(depths, np.int64),
         np.array(rates, float),
         junctions=junctions,
         price_per_byte=price,
         least_gain=least_gain,
-    ).positions
+    )
 
 
 def test_without_depths_nothing_is_placed():
@@ -263,16 +267,15 @@ def test_a_thousand_depths_are_planned_as_a_quadratic_recurrence_plans_them():
     rates = random.exponential(size=1000) ** 3 / 1000
     state, kv, price = 1500, 1, 1e-3 * rates.sum()
     request = PlacementRequest(num_tokens=60_000, checkpoint_bytes=state, kv_bytes_per_token=kv)
-    got = plan_worth(request, depths, rates, price_per_byte=price)
+    positions = positions_of(request, depths, rates, price_per_byte=price)
     tails = rates[::-1].cumsum()[::-1]
     best = np.empty(1000)
     for j in range(1000):
         onwards = best[:j] + (depths[j] - depths[:j]) * tails[j]
         best[j] = max(depths[j] * tails[j], onwards.max(initial=-np.inf)) - price * state
     wanted = (best - price * kv * depths).max()
-    chosen = np.searchsorted(depths, got.positions)
-    gaps = np.diff(got.positions, prepend=0)
-    worth = (gaps * tails[chosen]).sum() - price * (state * len(got.positions) + kv * got.positions[-1])
-    assert 3 < len(got.positions) < 200
+    chosen = np.searchsorted(depths, positions)
+    gaps = np.diff(positions, prepend=0)
+    worth = (gaps * tails[chosen]).sum() - price * (state * len(positions) + kv * positions[-1])
+    assert 3 < len(positions) < 200
     assert worth == pytest.approx(wanted, rel=1e-9)
-    assert isinstance(got, Placement)
