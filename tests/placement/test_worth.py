@@ -109,7 +109,7 @@ class Definition:
 
 
 def positions_of(request, depths, rates, **known) -> tuple[int, ...]:
-    return plan_worth(request, depths, rates, **known).positions
+    return plan_worth(request, depths, rates, **known).placement.positions
 
 
 def subsets(positions):

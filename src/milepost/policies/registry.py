@@ -85,7 +85,7 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             (
                 _COUNT,
                 PolicyOption("decay", "decay", float, "0.99"),
-                PolicyOption("smoothing", "smoothing", float, "1.0"),
+                PolicyOption("smoothing", "smoothing", float, "0.0"),
             ),
         ),
         "vllm": PolicyKind(vllm, "stock vLLM: tail and junction, KV of whole prompts, one list of blocks"),
