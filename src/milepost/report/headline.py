@@ -170,8 +170,8 @@ def _read_placements(study: TraceStudy) -> str:
     is_all = len(study.views[0].sample.prompts) == study.num_requests
     which = "Each bar is a prompt" if is_all else "Each bar is a prompt of a random sample"
     return (
-        f"{which}, the same for every policy, in order of arrival. Good placement leaves no orange: "
-        "everything seen before is resumed."
+        f"{which}, the same for every policy, in order of arrival. The less orange, the better: it was seen "
+        "before, but no state was there to resume from, or none any more."
     )
 
 
