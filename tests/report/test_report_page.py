@@ -152,7 +152,7 @@ def test_drawings_take_their_colours_from_the_page(page, markup):
     assert set(re.findall(r"#[0-9a-f]{6}\b", drawn)) == set()
     used = set(re.findall(r"var\(--([a-z0-9-]+)\)", drawn))
     assert used <= set(COLOURS)
-    assert {"ink", "reused", "policy-0", "policy-1"} <= used
+    assert {"ink", "reused", "policy-0", "policy-8"} <= used
 
 
 def test_the_numbers_are_those_of_the_simulation(page, study):
@@ -258,7 +258,8 @@ def test_memory_is_in_bytes_and_work_in_flops_where_a_model_says_so():
 def test_a_policy_has_one_colour_whoever_stands_beside_it():
     many = looks([f"dense:{step}" for step in range(64, 64 * 31, 64)] + ["learned", "clairvoyant"])
     assert len({(look.colour, look.dashes) for look in many.values()}) == len(many)
-    assert many["learned"] == looks(["learned"])["learned"]
+    assert many["learned"] == looks(["tail", "learned"])["learned"]
+    assert looks(["vllm", "dense:64"])["dense:64"] == looks(["dense:64", "none", "sqrt"])["dense:64"]
 
 
 def test_settings_that_leave_a_hole_are_refused():

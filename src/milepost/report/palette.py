@@ -62,7 +62,19 @@ PARTS = {
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)))
 _NUM_HUES = 11
-_OURS = "learned"
+_OWN_HUES = {
+    "learned": 0,
+    "vllm": 1,
+    "marconi": 2,
+    "sglang": 3,
+    "histogram-dp": 4,
+    "balanced": 5,
+    "dense": 6,
+    "tensorrt": 7,
+    "tail+junction": 8,
+    "tail": 9,
+    "none": 10,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +87,34 @@ class Look:
 
 
 def looks(policies: Sequence[str]) -> dict[str, Look]:
-    """Return the look of each policy; the default policy is always blue, what knows the future never a hue.
+    """Return the look of each policy: its own hue if it has one, so that two reports compare.
 
-    >>> looks(["tail", "learned"])["learned"] == looks(["learned", "none", "tail"])["learned"]
+    Others, and further ones of a kind, take the hues that are left; then lines are dashed.
+
+    >>> looks(["tail", "dense:64"])["dense:64"] == looks(["learned", "dense:64", "none"])["dense:64"]
     True
     """
     found: dict[str, Look] = {}
-    next_hue = 1
+    waiting: list[str] = []
+    taken: set[int] = set()
     for policy in dict.fromkeys(policies):
+        hue = _OWN_HUES.get(policy.partition(":")[0])
         if policy == CLAIRVOYANT:
             found[policy] = Look(COLOURS["bound"].light, "*", (0, (1.4, 1.4)))
-        elif policy == _OURS:
-            found[policy] = _look(0, 0)
+        elif hue is None or hue in taken:
+            waiting.append(policy)
         else:
-            lap, hue = divmod(next_hue - 1, _NUM_HUES - 1)
-            found[policy] = _look(hue + 1, lap)
-            next_hue += 1
-    return found
+            taken.add(hue)
+            found[policy] = _look(hue, 0)
+    # Blue stays with the default policy.
+    free = [hue for hue in range(1, _NUM_HUES) if hue not in taken]
+    for number, policy in enumerate(waiting):
+        if number < len(free):
+            found[policy] = _look(free[number], 0)
+        else:
+            lap, hue = divmod(number - len(free), _NUM_HUES - 1)
+            found[policy] = _look(hue + 1, lap + 1)
+    return {policy: found[policy] for policy in dict.fromkeys(policies)}
 
 
 def _look(hue: int, lap: int) -> Look:
