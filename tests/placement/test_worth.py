@@ -218,7 +218,7 @@ def test_a_state_has_to_save_more_than_its_bytes_are_worth():
 def test_kv_that_is_stored_already_costs_nothing():
     known = {"depths": [500], "rates": [0.1], "kv_bytes_per_token": 1, "price": 0.15}
     assert plan(**known) == ()
-    assert plan(**known, resident_kv_tokens=400) == (500,)
+    assert plan(**known, resident_kv_tokens=500) == (500,)
 
 
 def test_only_the_deepest_pays_for_kv():

@@ -15,9 +15,6 @@ from milepost.reuse.hazard import PRIOR_USES, _solve_indices
 compiles_first = settings(deadline=None, derandomize=True)
 
 # Uses are counted at an age's own bin, exposure at that of the age before.
-exposure_lags = pytest.mark.xfail(
-    reason="the exposure of the request in which a thing changes its bin is counted in the bin that it leaves"
-)
 
 KIND_PRIORS = (1.0, 0.3)
 ROWS, COLUMNS = 2, 2
@@ -132,7 +129,6 @@ events = st.lists(
 )
 
 
-@exposure_lags
 @settings(compiles_first, max_examples=40)
 @given(events)
 @example([("track", 0, 0), ("advance", 2), ("note_use", 0), ("track", 0, 0), ("advance", 5)])
@@ -209,7 +205,6 @@ def ask_again_every(table: HazardTable, period: int, *, times: int, its_class: i
             table.track(thing, its_class)
 
 
-@exposure_lags
 def test_what_is_asked_again_after_eight_requests_is_worth_more_then_than_at_any_other_age():
     table = new_table()
     ask_again_every(table, 8, times=200)
@@ -218,7 +213,6 @@ def test_what_is_asked_again_after_eight_requests_is_worth_more_then_than_at_any
     assert index[age_bin(4)] > 4 * index[age_bin(16)]
 
 
-@exposure_lags
 def test_a_hazard_is_a_chance():
     table = new_table()
     ask_again_every(table, 2, times=500)

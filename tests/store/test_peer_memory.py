@@ -264,9 +264,6 @@ def test_a_state_makes_room_for_a_state_and_not_for_kv():
     assert store.checkpoint_bytes <= 20
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="beside what other requests hold, a split budget is taken for one"
-)
 def test_what_another_request_holds_leaves_less_of_each_half():
     store = split_store()
     held = [serve(store, [number] * 10, 8, tick=number) for number in range(2)]

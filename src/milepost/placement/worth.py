@@ -12,6 +12,8 @@ from milepost.placement.base import Placement, PlacementRequest
 
 __all__ = ["NOTHING_WORTHY", "WorthyPlan", "plan_worth"]
 
+# The least price to begin with.
+_TINY = 1e-12
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -62,10 +64,11 @@ def plan_worth(
         depths, rates = depths[order], rates[order]
     last = request.num_tokens if request.affordable_position is None else request.affordable_position
     base = request.resume_position
-    positions, tails, lost = _candidates(
-        depths, rates, base, min(last, request.num_tokens) // request.grid * request.grid, request.grid
-    )
-    if positions.size == 0:
+    deepest = min(last, request.num_tokens) // request.grid * request.grid
+    # Deeper than the KV that is there already, memory costs more: to stop there may be best.
+    resident = min(request.resident_kv_tokens, deepest) // request.grid * request.grid
+    positions, tails, lost = _candidates(depths, rates, base, deepest, resident, request.grid)
+    if positions.size == 0 or request.max_checkpoints < 1:
         return NOTHING_WORTHY
     if request.cost is None:
         gains = positions.astype(np.float64)
@@ -74,22 +77,25 @@ def plan_worth(
         points = np.concatenate(((request.fallback_position, base), positions))
         fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
         gains = costs[2:]
-    chosen = _best_plan(
-        positions,
-        gains - base_gain,
-        tails,
-        lost,
-        base_gain - fallback_gain if base else math.inf,
-        price_per_byte * request.checkpoint_bytes,
-        least_gain,
-        price_per_byte * request.kv_bytes_per_token,
-        request.resident_kv_tokens,
-    )
+    per_checkpoint = price_per_byte * request.checkpoint_bytes
+    while True:
+        chosen = _best_plan(
+            positions,
+            gains - base_gain,
+            tails,
+            lost,
+            base_gain - fallback_gain if base else math.inf,
+            per_checkpoint,
+            least_gain,
+            price_per_byte * request.kv_bytes_per_token,
+            request.resident_kv_tokens,
+        )
+        if chosen.size <= request.max_checkpoints:
+            break
+        # More than the budget can hold beside the KV: ask more for each, until few enough are worth it. The
+        # first may cost nothing more than what it replaces, any other costs the price, so one is the least.
+        per_checkpoint = 1.5 * max(per_checkpoint, least_gain * float(gains[-1]) * float(tails[0]), _TINY)
     picked = positions[chosen]
-    if picked.size > request.max_checkpoints:
-        # The budget cannot hold them all beside the KV: those with the most requests behind them stay.
-        picked = picked[: request.max_checkpoints]
-        chosen = chosen[: picked.size]
     if picked.size == 0:
         return NOTHING_WORTHY
     saved = float((np.diff(gains[chosen], prepend=base_gain) * tails[chosen]).sum())
@@ -106,20 +112,27 @@ def plan_worth(
 
 @njit(cache=True)
 def _candidates(
-    depths: IntArray, rates: FloatArray, base: int, last: int, grid: int
+    depths: IntArray, rates: FloatArray, base: int, last: int, resident: int, grid: int
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Return the grid positions in ``(base, last]`` below some depth, the rate of requests that part at each
-    or deeper, and the rate of those that part in ``[base, position)``.
+    """Return the grid positions in ``(base, last]`` below some depth, and ``resident``; the rate of requests
+    that part at each or deeper, and the rate of those that part in ``[base, position)``.
     """
     size = depths.size
     positions = np.empty(size + 1, np.int64)
     before = np.empty(size + 1)
+    is_resident_due = resident > base
     total = 0.0
     count = 0
     for k in range(size):
         if depths[k] < base:
             continue
         position = min(depths[k] // grid * grid, last)
+        if is_resident_due and position >= resident:
+            is_resident_due = False
+            if position > resident:
+                positions[count] = resident
+                before[count] = total
+                count += 1
         if position > base and rates[k] > 0.0 and (count == 0 or position > positions[count - 1]):
             positions[count] = position
             before[count] = total

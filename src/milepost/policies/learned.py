@@ -31,7 +31,7 @@ from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
 from milepost.reuse import NUM_AGE_BINS, HazardTable, Junction, Sighting
-from milepost.store import Checkpoint, EvictionPolicy, Passage, Reranking
+from milepost.store import Checkpoint, EvictionPolicy, Node, Passage, Reranking
 
 __all__ = ["LearnedEviction", "LearnedPlacement", "Traffic", "learned"]
 
@@ -58,10 +58,12 @@ _LESSONS = 7
 _LEAST_MASS = 1e-3
 # Plans tried for a prompt, each at the price that the one before it met.
 _BIDS = 3
-# How much each eviction says about the price.
+# How much each eviction says about the price, and each request for which nothing was stored or evicted.
 _PRICE_WEIGHT = 0.05
-# A capture is not quite free: a checkpoint adds at least this share of what a prompt can save at all.
+# A capture is not quite free: a checkpoint adds at least this share of what a prompt can save at all. More is
+# asked before the first sharing, when nobody knows what will be shared, and half of it after two.
 _LEAST_GAIN = 1 / 256
+_LEAST_GAIN_AT_FIRST = 1 / 16
 
 
 @final
@@ -116,6 +118,13 @@ class Traffic:
         self._gather()
         #: Worth of a byte: expected saving per request, of what was evicted lately.
         self.price = 0.0
+        self._has_evicted = False
+        self._latest = Sighting(0)
+
+    @property
+    def least_gain(self) -> float:
+        """Share of what a prompt can save that one checkpoint has to add."""
+        return max(_LEAST_GAIN, _LEAST_GAIN_AT_FIRST / (1.0 + self.overlap.num_shared / 2.0))
 
     def hazard_class(self, sighting: Sighting, kind: int) -> int:
         """Return the class of a prompt."""
@@ -143,6 +152,10 @@ class Traffic:
 
     def observe(self, passage: Passage) -> Reranking:
         """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
+        if not self._has_evicted and not self._latest.held:
+            # Where nothing comes and nothing has to go, memory is worth less than was thought.
+            self.price -= self.price * _PRICE_WEIGHT
+        self._has_evicted, self._latest = False, passage.sighting
         lesson = self._lesson
         changed: list[Checkpoint] = []
         moved: list[tuple[Checkpoint, int]] = []
@@ -150,6 +163,9 @@ class Traffic:
             if sighting.held:
                 cell = sighting.hazard_class * NUM_AGE_BINS + sighting.age_bin
                 moved += [(checkpoint, cell) for checkpoint in sighting.held.values()]
+            else:
+                # It has nothing to be ranked by it, and forecasts are large.
+                sighting.forecast = None
         changed += [j.covered_by for j in self.junctions.advance() if j.covered_by is not None]
         if self.prompts.solve_if_due() | self.junctions.solve_if_due():
             self._gather()
@@ -166,9 +182,19 @@ class Traffic:
             changed, moved, movable_cells=self.first_junction_cell, everything=self._lesson > lesson
         )
 
+    def forget(self, node: Node) -> None:
+        """Stop watching what only ``node`` told of."""
+        if not node.sighting.held and node.sighting.taken <= node.start:
+            self.prompts.release(node.sighting)
+            node.sighting.forecast = None
+        if node.junction is not None:
+            self.junctions.release(node.junction)
+            node.junction.covered_by = None
+
     def note_price(self, worth: float) -> None:
         """Learn what an evicted byte was worth."""
         self.price += (worth - self.price) * (_PRICE_WEIGHT if self.price else 1.0)
+        self._has_evicted = True
 
     def _credit(self, passage: Passage, earlier: Sighting) -> None:
         """Count the request as a use of the junction where it parted, or else of the earlier prompt."""
@@ -199,9 +225,8 @@ class Traffic:
             self.prompts.release(old)
         elif taken >= _CONTINUES * old.num_tokens:
             self.prompts.reclassify(old, self.hazard_class(old, _CONTINUED))
-        elif taken >= _LEAST_OVERLAP_TOKENS and old.is_tracked:
-            if old.hazard_class < self.hazard_class(old, _CONTINUED):
-                self.prompts.reclassify(old, self.hazard_class(old, _BRANCHED))
+        elif taken >= _LEAST_OVERLAP_TOKENS and old.hazard_class < self.hazard_class(old, _CONTINUED):
+            self.prompts.reclassify(old, self.hazard_class(old, _BRANCHED))
 
     def _gather(self) -> None:
         self.scales[: self.first_junction_cell] = self.prompts.index.reshape(-1)
@@ -242,7 +267,7 @@ class LearnedPlacement(PlacementPolicy):
                 rates,
                 junctions=junctions,
                 price_per_byte=price,
-                least_gain=_LEAST_GAIN,
+                least_gain=traffic.least_gain,
             )
             worth = request.room_worth(plan.num_bytes) if request.room_worth and plan.num_bytes else 0.0
             if worth <= plan.saving:
@@ -312,6 +337,10 @@ class LearnedEviction(EvictionPolicy):
     def note_request(self, passage: Passage) -> Reranking:
         """Learn from a request."""
         return self._traffic.observe(passage)
+
+    def note_forgotten(self, node: Node) -> None:
+        """Stop waiting for requests that could not be recognised any more."""
+        self._traffic.forget(node)
 
     def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
         """Let the price follow what is evicted."""

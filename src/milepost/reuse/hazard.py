@@ -111,8 +111,8 @@ class HazardTable(Generic[ThingT]):
 
     def advance(self) -> Iterator[ThingT]:
         """Let one request pass; yield the things whose age bin has changed by it."""
-        self._tick += 1
-        now = self._tick
+        # Whoever changes its bin does so before this request counts as exposure, as its uses do.
+        now = self._tick + 1
         for age_bin in range(NUM_AGE_BINS - 1):
             queue = self._queues[age_bin]
             horizon = now - (2 << age_bin)
@@ -123,8 +123,11 @@ class HazardTable(Generic[ThingT]):
                 self._leave(thing)
                 thing.age_bin = age_bin + 1
                 self._enter(thing)
-                self._queues[age_bin + 1].append((thing, tick))
+                # In the last bin, things stay.
+                if age_bin + 2 < NUM_AGE_BINS:
+                    self._queues[age_bin + 1].append((thing, tick))
                 yield thing
+        self._tick = now
 
     def solve_if_due(self) -> bool:
         """Solve the indices anew where enough has been seen since; return whether that was done."""

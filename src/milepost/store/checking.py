@@ -52,7 +52,7 @@ def _check_node(store: PrefixStore, node: Node) -> None:
     _require(node.dropped == sorted(set(node.dropped)), f"{where} dropped {node.dropped}")
     states = {c.position for c in node.checkpoints if not c.is_kv_only}
     _require(not states & set(node.dropped), f"{where} both holds and dropped a position")
-    above = _above(node)
+    above = _above(node) if node.checkpoints else None
     for checkpoint in node.checkpoints:
         _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")
         _require(

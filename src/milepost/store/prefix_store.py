@@ -545,14 +545,16 @@ class PrefixStore:
     def _can_fit(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
         """Return whether a checkpoint fits with its KV beside what is pinned."""
         sighting = path[0].sighting
-        states, deepest = num_bytes, position
+        deepest = position
+        states = num_bytes + sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
         for checkpoint in self._pinned.values():
             if checkpoint.sighting is not sighting:
-                return self._pinned_bytes(also=(node, position)) + num_bytes <= self.capacity_bytes
-            states += checkpoint.num_bytes
+                kv = self._pinned_kv_bytes(also=(node, position))
+                break
             deepest = max(deepest, checkpoint.position)
-        # Everything pinned lies on this path.
-        kv = deepest // self.segment_tokens * self.kv_segment_bytes
+        else:
+            # Everything pinned lies on this path.
+            kv = deepest // self.segment_tokens * self.kv_segment_bytes
         if self._state_capacity is None:
             return states + kv <= self.capacity_bytes
         return states <= self._state_capacity and kv <= self.capacity_bytes - self._state_capacity
@@ -562,9 +564,9 @@ class PrefixStore:
         num_missing = position // self.segment_tokens - self._resident_tokens(path) // self.segment_tokens
         return max(0, num_missing) * self.kv_segment_bytes
 
-    def _pinned_bytes(self, *, also: tuple[Node, int]) -> int:
-        """Return the bytes that no eviction can free: pinned checkpoints and the KV they need, with the KV
-        of one more checkpoint at a node and position.
+    def _pinned_kv_bytes(self, *, also: tuple[Node, int]) -> int:
+        """Return the bytes of KV that no eviction can free, since pinned checkpoints need it, with those of one
+        more checkpoint at a node and position.
         """
         needed: dict[Node, int] = {}
         for node, position in (also, *((c.node, c.position) for c in self._pinned.values())):
@@ -574,8 +576,7 @@ class PrefixStore:
                     break
                 needed[node] = segments
                 node = node.parent  # noqa: PLW2901 (a walk to the root)
-        states = sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
-        return states + sum(needed.values()) * self.kv_segment_bytes
+        return sum(needed.values()) * self.kv_segment_bytes
 
 
 @dataclass(frozen=True, slots=True)
