@@ -2,9 +2,9 @@
 
     python -m benchmarks [NAME ...] [--json] [--logs DIR] [--traces DIR]
 
-Names: planner, bookkeeping, policies (skipped without recorded traces), capture, resume, paper (skipped
-without the logs of the paper's runs), exactness. All of them take about half an hour on two cores that do
-nothing else; what else they do shows in the times, much less in the ratios.
+Names: planner, bookkeeping, policies (skipped without recorded traces), sensitivity, capture, resume, paper
+(skipped without the logs of the paper's runs), exactness. All of them take about 40 minutes on two cores that
+do nothing else; what else they do shows in the times, much less in the ratios.
 """
 
 import argparse
@@ -67,12 +67,19 @@ def _exactness() -> Sequence[Row]:
     return exactness.measure(list(exactness.ALL_FAMILIES), ["float32", "bfloat16"], 50)
 
 
+def _sensitivity(traces: Path | None) -> Sequence[Row]:
+    from benchmarks import sensitivity
+
+    return sensitivity.measure(traces)
+
+
 def _benchmarks(*, logs: Path | None, traces: Path | None) -> dict[str, Callable[[], Sequence[Row]]]:
     # Exactness last: it sets the number of threads.
     return {
         "planner": _planner,
         "bookkeeping": _bookkeeping,
         "policies": lambda: _policies(traces),
+        "sensitivity": lambda: _sensitivity(traces),
         "capture": _capture,
         "resume": _resume,
         "paper": lambda: _paper(logs),
@@ -90,7 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of the paper's runs, for paper")
-    parser.add_argument("--traces", type=Path, metavar="DIR", help="recorded traces, for policies")
+    parser.add_argument("--traces", type=Path, metavar="DIR", help="recorded traces")
     arguments = parser.parse_args()
     benchmarks = _benchmarks(logs=arguments.logs, traces=arguments.traces)
     unknown = set(arguments.names) - set(benchmarks)
