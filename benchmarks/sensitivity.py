@@ -238,11 +238,11 @@ def constant_row(name: str, moved: Mapping[str, Sequence[float]]) -> Row:
 
 def _summary_row(rows: Sequence[Row]) -> Row:
     matter = [row for row in rows if not row.reached]
-    names = dict.fromkeys(row.name.split()[1] for row in matter)
+    names = ", ".join(dict.fromkeys(row.name.split()[1] for row in matter)) or "none"
     worst = min(float(row.numbers["mean"]) for row in rows)
     return Row(
         name="sensitivity, all of them",
-        measured=f"{len(matter)} of {len(rows)} matter ({', '.join(names) or 'none'}), worst mean {worst:+.1%}",
+        measured=f"{len(matter)} of {len(rows)} matter ({names}), worst mean {worst:+.1%}",
         target="none matters",
         reached=not matter,
         numbers={"changes": len(rows), "matter": len(matter), "worst_mean": worst},
