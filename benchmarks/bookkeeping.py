@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.printing import Row, run_and_print
 from milepost.footprint import Footprint
-from milepost.placement import parse_policy
+from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache
 
 _NUM_CACHED, _NUM_MEASURED = 10_000, 1_000
@@ -47,7 +47,7 @@ def measure() -> list[Row]:
     ]
 
 
-_POLICIES = ("planned", "balanced:8")
+_POLICIES = ("learned", "balanced:8")
 
 
 def _measure(name: str, capacity_bytes: int, policy: str) -> Row:

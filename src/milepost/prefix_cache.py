@@ -74,8 +74,8 @@ class PrefixCache:
         segment_tokens = grid if segment_tokens is None else segment_tokens
         if key_tokens < 1 or grid < 1 or segment_tokens < 1 or segment_tokens % grid or grid % key_tokens:
             raise ConfigurationError(
-                f"grid={grid}, segment_tokens={segment_tokens}, key_tokens={key_tokens}; all are at least 1, a "
-                "segment is a whole number of grid steps, and a grid step of keys"
+                f"grid={grid}, segment_tokens={segment_tokens}, key_tokens={key_tokens}; all are at least 1, "
+                "a segment is a whole number of grid steps, and a grid step of keys"
             )
         least_bytes = footprint.checkpoint_bytes + segment_tokens * footprint.kv_bytes_per_token
         if capacity_bytes < least_bytes:

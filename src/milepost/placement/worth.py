@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class WorthyPlan:
-    """A plan, the cost that it is expected to save in each request's time, and the bytes it takes in the end."""
+    """A plan, the cost it is expected to save in each request's time, and the bytes it takes in the end."""
 
     placement: Placement
     saving: float

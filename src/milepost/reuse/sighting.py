@@ -1,5 +1,4 @@
-"""Who is responsible for a part of the tree: the latest prompt through it, and the places where prompts
-part."""
+"""Who answers for a part of the tree: the latest prompt through it, and the places where prompts part."""
 
 from typing import Any
 

@@ -44,8 +44,8 @@ def unlink(checkpoint: Checkpoint) -> None:
 def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Collection[int] = ()) -> int:
     """Return the tokens whose KV only this checkpoint needs. O(nodes up to the next branch in use).
 
-    ``without`` are serials of checkpoints to be thought away: those deeper on the same path are, those on other
-    branches still hold the KV before their branch.
+    ``without`` are serials of checkpoints to be thought away: those deeper on the same path are, those on
+    other branches still hold the KV before their branch.
     """
     if checkpoint.below and not all(serial in without for serial in checkpoint.below):
         return 0

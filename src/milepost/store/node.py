@@ -41,8 +41,8 @@ class Checkpoint:
     """
 
     __slots__ = (
-        "above", "below", "cost", "is_kv_only", "last_used", "node", "num_bytes", "num_pins", "payload", "position",
-        "serial", "sighting",
+        "above", "below", "cost", "is_kv_only", "last_used", "node", "num_bytes", "num_pins", "payload",
+        "position", "serial", "sighting",
     )  # fmt: skip
 
     def __init__(

@@ -279,8 +279,8 @@ class PrefixStore:
         return checkpoint
 
     def room_worth(self, num_bytes: int) -> float:
-        """Return what the policy says of all that would have to be evicted to store so many bytes more; infinite
-        where not even that is enough. Changes nothing. O(victims · log n).
+        """Return what the policy says of all that would have to be evicted to store so many bytes more;
+        infinite where not even that is enough. Changes nothing. O(victims · log n).
         """
         excess = self.stored_bytes + num_bytes - self.capacity_bytes
         total = 0.0
@@ -565,8 +565,8 @@ class PrefixStore:
         return max(0, num_missing) * self.kv_segment_bytes
 
     def _pinned_kv_bytes(self, *, also: tuple[Node, int]) -> int:
-        """Return the bytes of KV that no eviction can free, since pinned checkpoints need it, with those of one
-        more checkpoint at a node and position.
+        """Return the bytes of KV that no eviction can free, since pinned checkpoints need it, with those of
+        one more checkpoint at a node and position.
         """
         needed: dict[Node, int] = {}
         for node, position in (also, *((c.node, c.position) for c in self._pinned.values())):
