@@ -42,7 +42,8 @@ IntArray = npt.NDArray[np.int64]
 _FRESH, _BRANCHED, _CONTINUED = 0, 1, 2
 _KIND_PRIORS = (1.0, 0.3, 0.1)
 _JUNCTION_PRIORS = (0.3,)
-# A prompt that shares at least this much of an earlier one continues it.
+# A prompt that shares at least this much of an earlier one continues it. The one constant that has to stay well
+# off its end: were only whole prompts continued, no question about a document would count as the next one.
 _CONTINUES = 0.5
 # Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same
 # few template tokens.
