@@ -135,6 +135,7 @@ class PrefixCache:
         *,
         num_tokens: int | None = None,
         tenant: str = "",
+        breakpoints: Sequence[int] = (),
         resume_limit: int | None = None,
     ) -> Lease:
         """Find and pin the deepest checkpoint that ``tokens`` can resume from.
@@ -144,6 +145,8 @@ class PrefixCache:
                 chained block hashes, shape ``[ceil(num_tokens / key_tokens)]``.
             num_tokens: Length of a prompt of block hashes; whole blocks unless given.
             tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
+            breakpoints: Positions in the prompt where its messages end, or its client asked for a cache
+                point; hints for a policy that learns.
             resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.
 
         Raises:
@@ -176,7 +179,7 @@ class PrefixCache:
             fallback_position=0 if checkpoint is None else checkpoint.above_position,
             junctions=located.junctions,
             room_worth=self._store.room_worth,
-            sighting=Sighting(num_tokens),
+            sighting=Sighting(num_tokens, breakpoints=_checked_breakpoints(breakpoints, num_tokens)),
             earlier=earlier,
             max_checkpoints=max_checkpoints,
             affordable_position=affordable_position,
@@ -332,3 +335,12 @@ def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:
         with cache.acquire(keys, num_tokens=prompt.num_tokens, tenant=tenant) as lease:
             cache.commit(lease, cache.plan(lease), source)
     return cache.statistics().reused
+
+
+def _checked_breakpoints(breakpoints: Sequence[int], num_tokens: int) -> tuple[int, ...]:
+    for position in breakpoints:
+        if not 0 < position <= num_tokens:
+            raise InvalidRequestError(
+                f"breakpoint at {position} of a prompt of {num_tokens}; give positions above 0, inside it"
+            )
+    return tuple(sorted(set(breakpoints)))

@@ -32,9 +32,18 @@ merged into its shallower neighbour. Time per event is O(max_support). There is 
 This package does not know what a checkpoint is, costs or where one may sit.
 """
 
+from milepost.overlap.boundaries import BoundaryModel
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
 from milepost.overlap.histogram import DecayedHistogram
 from milepost.overlap.mixture import OverlapDistribution
 from milepost.overlap.model import OverlapModel
 
-__all__ = ["Coordinate", "DecayedHistogram", "FromEnd", "FromStart", "OverlapDistribution", "OverlapModel"]
+__all__ = [
+    "BoundaryModel",
+    "Coordinate",
+    "DecayedHistogram",
+    "FromEnd",
+    "FromStart",
+    "OverlapDistribution",
+    "OverlapModel",
+]

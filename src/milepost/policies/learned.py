@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milepost.interrupts import deferred_interrupts
-from milepost.overlap import OverlapDistribution, OverlapModel
+from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
@@ -42,8 +42,9 @@ IntArray = npt.NDArray[np.int64]
 _FRESH, _BRANCHED, _CONTINUED = 0, 1, 2
 _KIND_PRIORS = (1.0, 0.3, 0.1)
 _JUNCTION_PRIORS = (0.3,)
-# A prompt that shares at least this much of an earlier one continues it. The one constant that has to stay well
-# off its end: were only whole prompts continued, no question about a document would count as the next one.
+# A prompt that shares at least this much of an earlier one continues it. The one constant that has to stay
+# well off its end: were only whole prompts continued, no question about a document would count as the next
+# one.
 _CONTINUES = 0.5
 # Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same
 # few template tokens.
@@ -105,6 +106,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self.overlap = OverlapModel()
+        self.boundaries = BoundaryModel()
         self.prompts: HazardTable[Sighting] = HazardTable(
             kind_priors=_KIND_PRIORS, rows=_GENERATION_ROWS[-1] + 1, columns=_LENGTH_COLUMNS
         )
@@ -147,9 +149,24 @@ class Traffic:
         found: _Forecast | None = sighting.forecast
         if found is None or found.lesson < self._lesson:
             expected = self.overlap.predict(sighting.num_tokens)
+            if sighting.breakpoints:
+                expected = self._with_breakpoints(expected, sighting)
             junctions = [] if found is None else found.junctions
             found = sighting.forecast = _Forecast(expected, self._lesson, junctions)
         return found
+
+    def _with_breakpoints(self, expected: OverlapDistribution, sighting: Sighting) -> OverlapDistribution:
+        """Return the mixture of what is expected anyway with partings at the boundaries of a prompt."""
+        known = [
+            (depth, share)
+            for depth, share in self.boundaries.predict(sighting.breakpoints)
+            if depth < sighting.num_tokens
+        ]
+        rest = max(0.0, 1.0 - sum(share for _, share in known))
+        depths = np.concatenate((expected.depths, np.array([depth for depth, _ in known], np.int64)))
+        weights = np.concatenate((expected.weights * rest, np.array([share for _, share in known])))
+        order = np.argsort(depths, kind="stable")
+        return OverlapDistribution(depths[order], weights[order])
 
     def observe(self, passage: Passage) -> Reranking:
         """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
@@ -207,6 +224,13 @@ class Traffic:
             return
         self.prompts.note_use(earlier)
         num_tokens = max(earlier.num_tokens, depth)
+        if earlier.breakpoints:
+            boundary = self.boundaries.at(earlier.breakpoints, depth)
+            start = depth if boundary is None else boundary
+            width = self.boundaries.width
+            plain = _Forecast(self.overlap.predict(earlier.num_tokens), 0, [])
+            expected = plain.chance(start, start + width, 0)
+            self.boundaries.observe(earlier.breakpoints, depth, expected=expected)
         self.overlap.observe(depth, num_tokens)
         if self.overlap.num_shared == 1 << self._lesson and self._lesson < _LESSONS:
             # What was predicted from half of the evidence is not worth much.

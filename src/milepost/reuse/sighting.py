@@ -16,14 +16,16 @@ class Sighting(Tracked):
         generation: How many prompts in a row went on from one another before this one: the turn of a
             conversation, the number of the question about a document.
         taken: Leading tokens that later prompts have passed through; they answer for those.
+        breakpoints: Where its messages end, or its client asked for a cache point, ascending.
         forecast: What the policy predicted for this prompt; the store never looks inside.
         held: The checkpoints that this prompt answers for, by serial.
     """
 
-    __slots__ = ("forecast", "generation", "held", "num_tokens", "taken")
+    __slots__ = ("breakpoints", "forecast", "generation", "held", "num_tokens", "taken")
 
-    def __init__(self, num_tokens: int, *, generation: int = 0) -> None:
+    def __init__(self, num_tokens: int, *, generation: int = 0, breakpoints: tuple[int, ...] = ()) -> None:
         super().__init__()
+        self.breakpoints = breakpoints
         self.num_tokens = num_tokens
         self.generation = generation
         self.taken = 0

@@ -95,7 +95,10 @@ class Replayer:
                 f"cache keys of {cache.key_tokens}; keep requests of different block sizes apart"
             )
         with cache.acquire(
-            trace_request.keys, num_tokens=trace_request.num_tokens, tenant=trace_request.tenant
+            trace_request.keys,
+            num_tokens=trace_request.num_tokens,
+            tenant=trace_request.tenant,
+            breakpoints=trace_request.breakpoints,
         ) as lease:
             placement = cache.plan(lease)
             report = cache.commit(lease, placement, payloads)
