@@ -64,7 +64,7 @@ _BIDS = 3
 _PRICE_WEIGHT = 0.05
 # A capture is not quite free: a checkpoint adds at least this share of what a prompt can save at all. More is
 # asked before the first sharing, when nobody knows what will be shared, and half of it after two.
-_LEAST_GAIN = 1 / 256
+_LEAST_GAIN = 1 / 128
 _LEAST_GAIN_AT_FIRST = 1 / 16
 
 
