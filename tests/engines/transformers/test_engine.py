@@ -338,6 +338,15 @@ def test_an_interrupt_in_prefill_or_decoding_leaves_the_engine_as_usable_as_befo
     assert_usable(engine, model, prompts)
 
 
+@pytest.fixture
+def interrupts_raise():
+    """Ctrl-C raises, also where a shell started the tests in the background and had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_raise")
 @pytest.mark.parametrize("where", ["acquire", "plan", "commit", "discard", "release"])
 def test_an_interrupt_in_the_cache_leaves_the_engine_as_usable_as_before(engine, model, monkeypatch, where):
     prompts = branching_prompts()[:3]
