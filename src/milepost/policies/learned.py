@@ -323,18 +323,10 @@ class LearnedEviction(EvictionPolicy):
 
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         """Return the class and age that set the rate, and what a request saves per byte."""
-        sighting, above = checkpoint.sighting, checkpoint.above
+        sighting = checkpoint.sighting
         assert sighting is not None
-        position = checkpoint.position
-        saving = checkpoint.cost if above is None else checkpoint.cost - above.cost
-        if held_bytes:
-            saving /= held_bytes
-        # The next deeper one on the same path: at most one of those below answers to the same prompt.
-        below = checkpoint.below
-        deeper = math.inf
-        for other in below.values() if len(below) <= len(sighting.held) else sighting.held.values():
-            if other.sighting is sighting and other.above is checkpoint:
-                deeper = other.position
+        position, deeper = checkpoint.position, checkpoint.deeper_position
+        saving = checkpoint.saving / max(1, held_bytes)
         forecast = self._traffic.forecast(sighting)
         chance = _LEAST_MASS + forecast.chance(position, deeper, sighting.taken)
         # A prompt that nobody watches any more is as old as can be.

@@ -1,5 +1,6 @@
 """The two things the store is made of: nodes of the radix tree, and the checkpoints that sit on them."""
 
+import math
 from bisect import bisect_right
 from operator import attrgetter
 from typing import Any, Protocol
@@ -65,6 +66,23 @@ class Checkpoint:
     def above_position(self) -> int:
         """Where a request has to resume without this checkpoint."""
         return 0 if self.above is None else self.above.position
+
+    @property
+    def saving(self) -> float:
+        """What a request that resumes here saves over the checkpoint above."""
+        return self.cost if self.above is None else self.cost - self.above.cost
+
+    @property
+    def deeper_position(self) -> float:
+        """Where the latest prompt through here has its next checkpoint; infinite where it has none."""
+        sighting = self.sighting
+        assert sighting is not None
+        # At most one of those below answers to the same prompt; whichever are fewer are looked through.
+        among = self.below if len(self.below) <= len(sighting.held) else sighting.held
+        for other in among.values():
+            if other.sighting is sighting and other.above is self:
+                return other.position
+        return math.inf
 
 
 class Node:

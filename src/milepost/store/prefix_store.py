@@ -116,9 +116,10 @@ class PrefixStore:
         self._order = EvictionOrder(eviction)
         self._pinned: dict[int, Checkpoint] = {}
         self._next_serial = 0
-        # The path last asked for, and how far its KV reaches, until KV comes or goes.
+        # What may be evicted, once it is ranked or ranked again.
         self._stale: dict[int, Checkpoint] = {}
         self._short_cell: int | None = None
+        # The path last asked for, and how far its KV reaches, until KV comes or goes.
         self._resident_path: Sequence[Node] | None = None
         self._resident = 0
 
@@ -153,8 +154,7 @@ class PrefixStore:
                     c.position for c in node.checkpoints if c.position <= depth and not c.is_kv_only
                 ]
                 deepest = node.deepest_checkpoint(resumable) or deepest
-                reached = max(reached, _deepest_ever(node, usable))
-            elif node.dropped:
+            if node.checkpoints or node.dropped:
                 reached = max(reached, _deepest_ever(node, usable))
             if node.junction is not None and node.end <= depth:
                 junctions.append((node.end, node.junction))
@@ -209,7 +209,7 @@ class PrefixStore:
         so that there is something to pin.
         """
         if located.checkpoint is None and located.resume_position > 0:
-            node = next(n for n in located.match.path if n.start < located.resume_position <= n.end)
+            node = _node_at(located.match.path, located.resume_position)
             return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=_NEVER)
         return located.checkpoint
 
@@ -260,11 +260,11 @@ class PrefixStore:
             The checkpoint (the one already there, if any), or None where the budget cannot hold it beside
             what is pinned. Nothing is evicted in vain.
         """
-        node = next(n for n in path if n.start < position <= n.end)
+        node = _node_at(path, position)
         if (present := node.checkpoint_at(position)) is not None:
             if not present.is_kv_only:
                 return present
-            self._drop_kv_only(present)
+            self._remove(present)
         payload = None if self.is_stateless else source.checkpoint(position)
         num_bytes = 0 if payload is None else payload.num_bytes
         if not self._make_room(path, node, position, num_bytes):
@@ -308,7 +308,7 @@ class PrefixStore:
         if not positions or self.is_stateless:
             return
         position, num_bytes = positions[-1], len(positions) * self.checkpoint_bytes_each
-        node = next(n for n in path if n.start < position <= n.end)
+        node = _node_at(path, position)
         self._make_room(path, node, position, num_bytes)
 
     def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
@@ -316,10 +316,10 @@ class PrefixStore:
         position = num_tokens // self.segment_tokens * self.segment_tokens
         for node in path:
             for shorter in [c for c in node.checkpoints if c.is_kv_only and c.position <= position]:
-                self._drop_kv_only(shorter)
+                self._remove(shorter)
         if position == 0:
             return
-        node = next(n for n in path if n.start < position <= n.end)
+        node = _node_at(path, position)
         if node.checkpoint_at(position) is None:
             # Also where the KV is kept by longer prompts: it is not as old as theirs.
             checkpoint = self.put(path, position, source=_KVOnly(source), tick=tick)
@@ -403,7 +403,7 @@ class PrefixStore:
         self._spread_life(node, was_live=was_live)
         node.sighting.hold(checkpoint)
         link(checkpoint)
-        self._stale[self._next_serial - 1] = checkpoint
+        self.rank(checkpoint)
         self._rank_neighbours(checkpoint)
         return checkpoint
 
@@ -436,9 +436,6 @@ class PrefixStore:
         checkpoint.is_kv_only = True
         self.rank(checkpoint)
 
-    def _drop_kv_only(self, checkpoint: Checkpoint) -> None:
-        self._remove(checkpoint)
-
     def _trim(self, checkpoint: Checkpoint, num_bytes: int) -> None:
         """Take back a KV-only checkpoint by as many segments as free ``num_bytes``, or drop it."""
         last_used = checkpoint.last_used
@@ -455,7 +452,7 @@ class PrefixStore:
             if node.checkpoint_at(position) is None:
                 shorter = self._put(node, position, payload=None, num_bytes=0, tick=last_used)
                 self._become_kv_only(shorter)
-        self._drop_kv_only(checkpoint)
+        self._remove(checkpoint)
 
     def _resident_tokens(self, path: Sequence[Node]) -> int:
         """Return how many leading tokens of ``path`` have their KV stored without a gap."""
@@ -467,13 +464,12 @@ class PrefixStore:
     def _leading_tokens(self, path: Iterable[Node], segments_of: Callable[[Node], int]) -> int:
         """Return the tokens of the segments that ``segments_of`` counts, from the start to the first gap."""
         segments = 0
-        size = self.segment_tokens
         for node in path:
             counted = segments_of(node)
             segments += counted
-            if counted < node.end // size - node.start // size:
+            if counted < node.num_segments_to(node.end, self.segment_tokens):
                 break
-        return segments * size
+        return segments * self.segment_tokens
 
     def _fill_kv(self, path: list[Node], payloads: Sequence[Any]) -> None:
         """Hand ``payloads``, the first segments not resident, to the nodes that hold their last tokens."""
@@ -590,6 +586,11 @@ class _KVOnly:
 
     def kv_segments(self, start: int, end: int) -> Sequence[Any]:
         return self.source.kv_segments(start, end)
+
+
+def _node_at(path: Iterable[Node], position: int) -> Node:
+    """Return the node of ``path`` whose edge covers ``position``."""
+    return next(node for node in path if node.start < position <= node.end)
 
 
 def _resident_segments(node: Node) -> int:

@@ -13,7 +13,6 @@ Price
 It is an approximation: the true optimum is a packing problem over all positions and times.
 """
 
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import final
@@ -232,14 +231,13 @@ class ForesightEviction(EvictionPolicy):
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         """Return the cell of the next use, and what it saves per byte held."""
         foresight = self._foresight
-        above = checkpoint.above
-        saving = (checkpoint.cost - (0.0 if above is None else above.cost)) / max(1, held_bytes)
+        saving = checkpoint.saving / max(1, held_bytes)
         sighting = checkpoint.sighting
         assert sighting is not None
-        position = checkpoint.position
         # It also serves those who would resume deeper, at a state that is gone, up to the next one there is.
-        deeper = min((c.position for c in sighting.held.values() if c.above is checkpoint), default=math.inf)
-        next_use = sighting.forecast.next_use(position, deeper, after=foresight.now)
+        next_use = sighting.forecast.next_use(
+            checkpoint.position, checkpoint.deeper_position, after=foresight.now
+        )
         return (_NEVER if next_use is None else foresight.cell(next_use)), saving
 
     def note_request(self, passage: Passage) -> Reranking:

@@ -80,9 +80,7 @@ class MarconiEviction(EvictionPolicy):
         """Return the cell of its efficiency, and the tick of its last use."""
         if len(checkpoint.below) > 1:
             return _KEPT, checkpoint.last_used
-        above = checkpoint.above
-        saving = checkpoint.cost - (0.0 if above is None else above.cost)
-        efficiency = max(saving, 1e-9) / max(1, held_bytes)
+        efficiency = max(checkpoint.saving, 1e-9) / max(1, held_bytes)
         self._unit = self._unit or efficiency
         cell = _NUM_EFFICIENCIES // 2 + round(_CELLS_PER_OCTAVE * math.log2(efficiency / self._unit))
         return min(max(0, cell), _NUM_EFFICIENCIES - 1), checkpoint.last_used
