@@ -35,7 +35,7 @@ This package does not know what a checkpoint is, costs or where one may sit.
 from milepost.overlap.boundaries import BoundaryModel
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
 from milepost.overlap.histogram import DecayedHistogram
-from milepost.overlap.mixture import OverlapDistribution
+from milepost.overlap.mixture import OverlapDistribution, with_points
 from milepost.overlap.model import OverlapModel
 
 __all__ = [
@@ -46,4 +46,5 @@ __all__ = [
     "FromStart",
     "OverlapDistribution",
     "OverlapModel",
+    "with_points",
 ]

@@ -1,5 +1,6 @@
 """The prediction of the mixture, in one pass over its sorted parts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["OverlapDistribution", "mix", "weight_inside"]
+__all__ = ["OverlapDistribution", "mix", "weight_inside", "with_points"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -22,12 +23,22 @@ class OverlapDistribution:
     """Where a later request will part from one prompt, given that it shares some of it.
 
     Attributes:
-        depths: Tokens shared, strictly ascending, above 0 and below the prompt's length, shape ``[K]``.
+        depths: Tokens shared, ascending, above 0 and below the prompt's length, shape ``[K]``.
         weights: Probability of each depth, summing to 1 (empty where the prompt is a single token).
     """
 
     depths: IntArray
     weights: FloatArray
+
+
+def with_points(
+    depths: IntArray, weights: FloatArray, points: Sequence[tuple[int, float]]
+) -> tuple[IntArray, FloatArray]:
+    """Return ascending ``depths`` and ``weights`` with more of both, behind equal depths. O(K log K)."""
+    all_depths = np.concatenate((depths, np.array([depth for depth, _ in points], np.int64)))
+    all_weights = np.concatenate((weights, np.array([weight for _, weight in points])))
+    order = np.argsort(all_depths, kind="stable")
+    return all_depths[order], all_weights[order]
 
 
 @njit(cache=True)

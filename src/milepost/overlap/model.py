@@ -9,7 +9,7 @@ import numpy.typing as npt
 from milepost.errors import ConfigurationError
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
 from milepost.overlap.histogram import DecayedHistogram
-from milepost.overlap.mixture import OverlapDistribution, mix, weight_inside
+from milepost.overlap.mixture import OverlapDistribution, mix, weight_inside, with_points
 
 __all__ = ["OverlapDistribution", "OverlapModel"]
 
@@ -190,9 +190,8 @@ class OverlapModel:
             -(-num_tokens // self._bin_tokens),
         )
         if junction_depth is not None and 0 < junction_depth < num_tokens:
-            at = int(depths.searchsorted(junction_depth))
-            depths = np.insert(depths, at, junction_depth)
-            weights = np.insert(weights * (1.0 - junction_rate), at, junction_rate)
+            junction = (junction_depth, junction_rate)
+            depths, weights = with_points(depths, weights * (1.0 - junction_rate), [junction])
         depths.flags.writeable = weights.flags.writeable = False
         return OverlapDistribution(depths, weights)
 

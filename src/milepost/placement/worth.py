@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from milepost.overlap import with_points
 from milepost.placement.base import Placement, PlacementRequest
 
 __all__ = ["NOTHING_WORTHY", "WorthyPlan", "plan_worth"]
@@ -58,10 +59,7 @@ def plan_worth(
     Complexity: O(K log K).
     """
     if junctions:
-        depths = np.concatenate((depths, np.array([depth for depth, _ in junctions], np.int64)))
-        rates = np.concatenate((rates, np.array([rate for _, rate in junctions])))
-        order = np.argsort(depths, kind="stable")
-        depths, rates = depths[order], rates[order]
+        depths, rates = with_points(depths, rates, junctions)
     last = request.num_tokens if request.affordable_position is None else request.affordable_position
     base = request.resume_position
     deepest = min(last, request.num_tokens) // request.grid * request.grid

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milepost.interrupts import deferred_interrupts
-from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel
+from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel, with_points
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
@@ -114,9 +114,9 @@ class Traffic:
             kind_priors=_JUNCTION_PRIORS, rows=_GENERATION_ROWS[-1] + 1
         )
         self.first_junction_cell = self.prompts.index.size
-        # Both indices side by side, as the scales of the cells.
         self._lesson = 0
         self.scales_version = 0
+        # Both indices side by side, as the scales of the cells.
         self.scales = np.empty(self.first_junction_cell + self.junctions.index.size)
         self._gather()
         #: Worth of a byte: expected saving per request, of what was evicted lately.
@@ -163,10 +163,7 @@ class Traffic:
             if depth < sighting.num_tokens
         ]
         rest = max(0.0, 1.0 - sum(share for _, share in known))
-        depths = np.concatenate((expected.depths, np.array([depth for depth, _ in known], np.int64)))
-        weights = np.concatenate((expected.weights * rest, np.array([share for _, share in known])))
-        order = np.argsort(depths, kind="stable")
-        return OverlapDistribution(depths[order], weights[order])
+        return OverlapDistribution(*with_points(expected.depths, expected.weights * rest, known))
 
     def observe(self, passage: Passage) -> Reranking:
         """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
@@ -179,8 +176,7 @@ class Traffic:
         moved: list[tuple[Checkpoint, int]] = []
         for sighting in self.prompts.advance():
             if sighting.held:
-                cell = sighting.hazard_class * NUM_AGE_BINS + sighting.age_bin
-                moved += [(checkpoint, cell) for checkpoint in sighting.held.values()]
+                moved += [(checkpoint, sighting.cell) for checkpoint in sighting.held.values()]
             else:
                 # It has nothing to be ranked by it, and forecasts are large.
                 sighting.forecast = None
@@ -188,8 +184,7 @@ class Traffic:
         if self.prompts.solve_if_due() | self.junctions.solve_if_due():
             self._gather()
         new, earlier, depth = passage.sighting, passage.earlier, passage.overlap_depth
-        if earlier is not None and shares(earlier, depth):
-            new.generation = generation(earlier, depth)
+        if earlier is not None and follow(new, earlier, depth):
             self._credit(passage, earlier)
         self.forecast(new).junctions = [node.junction for node in passage.path if node.junction is not None]
         self.prompts.track(new, self.hazard_class(new, _FRESH))
@@ -226,10 +221,10 @@ class Traffic:
         num_tokens = max(earlier.num_tokens, depth)
         if earlier.breakpoints:
             boundary = self.boundaries.at(earlier.breakpoints, depth)
-            start = depth if boundary is None else boundary
-            width = self.boundaries.width
-            plain = _Forecast(self.overlap.predict(earlier.num_tokens), 0, [])
-            expected = plain.chance(start, start + width, 0)
+            expected = 0.0
+            if boundary is not None:
+                plain = _Forecast(self.overlap.predict(earlier.num_tokens), 0, [])
+                expected = plain.chance(boundary, boundary + self.boundaries.width, 0)
             self.boundaries.observe(earlier.breakpoints, depth, expected=expected)
         self.overlap.observe(depth, num_tokens)
         if self.overlap.num_shared == 1 << self._lesson and self._lesson < _LESSONS:
@@ -270,9 +265,9 @@ class LearnedPlacement(PlacementPolicy):
         """Return the positions worth their memory. O(S log S) for a support of S depths."""
         traffic = self._traffic
         sighting = request.sighting or Sighting(request.num_tokens)
-        earlier, depth = request.earlier, request.overlap_depth
-        if earlier is not None and shares(earlier, depth):
-            sighting.generation = generation(earlier, depth)
+        depth = request.overlap_depth
+        if request.earlier is not None:
+            follow(sighting, request.earlier, depth)
         forecast = traffic.forecast(sighting)
         rate = traffic.fresh_rate(sighting)
         junctions = [
@@ -330,11 +325,7 @@ class LearnedEviction(EvictionPolicy):
         forecast = self._traffic.forecast(sighting)
         chance = _LEAST_MASS + forecast.chance(position, deeper, sighting.taken)
         # A prompt that nobody watches any more is as old as can be.
-        cell = (
-            sighting.hazard_class * NUM_AGE_BINS + sighting.age_bin
-            if sighting.is_tracked
-            else NUM_AGE_BINS - 1
-        )
+        cell = sighting.cell if sighting.is_tracked else NUM_AGE_BINS - 1
         junctions = forecast.junctions
         if not junctions or junctions[-1].position < position:
             return cell, saving * chance
@@ -344,7 +335,7 @@ class LearnedEviction(EvictionPolicy):
         for junction in junctions:
             if position <= junction.position < deeper:
                 junction.covered_by = checkpoint
-                its_cell = first_cell + junction.hazard_class * NUM_AGE_BINS + junction.age_bin
+                its_cell = first_cell + junction.cell
                 rate = scales[its_cell]
                 total += rate
                 if rate > strongest:
@@ -383,14 +374,15 @@ def _compile_kernels() -> None:
         LearnedPlacement(traffic).place(PlacementRequest(num_tokens=256, grid=16, checkpoint_bytes=1))
 
 
-def shares(earlier: Sighting, depth: int) -> bool:
-    """Return whether an overlap is more than the template that every prompt begins with."""
-    return depth >= _LEAST_OVERLAP_TOKENS or depth >= _CONTINUES * earlier.num_tokens
-
-
-def generation(earlier: Sighting, depth: int) -> int:
-    """Return the generation of a prompt that shares ``depth`` tokens of ``earlier``."""
-    return earlier.generation + 1 if depth >= _CONTINUES * earlier.num_tokens else 0
+def follow(new: Sighting, earlier: Sighting, depth: int) -> bool:
+    """Note the generation of a prompt that shares ``depth`` tokens of ``earlier``; return whether that is
+    more than the template that every prompt begins with.
+    """
+    continues = depth >= _CONTINUES * earlier.num_tokens
+    if not continues and depth < _LEAST_OVERLAP_TOKENS:
+        return False
+    new.generation = earlier.generation + 1 if continues else 0
+    return True
 
 
 def _row(count: int) -> int:

@@ -69,6 +69,11 @@ class Tracked:
         """Whether a table watches it."""
         return self.hazard_class >= 0
 
+    @property
+    def cell(self) -> int:
+        """Where the flat table has its class and age; of no meaning while it is not tracked."""
+        return self.hazard_class * NUM_AGE_BINS + self.age_bin
+
 
 ThingT = TypeVar("ThingT", bound=Tracked)
 
@@ -78,10 +83,10 @@ class HazardTable(Generic[ThingT]):
     """Hazards of ``kinds x rows x columns`` classes of things. See the module.
 
     Args:
-        kinds: Kinds that share nothing but the prior; each has a prior hazard.
+        kind_priors: Prior hazard of each kind relative to that of a fresh thing, shape ``[kinds]``. Kinds
+            share nothing else.
         rows: Classes that share the shape by age of their kind.
         columns: Classes that share the hazard of their row up to one factor.
-        kind_priors: Prior hazard of each kind relative to that of a fresh thing, shape ``[kinds]``.
 
     Attributes:
         index: The index of each class at each age, shape ``[num_classes, NUM_AGE_BINS]``; written in place.
@@ -148,7 +153,7 @@ class HazardTable(Generic[ThingT]):
     def note_use(self, thing: Tracked) -> None:
         """Count a use of ``thing`` at its age."""
         if thing.hazard_class >= 0:
-            self._uses[thing.hazard_class * NUM_AGE_BINS + thing.age_bin] += 1.0
+            self._uses[thing.cell] += 1.0
 
     def reclassify(self, thing: Tracked, hazard_class: int) -> None:
         """Move ``thing``, at its age, to another class."""
@@ -164,13 +169,13 @@ class HazardTable(Generic[ThingT]):
             thing.hazard_class = _NEVER
 
     def _enter(self, thing: Tracked) -> None:
-        cell = thing.hazard_class * NUM_AGE_BINS + thing.age_bin
+        cell = thing.cell
         thing.entered = self._tick
         self._present[cell] += 1
         self._entered[cell] += self._tick
 
     def _leave(self, thing: Tracked) -> None:
-        cell = thing.hazard_class * NUM_AGE_BINS + thing.age_bin
+        cell = thing.cell
         self._present[cell] -= 1
         self._entered[cell] -= thing.entered
         self._past_exposure[cell] += self._tick - thing.entered
