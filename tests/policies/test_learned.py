@@ -24,7 +24,7 @@ from traffic import (
 
 from milepost.placement import PlacementRequest
 from milepost.policies import learned
-from milepost.policies.learned import LearnedPlacement, Traffic, generation, shares
+from milepost.policies.learned import LearnedPlacement, Traffic, follow
 from milepost.reuse import Sighting
 
 BASELINE = "tail+junction"
@@ -290,8 +290,9 @@ def test_kv_that_is_dear_and_missing_keeps_checkpoints_shallow():
 )
 def test_a_prompt_continues_another_where_it_shares_half_of_it(num_tokens, depth, is_sharing, its_generation):
     earlier = Sighting(num_tokens, generation=3)
-    assert shares(earlier, depth) == is_sharing
-    assert generation(earlier, depth) == its_generation
+    later = Sighting(num_tokens)
+    assert follow(later, earlier, depth) == is_sharing
+    assert later.generation == its_generation
 
 
 def test_both_halves_of_the_policy_learn_from_the_same_traffic():
