@@ -7,7 +7,6 @@ so walks are deep, splits are common and every request adds checkpoints. Target:
 """
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from benchmarks.printing import Row, run_and_print
 from milepost.footprint import Footprint
 from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache
+from milepost.store import ContentlessPayloads
 
 _NUM_CACHED, _NUM_MEASURED = 10_000, 1_000
 _NUM_TOKENS, _NUM_DOCUMENTS = 32_768, 200
@@ -22,22 +22,6 @@ _SEGMENT_TOKENS = 256
 _FOOTPRINT = Footprint(checkpoint_bytes=3_293_184, kv_bytes_per_token=2_048)
 # With room for all, nothing is evicted; with room for a quarter, every request evicts.
 _CAPACITIES = {"ample memory": 1 << 40, "evicting": 80 << 30}
-
-
-@dataclass(frozen=True, slots=True)
-class _Bytes:
-    num_bytes: int
-
-
-class _Opaque:
-    """Payloads without content."""
-
-    def checkpoint(self, position: int) -> _Bytes:
-        del position
-        return _Bytes(_FOOTPRINT.checkpoint_bytes)
-
-    def kv_segments(self, start: int, end: int) -> list[None]:
-        return [None] * ((end - start) // _SEGMENT_TOKENS)
 
 
 def measure() -> list[Row]:
@@ -58,6 +42,7 @@ def _measure(name: str, capacity_bytes: int, policy: str) -> Row:
         grid=64,
         segment_tokens=_SEGMENT_TOKENS,
     )
+    payloads = ContentlessPayloads(_FOOTPRINT, segment_tokens=_SEGMENT_TOKENS)
     random = np.random.default_rng(0)
     documents = [random.integers(0, 50_000, _NUM_TOKENS, dtype=np.int32) for _ in range(_NUM_DOCUMENTS)]
     seconds = []
@@ -68,7 +53,7 @@ def _measure(name: str, capacity_bytes: int, policy: str) -> Row:
         prompt = np.concatenate([document[:depth], own])
         started = time.perf_counter()
         with cache.acquire(prompt) as lease:
-            cache.commit(lease, cache.plan(lease), _Opaque())
+            cache.commit(lease, cache.plan(lease), payloads)
         seconds.append(time.perf_counter() - started)
     cache.check()
     milliseconds = np.array(seconds[_NUM_CACHED:]) * 1e3

@@ -13,6 +13,7 @@ from benchmarks.paper.rebuild import RebuiltLog, RebuiltRequest
 from milepost.footprint import Footprint
 from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache
+from milepost.store import ContentlessPayloads
 from milepost.tokens import as_tokens
 
 __all__ = ["LAYER_GROUP", "CacheResult", "fifo_bytes", "read_before", "replay_cache"]
@@ -34,19 +35,6 @@ class CacheResult:
     checkpoints_per_entry: float
     lost_to_placement: float
     lost_to_eviction: float
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    num_bytes: int
-
-
-class _Payloads:
-    def checkpoint(self, position: int) -> _State:
-        return _State(LAYER_GROUP.checkpoint_bytes)
-
-    def kv_segments(self, start: int, end: int) -> Sequence[None]:
-        return [None] * ((end - start) // GRID)
 
 
 def fifo_bytes(log: RebuiltLog, *, num_cached: int, checkpoints_per_entry: float) -> int:
@@ -76,7 +64,7 @@ def replay_cache(
     cache = PrefixCache(
         capacity_bytes=capacity_bytes, footprint=LAYER_GROUP, policy=parse_policy(policy), grid=GRID
     )
-    payloads = _Payloads()
+    payloads = ContentlessPayloads(LAYER_GROUP, segment_tokens=GRID)
     reports, held = [], 0
     for request in (*before, *log.warmup, *log.requests):
         with cache.acquire(request.tokens) as lease:

@@ -17,7 +17,6 @@ commits, and the same object serves an engine, a simulator and a test. It has on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -30,7 +29,7 @@ from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, Placem
 from milepost.policies import CachePolicy
 from milepost.policies.base import PromptRecord
 from milepost.reuse import Sighting
-from milepost.store import PayloadSource, PrefixStore, check_store
+from milepost.store import ContentlessPayloads, PayloadSource, PrefixStore, check_store
 from milepost.tokens import KeyArray, TokenLike, as_keys, as_tokens
 
 __all__ = ["CacheStatistics", "Lease", "PrefixCache", "RequestReport"]
@@ -307,23 +306,9 @@ class PrefixCache:
         return position, free_bytes // state_bytes if state_bytes else 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """Payloads of a replay: they weigh what real ones weigh, and hold nothing."""
-
-    num_bytes: int
-    segment_tokens: int
-
-    def checkpoint(self, position: int) -> "_Weights":
-        return self
-
-    def kv_segments(self, start: int, end: int) -> Sequence[None]:
-        return (None,) * ((end - start) // self.segment_tokens)
-
-
 def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:
     """Serve ``prompts`` on an empty ``cache``; return how many tokens were reused."""
-    source = _Weights(cache.footprint.checkpoint_bytes, cache._store.segment_tokens)
+    source = ContentlessPayloads(cache.footprint, segment_tokens=cache._store.segment_tokens)
     tenants: dict[object, str] = {}
     dtype = cache._store.tree.key_dtype
     for prompt in prompts:

@@ -6,15 +6,15 @@ but the order of the requests matters: there is no clock here, so times may be m
 and request ids are labels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
 from milepost.accounting import RequestReport
 from milepost.errors import InvalidRequestError
-from milepost.footprint import Footprint
 from milepost.placement import Placement, PlacementRequest
 from milepost.prefix_cache import PrefixCache
+from milepost.store import ContentlessPayloads
 from milepost.traces import TraceRequest
 
 __all__ = ["ReplayedRequest", "Replayer", "replay"]
@@ -37,34 +37,6 @@ class ReplayedRequest:
     report: RequestReport
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """A checkpoint of which only the size is known."""
-
-    num_bytes: int
-
-
-@final
-class _Payloads:
-    """Payloads without content, of the sizes that the footprint says."""
-
-    def __init__(self, footprint: Footprint, segment_tokens: int) -> None:
-        self.was_asked = False
-        self._footprint = footprint
-        self._segment_tokens = segment_tokens
-        self._full_state = _State(footprint.checkpoint_bytes)
-
-    def checkpoint(self, position: int) -> _State:
-        self.was_asked = True
-        if self._footprint.windows:
-            return _State(self._footprint.checkpoint_bytes_at(position))
-        return self._full_state
-
-    def kv_segments(self, start: int, end: int) -> Sequence[None]:
-        self.was_asked = True
-        return (None,) * ((end - start) // self._segment_tokens)
-
-
 @final
 class Replayer:
     """Drives one cache through requests.
@@ -80,7 +52,7 @@ class Replayer:
     def __init__(self, cache: PrefixCache, *, segment_tokens: int | None = None) -> None:
         self.cache = cache
         self.peak_bytes = 0
-        self._payloads = _Payloads(cache.footprint, segment_tokens or cache.grid)
+        self._payloads = ContentlessPayloads(cache.footprint, segment_tokens=segment_tokens or cache.grid)
 
     def step(self, trace_request: TraceRequest) -> ReplayedRequest:
         """Serve one request: match, plan, commit. O(num_tokens), as the cache.

@@ -1,6 +1,7 @@
 """What is kept: a radix tree of prompts, the checkpoints on it, and the KV that they need."""
 
 from milepost.store.checking import check_store
+from milepost.store.contentless import ContentlessPayloads
 from milepost.store.eviction import KV_CELL, STATE_CELL, EvictionPolicy, Recency, Reranking
 from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.prefix_store import Located, PayloadSource, PrefixStore
@@ -10,6 +11,7 @@ __all__ = [
     "KV_CELL",
     "STATE_CELL",
     "Checkpoint",
+    "ContentlessPayloads",
     "EvictionPolicy",
     "Located",
     "Node",
