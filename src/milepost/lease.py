@@ -58,6 +58,11 @@ class Lease:
         """Tokens that need not be computed."""
         return self.request.resume_position
 
+    @property
+    def held(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that it pins: the one resumed from, and those committed with it."""
+        return tuple(self._held)
+
     def require_open(self, store: PrefixStore) -> None:
         """Raise ``InvalidRequestError`` unless this lease is held on ``store`` and was not committed yet."""
         if store is not self._store:

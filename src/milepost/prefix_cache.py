@@ -16,8 +16,9 @@ The cache knows no tensors, no clock and no model: payloads are opaque handles, 
 commits, and the same object serves an engine, a simulator and a test. It has one owner and takes no locks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,9 @@ class PrefixCache:
         history_tokens: Prompt tokens remembered without their KV; one for every 256 bytes of the budget
             unless given, at least a million.
         key_tokens: 1 where prompts are token ids; the length of a block where they are chained block hashes.
+        max_checkpoints: Most checkpoints placed on one prompt, for an engine to which each is a stop.
+        on_drop: Told of the payloads that left the cache, states and KV segments alike, for an engine that
+            does not leave it to the garbage collector to free them.
 
     Raises:
         ConfigurationError: an option breaks its rule.
@@ -69,6 +73,8 @@ class PrefixCache:
         segment_tokens: int | None = None,
         history_tokens: int | None = None,
         key_tokens: int = 1,
+        max_checkpoints: int = 1 << 30,
+        on_drop: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
         segment_tokens = grid if segment_tokens is None else segment_tokens
         if key_tokens < 1 or grid < 1 or segment_tokens < 1 or segment_tokens % grid or grid % key_tokens:
@@ -86,6 +92,8 @@ class PrefixCache:
             history_tokens = max(_LEAST_HISTORY_TOKENS, capacity_bytes // _BUDGET_BYTES_PER_HISTORY_TOKEN)
         if history_tokens < 0:
             raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
+        if max_checkpoints < 1:
+            raise ConfigurationError(f"max_checkpoints={max_checkpoints}; give 1 or more")
         self.footprint = footprint
         self.policy = policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
         share = self.policy.state_share
@@ -99,6 +107,7 @@ class PrefixCache:
                 f"of {footprint.checkpoint_bytes:,} bytes; give more of either"
             )
         self.key_tokens = key_tokens
+        self._max_checkpoints = max_checkpoints
         # Only ratios of costs matter, so where every token costs the same, tokens will do.
         self._cost = None if footprint.cost.is_linear else footprint.cost
         # Without states, only whole segments can be resumed from.
@@ -114,6 +123,7 @@ class PrefixCache:
             checkpoint_bytes=footprint.checkpoint_bytes,
             keeps_kv=self.policy.keeps_kv,
             state_share=self.policy.state_share,
+            on_drop=on_drop,
         )
         self._ledger = Ledger()
         if self.policy.attach is not None:
@@ -125,6 +135,7 @@ class PrefixCache:
                 segment_tokens=segment_tokens,
                 history_tokens=history_tokens,
                 key_tokens=key_tokens,
+                max_checkpoints=max_checkpoints,
             )
             self.policy.attach(lambda policy, prompts: _replay(make(policy=policy), prompts))
 
@@ -269,6 +280,39 @@ class PrefixCache:
         if checkpoint is not None and checkpoint.num_pins == 0 and self._store.holds(checkpoint):
             self._store.evict(checkpoint)
 
+    def settle(self, lease: Lease, is_intact: Callable[[Any], bool]) -> int:
+        """Release ``lease``, committed before its states were captured; take out those whose payload is not
+        intact, as if they had not been placed. Return how many. What another lease holds is left to that one.
+        """
+        held = lease.held
+        lease.release()
+        lost = [
+            checkpoint
+            for checkpoint in held
+            if checkpoint.num_pins == 0
+            and self._store.holds(checkpoint)
+            and not is_intact(checkpoint.payload)
+        ]
+        for checkpoint in lost:
+            self._store.forgo(checkpoint)
+        return len(lost)
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Change the budget. The least worth goes until it is kept, but for what leases hold."""
+        self._store.capacity_bytes = capacity_bytes
+        while self._store.stored_bytes > capacity_bytes and self._store.evict_least():
+            pass
+
+    def evict_least(self) -> bool:
+        """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether
+        there was one that no lease holds.
+        """
+        return self._store.evict_least()
+
+    def clear(self) -> None:
+        """Take out all checkpoints that no lease holds. What was learned stays."""
+        self._store.clear()
+
     def statistics(self) -> CacheStatistics:
         """Return totals over all requests and what is stored now. O(1)."""
         store = self._store
@@ -303,7 +347,7 @@ class PrefixCache:
             num_segments = (store.capacity_bytes - state_bytes) // store.kv_segment_bytes
             position = num_segments * store.segment_tokens
         free_bytes = store.capacity_bytes - num_segments * store.kv_segment_bytes
-        return position, free_bytes // state_bytes if state_bytes else 1
+        return position, min(self._max_checkpoints, free_bytes // state_bytes) if state_bytes else 1
 
 
 def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:

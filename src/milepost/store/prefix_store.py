@@ -96,6 +96,7 @@ class PrefixStore:
         checkpoint_bytes: int = 0,
         keeps_kv: bool = False,
         state_share: float | None = None,
+        on_drop: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
         self.capacity_bytes = capacity_bytes
         self.segment_tokens = segment_tokens
@@ -113,6 +114,7 @@ class PrefixStore:
         self.num_evictions = 0
         self.tree = RadixTree(segment_tokens=segment_tokens, key_tokens=key_tokens)
         self._eviction = eviction
+        self._on_drop = on_drop
         self._order = EvictionOrder(eviction)
         self._pinned: dict[int, Checkpoint] = {}
         self._next_serial = 0
@@ -337,10 +339,31 @@ class PrefixStore:
         insort(checkpoint.node.dropped, checkpoint.position)
         self.num_evictions += 1
         if self.keeps_kv and exclusive_kv_tokens(checkpoint):
+            self._drop((checkpoint.payload,))
             self.checkpoint_bytes -= checkpoint.num_bytes
             checkpoint.payload, checkpoint.num_bytes = None, 0
             self._become_kv_only(checkpoint)
         else:
+            self._remove(checkpoint)
+
+    def evict_least(self) -> bool:
+        """Evict the checkpoint that is worth least; return whether there was one."""
+        if not len(self._order) and not self._stale:
+            return False
+        self._short_cell = None
+        checkpoint, worth = self._victim()
+        self._eviction.note_eviction(checkpoint, worth)
+        self.evict(checkpoint)
+        return True
+
+    def forgo(self, checkpoint: Checkpoint) -> None:
+        """Take out a ``checkpoint`` that was never captured, as if it had not been placed."""
+        self._remove(checkpoint)
+
+    def clear(self) -> None:
+        """Take out every checkpoint that nothing pins; what was learned stays."""
+        self._rank_stale()
+        for checkpoint in self._order.checkpoints():
             self._remove(checkpoint)
 
     def ranked_or_pinned(self) -> tuple[int, int]:
@@ -374,6 +397,7 @@ class PrefixStore:
         if checkpoint.sighting is not None:
             del checkpoint.sighting.held[checkpoint.serial]
             checkpoint.sighting = None
+        self._drop((checkpoint.payload,))
         # Whoever still knows the checkpoint must not keep its memory alive.
         checkpoint.payload = None
         self.checkpoint_bytes -= checkpoint.num_bytes
@@ -422,6 +446,7 @@ class PrefixStore:
             needed = node.num_segments_needed(self.segment_tokens)
             if len(node.kv) > needed:
                 self.num_kv_segments -= len(node.kv) - needed
+                self._drop(node.kv[needed:])
                 del node.kv[needed:]
                 self._resident_path = None
             if node.is_live:
@@ -431,6 +456,11 @@ class PrefixStore:
                 return
             node = node.parent
             node.num_live_children -= 1
+
+    def _drop(self, payloads: Sequence[Any]) -> None:
+        """Tell whoever owns the memory of ``payloads`` that they are not needed any more."""
+        if self._on_drop is not None:
+            self._on_drop(payloads)
 
     def _become_kv_only(self, checkpoint: Checkpoint) -> None:
         checkpoint.is_kv_only = True
