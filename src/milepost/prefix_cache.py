@@ -139,6 +139,11 @@ class PrefixCache:
             )
             self.policy.attach(lambda policy, prompts: _replay(make(policy=policy), prompts))
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all KV and checkpoints that are stored now."""
+        return self._store.stored_bytes
+
     def acquire(
         self,
         tokens: TokenLike,

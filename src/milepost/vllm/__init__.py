@@ -1,0 +1,25 @@
+"""Milepost inside vLLM: checkpoints at planned positions, with one flag and no fork.
+
+    python -m vllm.entrypoints.openai.api_server --model MODEL --scheduler-cls milepost.vllm.Scheduler
+
+vLLM's block pool is the memory and its prefix lookup the only truth about hits. What Milepost adds is the
+choice: where prefill chunks end and which of their states are kept (:mod:`~milepost.vllm.scheduler`,
+:mod:`~milepost.vllm.managers`), and which cached blocks go first (:mod:`~milepost.vllm.pool`). All of it is
+decided by one :class:`~milepost.prefix_cache.PrefixCache` over the prompts' block hashes
+(:mod:`~milepost.vllm.steward`), the same object that serves transformers and the simulator.
+
+Only :mod:`~milepost.vllm.scheduler`, :mod:`~milepost.vllm.managers`, :mod:`~milepost.vllm.plugin` and
+:mod:`~milepost.vllm.compatibility` import vLLM, and nothing does before it is asked for.
+"""
+
+from typing import Any
+
+__all__ = ["Scheduler"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Scheduler":
+        from milepost.vllm.scheduler import Scheduler
+
+        return Scheduler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

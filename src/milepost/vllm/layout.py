@@ -1,0 +1,53 @@
+"""How a model's caches lie in vLLM's block pool."""
+
+from dataclasses import dataclass
+
+from milepost.footprint import Footprint
+
+__all__ = ["PoolLayout"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLayout:
+    """One pool of equal blocks, which all cache groups of the model share.
+
+    Memory is counted in units of which ``block_tokens`` make up one pool block, so that a token of KV weighs
+    a whole number of them.
+
+    Attributes:
+        num_blocks: Blocks that can be allocated.
+        block_tokens: Tokens whose KV fits one block of one attention group.
+        match_tokens: Tokens of one block hash; less than a block with ``--prefix-match-unit``.
+        kv_groups: The attention groups; each takes one block for every ``block_tokens`` tokens.
+        state_groups: The recurrent groups; each takes one block for a state.
+    """
+
+    num_blocks: int
+    block_tokens: int
+    match_tokens: int
+    kv_groups: tuple[int, ...]
+    state_groups: tuple[int, ...]
+
+    @property
+    def footprint(self) -> Footprint:
+        """What a checkpoint and a token of KV take, in units."""
+        return Footprint(
+            checkpoint_bytes=len(self.state_groups) * self.block_tokens,
+            kv_bytes_per_token=len(self.kv_groups),
+        )
+
+    @property
+    def capacity(self) -> int:
+        """All blocks, in units."""
+        return self.num_blocks * self.block_tokens
+
+    def blocks_of_state(self, position: int) -> int:
+        """Return the blocks that a checkpoint takes beside the KV blocks before it: inside a block, the KV of
+        the rest as well.
+        """
+        inside = position % self.block_tokens != 0
+        return len(self.state_groups) + (len(self.kv_groups) if inside else 0)
+
+    def blocks_of_kv(self, num_tokens: int) -> int:
+        """Return the blocks that the KV of so many tokens takes."""
+        return len(self.kv_groups) * -(-num_tokens // self.block_tokens)

@@ -1,0 +1,129 @@
+"""vLLM's cache managers, told by the steward what to keep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
+
+from milepost.vllm.steward import Steward
+
+__all__ = ["ATTENTION_ROLE", "STATE_ROLE", "PlannedAttentionManager", "PlannedStateManager"]
+
+STATE_ROLE, ATTENTION_ROLE = "milepost_state", "milepost_attention"
+# A state takes one block, one more where it is copied on write, and one where the worker exports a state from
+# inside a chunk.
+_MOST_STATE_BLOCKS = 3
+
+
+class PlannedStateManager(MambaManager):
+    """Keeps the recurrent states at planned positions, and no others."""
+
+    # Given once the scheduler is built: vLLM makes its managers without arguments of ours.
+    steward: Steward | None = None
+
+    def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
+        """Have the least valuable blocks come first."""
+        if self.steward is not None:
+            self.steward.make_room(_MOST_STATE_BLOCKS)
+        return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
+
+    def cache_blocks(
+        self,
+        request: Any,
+        num_tokens: int,
+        retention_interval: int | None = None,
+        *,
+        replay_boundaries: Sequence[int],
+    ) -> None:
+        """Give a hash to the states at planned positions."""
+        if self.steward is not None:
+            stops = self.steward.admit(request.request_id)
+            retention_interval = 0
+            replay_boundaries = [position for position in stops if position % self.block_size == 0]
+        super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
+
+    def _cache_partial_tail_block(
+        self, request: Any, num_tokens: int, retention_interval: int | None
+    ) -> bytes | None:
+        """Give a hash to a state inside a block, where one is planned."""
+        if self.steward is None:
+            return super()._cache_partial_tail_block(request, num_tokens, retention_interval)
+        stops = self.steward.admit(request.request_id)
+        exported = self._checkpoints.get(request.request_id)
+        if exported is not None:
+            position, index = exported
+            if position in stops:
+                return super()._cache_partial_tail_block(request, num_tokens, retention_interval)
+            block = self.req_to_blocks[request.request_id][index]
+            self.block_pool.evict_blocks({block.block_id})
+            return None
+        is_new = request.num_computed_tokens < num_tokens
+        if num_tokens not in stops or num_tokens % self.block_size == 0 or not is_new:
+            return None
+        # vLLM stores a state inside a block at the prompt's tail and, where it is told to, at the junction
+        # with an earlier prompt. To it, a planned position is such a junction.
+        self.shared_prefix_checkpoint, request.shared_prefix_boundary = True, num_tokens
+        try:
+            return super()._cache_partial_tail_block(request, num_tokens, retention_interval)
+        finally:
+            self.shared_prefix_checkpoint, request.shared_prefix_boundary = False, 0
+
+
+class PlannedAttentionManager(FullAttentionManager):
+    """Keeps the KV before the last checkpoint of a prompt, and no other."""
+
+    steward: Steward | None = None
+
+    def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
+        """Have the least valuable blocks come first."""
+        if self.steward is not None:
+            held = len(self.req_to_blocks[request_id])
+            # One more, for a block that is copied on write.
+            self.steward.make_room(max(0, -(-num_tokens // self.block_size) - held) + 1)
+        return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
+
+    def cache_blocks(
+        self,
+        request: Any,
+        num_tokens: int,
+        retention_interval: int | None = None,
+        *,
+        replay_boundaries: Sequence[int],
+    ) -> None:
+        """Give a hash to the blocks that some checkpoint needs."""
+        request_id = request.request_id
+        if self.steward is None:
+            super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
+            return
+        self.steward.admit(request_id)
+        before = self.num_cached_block.get(request_id, 0)
+        num_tokens = min(num_tokens, self.steward.kv_limit(request_id))
+        super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
+        for index in range(before, self.num_cached_block.get(request_id, 0)):
+            self._drop_duplicate(self.req_to_blocks[request_id][index])
+
+    def _drop_duplicate(self, block: Any) -> None:
+        """Take the hash from ``block`` if another block has the same: requests side by side compute the same
+        prefix twice, and one copy is enough.
+        """
+        key = block.block_hash
+        if key is not None and self.block_pool.cached_block_hash_to_block.get_one_block(key) is not block:
+            self.block_pool.evict_blocks({block.block_id})
+
+    def _cache_partial_tail_block(self, request: Any, num_tokens: int) -> None:
+        """Let the KV inside a block be found where a checkpoint is planned there."""
+        if self.steward is None:
+            super()._cache_partial_tail_block(request, num_tokens)
+            return
+        blocks = self.req_to_blocks[request.request_id]
+        # Deepest first: a longer prefix in the same block replaces a shorter one, not the other way round.
+        for position in reversed(self.steward.admit(request.request_id)):
+            inside = position % self.block_size != 0 and position <= num_tokens
+            if inside and position // self.block_size < len(blocks):
+                self.block_pool.cache_partial_block(
+                    request=request,
+                    block=blocks[position // self.block_size],
+                    num_tokens=position,
+                    kv_cache_group_id=self.kv_cache_group_id,
+                    block_size=self.block_size,
+                )

@@ -1,0 +1,74 @@
+"""The steward's account on vLLM's own ``/metrics``."""
+
+from typing import Any
+
+from prometheus_client import REGISTRY, Counter, Gauge
+
+from milepost.vllm.steward import Steward
+
+__all__ = ["Metrics"]
+
+_COUNTERS = {
+    "milepost_requests": "Requests that were planned for.",
+    "milepost_checkpoints_planned": "Prompt positions where a prefill was to stop for a checkpoint.",
+    "milepost_checkpoints_kept": "Checkpoints that were captured.",
+    "milepost_checkpoints_hit": "Requests that resumed from a checkpoint.",
+    "milepost_checkpoints_evicted": "Checkpoints that made room for others.",
+    "milepost_prefill_stops": "Prefill chunks that ended at a planned position.",
+    "milepost_prompt_tokens": "Prompt tokens of the requests that were planned for.",
+    "milepost_reused_tokens": "Prompt tokens that were not computed again.",
+    "milepost_unseen_tokens": "Prompt tokens that no earlier prompt had.",
+    "milepost_lost_to_placement_tokens": "Shared prompt tokens computed again: no checkpoint was put there.",
+    "milepost_lost_to_eviction_tokens": "Shared prompt tokens computed again: the checkpoint was evicted.",
+    "milepost_lost_to_block_floor_tokens": "Shared prompt tokens computed again: they lie behind the last "
+    "block boundary.",
+}
+_GAUGES = {"milepost_checkpoints_held": "Checkpoints in the pool."}
+
+
+class Metrics:
+    """Counters of one engine core. The core is a process of its own, so they show on ``/metrics`` where
+    ``PROMETHEUS_MULTIPROC_DIR`` is set before the server starts.
+    """
+
+    def __init__(self, steward: Steward) -> None:
+        self._steward = steward
+        self._counters = {name: _metric(Counter, name, text) for name, text in _COUNTERS.items()}
+        self._gauges = {
+            name: _metric(Gauge, name, text, multiprocess_mode="livesum") for name, text in _GAUGES.items()
+        }
+        self._seen = dict.fromkeys(_COUNTERS, 0)
+        self._num_updated = -1
+
+    def update(self) -> None:
+        """Add what has changed since the last time. Next to free where nothing has."""
+        counts = self._steward.counts
+        if counts.settled == self._num_updated:
+            return
+        self._num_updated = counts.settled
+        account = self._steward.statistics()
+        now = {
+            "milepost_requests": account.num_requests,
+            "milepost_checkpoints_planned": counts.planned,
+            "milepost_checkpoints_kept": counts.kept,
+            "milepost_checkpoints_hit": counts.hits,
+            "milepost_checkpoints_evicted": account.num_evictions,
+            "milepost_prefill_stops": counts.stops,
+            "milepost_prompt_tokens": account.num_tokens,
+            "milepost_reused_tokens": account.reused,
+            "milepost_unseen_tokens": account.unseen,
+            "milepost_lost_to_placement_tokens": account.placement,
+            "milepost_lost_to_eviction_tokens": account.eviction,
+            "milepost_lost_to_block_floor_tokens": account.alignment,
+        }
+        for name, value in now.items():
+            if value > self._seen[name]:
+                self._counters[name].inc(value - self._seen[name])
+                self._seen[name] = value
+        self._gauges["milepost_checkpoints_held"].set(account.num_checkpoints)
+
+
+def _metric(kind: Any, name: str, text: str, **options: Any) -> Any:
+    """Return a metric of this process; the one that is there already where an engine was made before."""
+    existing = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
+    return existing if existing is not None else kind(name, text, **options)

@@ -1,0 +1,74 @@
+"""What can be set, through ``--additional-config '{"milepost": {...}}'``. Nothing needs to be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from milepost.errors import ConfigurationError
+
+__all__ = ["Options"]
+
+_KEY = "milepost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The plugin's settings.
+
+    Attributes:
+        enabled: False runs stock vLLM.
+        max_stops: Most prefill chunks of one request that end early for a checkpoint: the bound on extra
+            steps.
+        history_tokens: Prompt tokens remembered after their blocks are gone, to recognise what comes back;
+            thirty times what the pool can hold unless given.
+        learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
+            at shutdown.
+    """
+
+    enabled: bool = True
+    max_stops: int = 4
+    history_tokens: int | None = None
+    learned: Path | None = None
+
+    @classmethod
+    def read(cls, additional_config: Mapping[str, Any] | None) -> "Options":
+        """Return the settings that ``additional_config`` names.
+
+        Raises:
+            ConfigurationError: a setting is unknown, or breaks its rule.
+
+        >>> Options.read({"milepost": {"max_stops": 2}}).max_stops
+        2
+        """
+        given = (additional_config or {}).get(_KEY, {})
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(
+                f"additional_config[{_KEY!r}] is {given!r}; give an object, as in "
+                '{"milepost": {"max_stops": 4}}'
+            )
+        known = {field.name: field for field in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise ConfigurationError(
+                    f"additional_config[{_KEY!r}] has {name!r}; known are {', '.join(sorted(known))}"
+                )
+        options = dict(given)
+        _require(options, "enabled", bool)
+        _require(options, "max_stops", int, least=1)
+        _require(options, "history_tokens", int, least=0)
+        _require(options, "learned", str)
+        if "learned" in options:
+            options["learned"] = Path(options["learned"]).expanduser()
+        return cls(**options)
+
+
+def _require(options: dict[str, Any], name: str, kind: type, *, least: int | None = None) -> None:
+    if name not in options:
+        return
+    value = options[name]
+    # A bool is an int to Python, not to whoever reads a configuration.
+    is_of_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not is_of_kind or (least is not None and value < least):
+        rule = {bool: "true or false", int: f"a whole number of at least {least}", str: "a path"}[kind]
+        raise ConfigurationError(f"additional_config[{_KEY!r}][{name!r}] is {value!r}; give {rule}")

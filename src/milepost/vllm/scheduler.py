@@ -1,0 +1,166 @@
+"""vLLM's schedulers with planned checkpoints; ``Scheduler`` is what ``--scheduler-cls`` names."""
+
+from typing import TYPE_CHECKING, Any
+
+from vllm.logger import init_logger
+from vllm.v1.core.kv_cache_utils import make_block_hash_with_group_id
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler as StockAsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, MambaSpec
+from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
+
+from milepost.policies import parse_policy
+from milepost.vllm.compatibility import why_not
+from milepost.vllm.layout import PoolLayout
+from milepost.vllm.managers import (
+    ATTENTION_ROLE,
+    STATE_ROLE,
+    PlannedAttentionManager,
+    PlannedStateManager,
+)
+from milepost.vllm.metrics import Metrics
+from milepost.vllm.options import Options
+from milepost.vllm.pool import VllmMemory
+from milepost.vllm.steward import Steward
+
+__all__ = ["PlannedAsyncScheduler", "PlannedScheduler", "Scheduler"]
+
+# Key in ``SamplingParams.extra_args`` and ``vllm_xargs``: token positions where messages end.
+_BREAKPOINTS_KEY = "milepost_breakpoints"
+
+logger = init_logger(__name__)
+
+
+# A mixin, so that one text serves both of vLLM's schedulers.
+_Base: Any = StockScheduler if TYPE_CHECKING else object
+
+
+class _Planned(_Base):
+    """What both schedulers do beside vLLM's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        vllm_config = kwargs["vllm_config"]
+        kv_cache_config = kwargs["kv_cache_config"]
+        options = Options.read(vllm_config.additional_config)
+        KVCacheSpecRegistry.register_role_manager(STATE_ROLE, PlannedStateManager)
+        KVCacheSpecRegistry.register_role_manager(ATTENTION_ROLE, PlannedAttentionManager)
+        for group in kv_cache_config.kv_cache_groups:
+            is_state = isinstance(group.kv_cache_spec, MambaSpec)
+            group.role = STATE_ROLE if is_state else ATTENTION_ROLE
+        super().__init__(*args, **kwargs)
+        layout = _layout(self, kv_cache_config)
+        memory = VllmMemory(self.kv_cache_manager.block_pool, make_block_hash_with_group_id)
+        self.steward = Steward(layout=layout, memory=memory, policy=parse_policy("learned"), options=options)
+        for manager in self.kv_cache_manager.coordinator.single_type_managers:
+            manager.steward = self.steward
+        self._metrics = Metrics(self.steward)
+        logger.info(
+            "Milepost plans the checkpoints: the smallest prefix that can be reused is %d tokens, a "
+            "checkpoint takes %d of the pool's %d blocks, a block holds %d tokens of KV.%s",
+            layout.match_tokens,
+            len(layout.state_groups),
+            layout.num_blocks,
+            layout.block_tokens,
+            "" if layout.match_tokens < layout.block_tokens or not layout.kv_groups
+            else " For shorter prefixes give --prefix-match-unit 64.",
+        )  # fmt: skip
+
+    def _get_local_prefix_cache_hit(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        blocks, hit, _, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
+        self.steward.look_up(
+            request.request_id,
+            request.block_hashes,
+            request.num_prompt_tokens,
+            hit=hit,
+            may_hit=self.kv_cache_manager.prefix_cache_lookup_enabled(request),
+            breakpoints=_breakpoints(request),
+        )
+        # Where prompts part is planned for with the rest.
+        return blocks, hit, 0, has_diverged
+
+    def _mamba_block_aligned_split(
+        self,
+        request: Any,
+        num_new_tokens: int,
+        num_new_local_computed_tokens: int = 0,
+        num_external_computed_tokens: int = 0,
+    ) -> int:
+        start = request.num_computed_tokens + num_new_local_computed_tokens + num_external_computed_tokens
+        prefill_end = max(request.num_prompt_tokens, request.num_tokens - 1)
+        is_last_chunk = start < prefill_end <= start + num_new_tokens
+        if not is_last_chunk or start % self.cache_config.block_size:
+            num_new_tokens = super()._mamba_block_aligned_split(
+                request, num_new_tokens, num_new_local_computed_tokens, num_external_computed_tokens
+            )
+        # else vLLM would stop once or twice more, at the last boundaries of the prompt, for states that are
+        # kept here only where they are planned.
+        return self.steward.next_stop(request.request_id, start, start + num_new_tokens) - start
+
+    def _update_after_schedule(self, scheduler_output: Any) -> None:
+        super()._update_after_schedule(scheduler_output)
+        for request_id in scheduler_output.num_scheduled_tokens:
+            self.steward.note_step(request_id, self.requests[request_id].num_computed_tokens)
+        self._metrics.update()
+
+    def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        freed = super()._free_request(request, *args, **kwargs)
+        self.steward.close(request.request_id)
+        return freed
+
+    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> Any:
+        done = super().reset_prefix_cache(*args, **kwargs)
+        if done:
+            self.steward.clear()
+        return done
+
+
+class PlannedScheduler(_Planned, StockScheduler):
+    """vLLM's scheduler with planned checkpoints."""
+
+
+class PlannedAsyncScheduler(_Planned, StockAsyncScheduler):
+    """vLLM's asynchronous scheduler with planned checkpoints."""
+
+
+def Scheduler(vllm_config: Any, kv_cache_config: KVCacheConfig, **kwargs: Any) -> Any:  # noqa: N802
+    """Return the scheduler for an engine: with planned checkpoints, or vLLM's own where they are switched off
+    or cannot work, which is said once. vLLM calls this as it would a class.
+
+    Raises:
+        ConfigurationError: ``additional_config`` breaks a rule.
+    """
+    options = Options.read(vllm_config.additional_config)
+    is_async = bool(vllm_config.scheduler_config.async_scheduling)
+    reason = why_not(vllm_config, kv_cache_config) if options.enabled else "it is switched off"
+    if reason is not None:
+        logger.warning("Milepost is not active, vLLM runs as it is: %s.", reason)
+        stock = StockAsyncScheduler if is_async else StockScheduler
+        return stock(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)
+    planned = PlannedAsyncScheduler if is_async else PlannedScheduler
+    return planned(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)
+
+
+def _layout(scheduler: Any, kv_cache_config: KVCacheConfig) -> PoolLayout:
+    groups = list(enumerate(kv_cache_config.kv_cache_groups))
+    coordinator = scheduler.kv_cache_manager.coordinator
+    return PoolLayout(
+        # One block stands for nothing.
+        num_blocks=kv_cache_config.num_blocks - 1,
+        block_tokens=scheduler.block_size,
+        match_tokens=scheduler.hash_block_size
+        if coordinator.enable_partial_hash_hits
+        else scheduler.block_size,
+        kv_groups=tuple(i for i, group in groups if isinstance(group.kv_cache_spec, FullAttentionSpec)),
+        state_groups=tuple(i for i, group in groups if isinstance(group.kv_cache_spec, MambaSpec)),
+    )
+
+
+def _breakpoints(request: Any) -> tuple[int, ...]:
+    parameters = request.sampling_params
+    given = parameters.extra_args.get(_BREAKPOINTS_KEY) if parameters and parameters.extra_args else None
+    if not isinstance(given, list | tuple):
+        return ()
+    # A hint, from a client: what makes no sense is left out.
+    return tuple(
+        int(at) for at in given if isinstance(at, int | float) and 0 < at <= request.num_prompt_tokens
+    )

@@ -1,0 +1,301 @@
+"""Decides for one vLLM scheduler what to keep, and keeps the account.
+
+A request comes by five times:
+
+    look_up      it is about to be admitted: how far does it follow earlier prompts, and where are its stops?
+    admit        it has its blocks: its checkpoints are committed, as promises
+    next_stop    where does its next prefill chunk have to end?
+    note_step    its last promise is kept: whatever vLLM holds of them can be evicted from now on
+    close        it is gone, served or not: promises that were not kept are taken back
+
+vLLM's lookup is the truth: where it finds less than the cache believes to be there, the belief goes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from milepost.accounting import CacheStatistics
+from milepost.lease import Lease
+from milepost.placement import Placement
+from milepost.policies import CachePolicy
+from milepost.prefix_cache import PrefixCache
+from milepost.tokens import KeyArray
+from milepost.vllm.layout import PoolLayout
+from milepost.vllm.options import Options
+from milepost.vllm.pool import BlockMemory, PrefixBlocks
+
+__all__ = ["Steward", "StewardCounts"]
+
+# A remembered token takes 8 bytes for every block hash: next to nothing.
+_HISTORY_PER_POOL = 30
+_KEY_BYTES = 8
+
+
+@dataclass(slots=True)
+class StewardCounts:
+    """What became of the checkpoints, since the start.
+
+    Attributes:
+        planned: Positions where a prefill was to stop.
+        kept: States that vLLM holds because of it.
+        hits: Requests that resumed from one.
+        stops: Prefill chunks that ended at a planned position.
+        stale: Checkpoints that vLLM had evicted by itself.
+        settled: Requests whose checkpoints are all captured; changes with each of the above.
+    """
+
+    planned: int = 0
+    kept: int = 0
+    hits: int = 0
+    stops: int = 0
+    stale: int = 0
+    settled: int = 0
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """One request on its way. ``stops`` are ascending; ``kv_limit`` is how far its KV is worth a hash."""
+
+    lease: Lease
+    prompt: "_Prompt"
+    stops: tuple[int, ...]
+    kv_limit: int = 0
+    is_admitted: bool = False
+    is_settled: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """Block hashes of a prompt; also where the payloads of its checkpoints come from."""
+
+    hashes: Sequence[bytes]
+    layout: PoolLayout
+    memory: BlockMemory
+
+    def checkpoint(self, position: int) -> PrefixBlocks:
+        layout = self.layout
+        inside = position % layout.block_tokens != 0
+        groups = layout.state_groups + (layout.kv_groups if inside else ())
+        return self._retained(position, groups)
+
+    def kv_segments(self, start: int, end: int) -> list[PrefixBlocks]:
+        step = self.layout.block_tokens
+        return [self._retained(at, self.layout.kv_groups) for at in range(start + step, end + 1, step)]
+
+    def _retained(self, position: int, groups: tuple[int, ...]) -> PrefixBlocks:
+        prefix_hash = self.hashes[position // self.layout.match_tokens - 1]
+        blocks = PrefixBlocks(prefix_hash, groups, len(groups) * self.layout.block_tokens)
+        self.memory.retain(blocks)
+        return blocks
+
+
+@final
+class Steward:
+    """See the module.
+
+    Args:
+        layout: How caches lie in the pool.
+        memory: The pool.
+        policy: Places and evicts.
+        options: The plugin's settings.
+    """
+
+    def __init__(
+        self, *, layout: PoolLayout, memory: BlockMemory, policy: CachePolicy, options: Options | None = None
+    ) -> None:
+        options = options or Options()
+        self.layout = layout
+        self.counts = StewardCounts()
+        self.policy = policy
+        history = options.history_tokens
+        self._memory = memory
+        self._max_stops = options.max_stops
+        self._cache = PrefixCache(
+            capacity_bytes=layout.capacity,
+            footprint=layout.footprint,
+            policy=policy,
+            grid=layout.match_tokens,
+            segment_tokens=layout.block_tokens,
+            key_tokens=layout.match_tokens,
+            history_tokens=_HISTORY_PER_POOL * layout.capacity if history is None else history,
+            max_checkpoints=options.max_stops,
+            on_drop=self._forget,
+        )
+        self._tickets: dict[str, _Ticket] = {}
+
+    def look_up(
+        self,
+        request_id: str,
+        block_hashes: Sequence[bytes],
+        num_tokens: int,
+        *,
+        hit: int,
+        may_hit: bool = True,
+        breakpoints: Sequence[int] = (),
+    ) -> None:
+        """Plan a request that vLLM found ``hit`` tokens of. Called anew for as long as it waits.
+
+        Args:
+            request_id: vLLM's.
+            block_hashes: Of all whole blocks of ``match_tokens`` tokens of the prompt.
+            num_tokens: Length of the prompt.
+            hit: Tokens that it will resume from.
+            may_hit: False where the request must not read the cache, whatever is there.
+            breakpoints: Positions of its messages' ends, where the client said so.
+        """
+        ticket = self._tickets.pop(request_id, None)
+        if ticket is not None:
+            self._settle(ticket)
+            if ticket.is_admitted:
+                # It was preempted. What it was to keep is kept or lost, and nothing more is learned from it.
+                self._tickets[request_id] = ticket
+                ticket.stops = ()
+                ticket.kv_limit = max(ticket.kv_limit, hit)
+                return
+        if num_tokens <= self.layout.match_tokens:
+            return
+        lease = self._acquire(_keys(block_hashes, num_tokens, self.layout.match_tokens), num_tokens,
+                              hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
+        self._make_capacity_true(num_tokens - hit)
+        prompt = _Prompt(block_hashes, self.layout, self._memory)
+        stops = self._cache.plan(lease).positions
+        self._tickets[request_id] = _Ticket(lease, prompt, stops, kv_limit=max(hit, *stops, 0))
+
+    def next_stop(self, request_id: str, start: int, end: int) -> int:
+        """Return where a chunk of ``[start, end)`` has to end."""
+        ticket = self._tickets.get(request_id)
+        if ticket is None or ticket.is_settled:
+            return end
+        for position in ticket.stops:
+            if start < position < end:
+                return position
+        return end
+
+    def admit(self, request_id: str) -> tuple[int, ...]:
+        """Commit the checkpoints of a request that has its blocks, once; return those to keep, ascending."""
+        ticket = self._tickets.get(request_id)
+        if ticket is None:
+            return ()
+        if not ticket.is_admitted:
+            ticket.is_admitted = True
+            self._commit(ticket)
+        return ticket.stops
+
+    def kv_limit(self, request_id: str) -> int:
+        """Return how many tokens of a request have KV that some checkpoint needs: what lies behind it can
+        never be resumed from.
+        """
+        ticket = self._tickets.get(request_id)
+        return 0 if ticket is None else ticket.kv_limit
+
+    def note_step(self, request_id: str, num_computed_tokens: int) -> None:
+        """Let go of a request whose last checkpoint is captured."""
+        ticket = self._tickets.get(request_id)
+        if ticket is None or ticket.is_settled or not ticket.is_admitted:
+            return
+        self.counts.stops += num_computed_tokens in ticket.stops
+        if not ticket.stops or num_computed_tokens >= ticket.stops[-1]:
+            self._settle(ticket)
+
+    def close(self, request_id: str) -> None:
+        """Forget a request that is finished or aborted."""
+        ticket = self._tickets.pop(request_id, None)
+        if ticket is not None:
+            self._settle(ticket)
+
+    def make_room(self, num_blocks: int) -> None:
+        """Have so many clean blocks come next, as far as evicting checkpoints can do it."""
+        while self._memory.num_clean(num_blocks) < num_blocks and self._cache.evict_least():
+            pass
+
+    def clear(self) -> None:
+        """Forget all checkpoints, since the pool was emptied; what was learned stays."""
+        self._cache.clear()
+
+    def statistics(self) -> CacheStatistics:
+        """Return the account of all admitted requests; memory is in units of the layout."""
+        return self._cache.statistics()
+
+    def check(self) -> None:
+        """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
+        self._cache.check()
+
+    @property
+    def num_open(self) -> int:
+        """How many requests are on their way."""
+        return len(self._tickets)
+
+    def _acquire(
+        self, keys: KeyArray, num_tokens: int, *, hit: int, may_hit: bool, breakpoints: Sequence[int]
+    ) -> Lease:
+        cache = self._cache
+
+        def acquire(resume_limit: int | None = None) -> Lease:
+            return cache.acquire(
+                keys, num_tokens=num_tokens, breakpoints=breakpoints, resume_limit=resume_limit
+            )
+
+        if not may_hit:
+            return acquire(0)
+        lease = acquire()
+        while lease.resume_position > hit:
+            believed = lease.resume_position
+            # The pool has evicted it, unless another request is computing it just now and holds it.
+            cache.discard(lease)
+            lease = acquire()
+            if lease.resume_position == believed:
+                lease.release()
+                return acquire(hit)
+            self.counts.stale += 1
+        return lease
+
+    def _make_capacity_true(self, num_new_tokens: int) -> None:
+        """Tell the cache what it may take now: what it has, and the clean blocks that this request can use
+        beside its running state.
+        """
+        layout = self.layout
+        running = 2 * len(layout.state_groups)
+        useful = layout.blocks_of_kv(num_new_tokens) + self._max_stops * layout.blocks_of_state(1)
+        spare = max(0, self._memory.num_clean(useful + running) - running)
+        self._cache.resize(self._cache.stored_bytes + spare * layout.block_tokens)
+
+    def _commit(self, ticket: _Ticket) -> None:
+        lease, planned = ticket.lease, ticket.stops
+        held = {checkpoint.position for checkpoint in lease.held}
+        self._cache.commit(lease, Placement(planned), ticket.prompt)
+        ticket.stops = tuple(
+            c.position for c in lease.held if c.position in planned and c.position not in held
+        )
+        ticket.kv_limit = max((lease.resume_position, *ticket.stops))
+        self.counts.planned += len(planned)
+        self.counts.hits += lease.resume_position > 0
+
+    def _settle(self, ticket: _Ticket) -> None:
+        if ticket.is_settled:
+            return
+        if ticket.is_admitted:
+            ticket.is_settled = True
+            num_lost = self._cache.settle(ticket.lease, self._memory.holds)
+            self.counts.kept += max(0, len(ticket.stops) - num_lost)
+            self.counts.settled += 1
+        else:
+            ticket.lease.release()
+
+    def _forget(self, dropped: Sequence[Any]) -> None:
+        self._memory.forget(blocks for blocks in dropped if blocks is not None)
+
+
+def _keys(block_hashes: Sequence[bytes], num_tokens: int, match_tokens: int) -> KeyArray:
+    """Return the first eight bytes of each hash, shape ``[ceil(num_tokens / match_tokens)]``. They tell
+    prompts apart well enough to plan by; what is resumed from, vLLM decides by whole hashes.
+    """
+    num_whole = num_tokens // match_tokens
+    hashes = block_hashes[:num_whole]
+    keys = np.frombuffer(b"".join([each[:_KEY_BYTES] for each in hashes]), np.int64)
+    # A partial block at the end has no hash; whatever stands for it is dropped.
+    return keys if num_whole * match_tokens == num_tokens else np.append(keys, np.int64(0))
