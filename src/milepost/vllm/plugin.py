@@ -1,5 +1,5 @@
-"""An entry point of ``vllm.general_plugins``: the flag without the flag, for whoever cannot change the command
-line. vLLM runs it in each of its processes; it does nothing unless ``MILEPOST_VLLM=1`` is set.
+"""An entry point of ``vllm.general_plugins``, for whoever cannot change the command line. vLLM runs it in
+all of its processes; it does nothing unless ``MILEPOST_VLLM=1`` is set.
 """
 
 import os
