@@ -34,6 +34,15 @@ def test_importing_the_core_and_the_command_line_leaves_tensor_libraries_unloade
     assert in_a_fresh_process(program) == []
 
 
+def test_the_vllm_entry_point_loads_nothing_while_it_is_switched_off():
+    # vLLM on a CPU cannot start its worker once llvmlite is loaded, which numba brings.
+    program = (
+        "import json, sys; from milepost.vllm.plugin import register; register();"
+        f"print(json.dumps([name for name in {(*HEAVY, 'numba', 'numpy', 'vllm')} if name in sys.modules]))"
+    )
+    assert in_a_fresh_process(program) == []
+
+
 def test_importing_configures_no_logging_and_takes_no_signal():
     program = (
         "import json, logging, signal; before = signal.getsignal(signal.SIGINT);"
