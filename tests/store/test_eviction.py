@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from milepost.reuse import Sighting
 from milepost.store import Checkpoint, EvictionPolicy, PrefixStore, check_store
+from milepost.store.eviction import EvictionOrder
 
 NUM_CELLS = 3
 STATE_BYTES = 10
@@ -169,3 +170,130 @@ def test_what_is_pinned_is_never_the_victim():
     store.unpin(first)
     put(store, policy, 1, 0, 100.0)
     assert policy.evicted == [(0, 1.0)]
+
+
+# Prompts, which move with all that they answer for
+
+NUM_PROMPT_CELLS, NUM_PROMPTS, NUM_CHECKPOINTS = 3, 3, 6
+
+
+class ByPrompt(EvictionPolicy):
+    """Ranks in the cell of the prompt, except for what has a cell of its own behind those."""
+
+    num_prompt_cells = NUM_PROMPT_CELLS
+    scales_version = 0
+
+    def __init__(self) -> None:
+        self.current = np.ones(NUM_PROMPT_CELLS + 2)
+        self.prompt_cells: dict[Sighting, int] = {}
+        self.own_cells: dict[int, int] = {}
+        self.worths_of: dict[int, float] = {}
+
+    @property
+    def scales(self):
+        return self.current
+
+    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+        serial = checkpoint.serial
+        cell = self.own_cells.get(serial, self.prompt_cells[checkpoint.sighting])
+        return cell, self.worths_of[serial]
+
+
+class NaiveOrder:
+    """A rank for every checkpoint: all are looked at for the least, and those held are moved one by one."""
+
+    def __init__(self, policy: ByPrompt) -> None:
+        self.policy = policy
+        self.ranks: dict[int, tuple[int, float]] = {}
+
+    def move(self, sighting: Sighting, cell: int) -> None:
+        for serial in sighting.held:
+            if self.ranks.get(serial, (NUM_PROMPT_CELLS, 0.0))[0] < NUM_PROMPT_CELLS:
+                self.ranks[serial] = cell, self.ranks[serial][1]
+
+    def first(self) -> tuple[int, float] | None:
+        scales = self.policy.current
+        keys = [(worth * scales[cell], cell, worth, serial) for serial, (cell, worth) in self.ranks.items()]
+        return (min(keys)[3], min(keys)[0]) if keys else None
+
+
+order_events = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("enter"),
+            st.integers(0, NUM_CHECKPOINTS - 1),
+            worths,
+            st.none() | st.integers(NUM_PROMPT_CELLS, NUM_PROMPT_CELLS + 1),
+        ),
+        st.tuples(st.just("leave"), st.integers(0, NUM_CHECKPOINTS - 1)),
+        st.tuples(st.just("hold"), st.integers(0, NUM_CHECKPOINTS - 1), st.integers(0, NUM_PROMPTS - 1)),
+        st.tuples(st.just("move"), st.integers(0, NUM_PROMPTS - 1), st.integers(0, NUM_PROMPT_CELLS - 1)),
+        st.tuples(st.just("scale"), st.integers(0, NUM_PROMPT_CELLS + 1), st.sampled_from([0.25, 1.0, 4.0])),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(order_events)
+def test_prompts_move_with_all_that_they_answer_for(sequence):
+    policy = ByPrompt()
+    order, naive = EvictionOrder(policy), NaiveOrder(policy)
+    prompts = [Sighting(9) for _ in range(NUM_PROMPTS)]
+    policy.prompt_cells = dict.fromkeys(prompts, 0)
+    checkpoints = [
+        Checkpoint(node=None, position=1, payload=None, num_bytes=0, serial=serial, tick=0)
+        for serial in range(NUM_CHECKPOINTS)
+    ]
+    for checkpoint in checkpoints:
+        prompts[0].hold(checkpoint)
+    for event, number, *arguments in sequence:
+        if event == "enter":
+            policy.worths_of[number], cell = arguments
+            policy.own_cells.pop(number, None)
+            if cell is not None:
+                policy.own_cells[number] = cell
+            rank = policy.rank(checkpoints[number], 0)
+            before = naive.ranks.get(number)
+            naive.ranks[number] = rank
+            assert order.enter(checkpoints[number], 0) or before == rank
+            assert order.rank_of(checkpoints[number]) == rank
+            assert not order.enter(checkpoints[number], 0)
+        elif event == "leave":
+            order.leave(checkpoints[number])
+            naive.ranks.pop(number, None)
+        elif event == "hold" and prompts[arguments[0]] is not checkpoints[number].sighting:
+            prompts[arguments[0]].hold(checkpoints[number])
+            order.detach(checkpoints[number])
+        elif event == "move":
+            policy.prompt_cells[prompts[number]] = arguments[0]
+            order.move(prompts[number], arguments[0])
+            naive.move(prompts[number], arguments[0])
+        elif event == "scale":
+            policy.current[number] = arguments[0]
+            policy.scales_version += 1
+        top = order.first()
+        assert (None if top is None else (top[0].serial, top[1])) == naive.first()
+        assert {c.serial for c in order.checkpoints()} == naive.ranks.keys()
+    while (top := order.first()) is not None:
+        assert (top[0].serial, top[1]) == naive.first()
+        order.leave(top[0])
+        del naive.ranks[top[0].serial]
+    assert len(order) == 0
+    assert not naive.ranks
+
+
+def test_what_has_left_or_moved_does_not_pile_up():
+    policy = ByPrompt()
+    order = EvictionOrder(policy)
+    prompts = [Sighting(9) for _ in range(50)]
+    for serial, prompt in enumerate(prompts):
+        checkpoint = Checkpoint(node=None, position=1, payload=None, num_bytes=0, serial=serial, tick=0)
+        prompt.hold(checkpoint)
+        policy.prompt_cells[prompt] = 0
+        policy.worths_of[serial] = 1.0
+        order.enter(checkpoint, 0)
+    for turn in range(1, 101):
+        for prompt in prompts:
+            order.move(prompt, turn % NUM_PROMPT_CELLS)
+    assert sum(len(heap) for heap in order._heaps) < 1000

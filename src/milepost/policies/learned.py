@@ -74,16 +74,28 @@ class _Forecast:
     places on its path where prompts have parted, ascending.
     """
 
-    __slots__ = ("_before", "_depths", "depths", "junctions", "lesson", "weights")
+    __slots__ = ("_before", "_depths", "_positions", "depths", "junctions", "lesson", "weights")
 
     def __init__(self, expected: OverlapDistribution, lesson: int, junctions: list[Junction]) -> None:
         self.depths = expected.depths
         self.weights = expected.weights
         self.lesson = lesson
-        self.junctions = junctions
+        self.meet(junctions)
         # As lists, since they are searched one number at a time.
         self._depths: list[int] = self.depths.tolist()
         self._before: list[float] = [0.0, *np.cumsum(self.weights).tolist()]
+
+    def meet(self, junctions: list[Junction]) -> None:
+        """Note where prompts have parted on this prompt's path, ascending."""
+        self.junctions = junctions
+        self._positions = [junction.position for junction in junctions]
+
+    def junctions_between(self, start: int, end: float) -> list[Junction]:
+        """Return the junctions in ``[start, end)``. O(log n), and those found."""
+        positions = self._positions
+        if not positions or positions[-1] < start:
+            return []
+        return self.junctions[bisect_left(positions, start) : bisect_left(positions, end)]
 
     def chance(self, start: int, end: float, taken: int) -> float:
         """Return the chance of a parting in ``[start, end)``, given that the next request does not part in
@@ -118,6 +130,8 @@ class Traffic:
         self.scales_version = 0
         # Both indices side by side, as the scales of the cells.
         self.scales = np.empty(self.first_junction_cell + self.junctions.index.size)
+        # As a list, since they are looked up one at a time.
+        self.rates: list[float] = []
         self._gather()
         #: Worth of a byte: expected saving per request, of what was evicted lately.
         self.price = 0.0
@@ -173,10 +187,10 @@ class Traffic:
         self._has_evicted, self._latest = False, passage.sighting
         lesson = self._lesson
         changed: list[Checkpoint] = []
-        moved: list[tuple[Checkpoint, int]] = []
+        moved: list[tuple[Sighting, int]] = []
         for sighting in self.prompts.advance():
             if sighting.held:
-                moved += [(checkpoint, sighting.cell) for checkpoint in sighting.held.values()]
+                moved.append((sighting, sighting.cell))
             else:
                 # It has nothing to be ranked by it, and forecasts are large.
                 sighting.forecast = None
@@ -186,14 +200,12 @@ class Traffic:
         new, earlier, depth = passage.sighting, passage.earlier, passage.overlap_depth
         if earlier is not None and follow(new, earlier, depth):
             self._credit(passage, earlier)
-        self.forecast(new).junctions = [node.junction for node in passage.path if node.junction is not None]
+        self.forecast(new).meet([node.junction for node in passage.path if node.junction is not None])
         self.prompts.track(new, self.hazard_class(new, _FRESH))
         for old, taken in passage.displaced.items():
             self._displace(old, taken)
             changed += old.held.values()
-        return Reranking(
-            changed, moved, movable_cells=self.first_junction_cell, everything=self._lesson > lesson
-        )
+        return Reranking(changed, moved, everything=self._lesson > lesson)
 
     def forget(self, node: Node) -> None:
         """Stop watching what only ``node`` told of."""
@@ -251,6 +263,7 @@ class Traffic:
     def _gather(self) -> None:
         self.scales[: self.first_junction_cell] = self.prompts.index.reshape(-1)
         self.scales[self.first_junction_cell :] = self.junctions.index.reshape(-1)
+        self.rates = self.scales.tolist()
         self.scales_version += 1
 
 
@@ -307,6 +320,11 @@ class LearnedEviction(EvictionPolicy):
         self._traffic = traffic
 
     @property
+    def num_prompt_cells(self) -> int:  # type: ignore[override]
+        """The classes and ages of prompts come first, then those of junctions."""
+        return self._traffic.first_junction_cell
+
+    @property
     def scales(self) -> FloatArray:
         """The rate of requests of each class at each age."""
         return self._traffic.scales
@@ -318,29 +336,28 @@ class LearnedEviction(EvictionPolicy):
 
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         """Return the class and age that set the rate, and what a request saves per byte."""
-        sighting = checkpoint.sighting
+        traffic, sighting = self._traffic, checkpoint.sighting
         assert sighting is not None
         position, deeper = checkpoint.position, checkpoint.deeper_position
         saving = checkpoint.saving / max(1, held_bytes)
-        forecast = self._traffic.forecast(sighting)
+        forecast = traffic.forecast(sighting)
         chance = _LEAST_MASS + forecast.chance(position, deeper, sighting.taken)
         # A prompt that nobody watches any more is as old as can be.
         cell = sighting.cell if sighting.is_tracked else NUM_AGE_BINS - 1
-        junctions = forecast.junctions
-        if not junctions or junctions[-1].position < position:
+        junctions = forecast.junctions_between(position, deeper)
+        if not junctions:
             return cell, saving * chance
         # Several processes bring requests here; the rate is kept in step with the strongest of them.
-        scales, first_cell = self._traffic.scales, self._traffic.first_junction_cell
-        strongest = total = scales[cell] * chance
+        rates, first_cell = traffic.rates, traffic.first_junction_cell
+        strongest = total = rates[cell] * chance
         for junction in junctions:
-            if position <= junction.position < deeper:
-                junction.covered_by = checkpoint
-                its_cell = first_cell + junction.cell
-                rate = scales[its_cell]
-                total += rate
-                if rate > strongest:
-                    strongest, cell = rate, its_cell
-        return cell, saving * float(total / scales[cell])
+            junction.covered_by = checkpoint
+            its_cell = first_cell + junction.cell
+            rate = rates[its_cell]
+            total += rate
+            if rate > strongest:
+                strongest, cell = rate, its_cell
+        return cell, saving * (total / rates[cell])
 
     def note_request(self, passage: Passage) -> Reranking:
         """Learn from a request."""

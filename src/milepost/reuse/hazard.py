@@ -53,26 +53,23 @@ class Tracked:
         tick: When it was last used.
         hazard_class: Its class in the table, or -1 while it is not tracked.
         age_bin: The bin of its age.
+        cell: Where the flat table has its class and age; of no meaning while it is not tracked.
         entered: When it came into this class and bin.
     """
 
-    __slots__ = ("age_bin", "entered", "hazard_class", "tick")
+    __slots__ = ("age_bin", "cell", "entered", "hazard_class", "tick")
 
     def __init__(self) -> None:
         self.tick = 0
         self.hazard_class = _NEVER
         self.age_bin = 0
+        self.cell = 0
         self.entered = 0
 
     @property
     def is_tracked(self) -> bool:
         """Whether a table watches it."""
         return self.hazard_class >= 0
-
-    @property
-    def cell(self) -> int:
-        """Where the flat table has its class and age; of no meaning while it is not tracked."""
-        return self.hazard_class * NUM_AGE_BINS + self.age_bin
 
 
 ThingT = TypeVar("ThingT", bound=Tracked)
@@ -169,7 +166,7 @@ class HazardTable(Generic[ThingT]):
             thing.hazard_class = _NEVER
 
     def _enter(self, thing: Tracked) -> None:
-        cell = thing.cell
+        cell = thing.cell = thing.hazard_class * NUM_AGE_BINS + thing.age_bin
         thing.entered = self._tick
         self._present[cell] += 1
         self._entered[cell] += self._tick

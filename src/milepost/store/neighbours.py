@@ -1,6 +1,6 @@
 """How checkpoints lie to each other: which one a request falls back on, and what memory each holds alone."""
 
-from collections.abc import Collection
+from collections.abc import Set
 
 from milepost.store.node import Checkpoint, Node
 
@@ -41,13 +41,13 @@ def unlink(checkpoint: Checkpoint) -> None:
         deeper.above = above
 
 
-def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Collection[int] = ()) -> int:
+def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
     """Return the tokens whose KV only this checkpoint needs. O(nodes up to the next branch in use).
 
     ``without`` are serials of checkpoints to be thought away: those deeper on the same path are, those on
     other branches still hold the KV before their branch.
     """
-    if checkpoint.below and not all(serial in without for serial in checkpoint.below):
+    if not checkpoint.below.keys() <= without:
         return 0
     above = checkpoint.above_position
     node = checkpoint.node

@@ -21,8 +21,8 @@ zero-byte *anchor* that only says how far KV is kept.
 """
 
 import math
-from bisect import bisect_right, insort
-from collections.abc import Callable, Collection, Iterable, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from milepost.tokens import KeyArray
 __all__ = ["Located", "PayloadSource", "PrefixStore"]
 
 _position_of = attrgetter("position")
+_end_of = attrgetter("end")
 # The tick before the first request.
 _NEVER = 0
 # Behind a place where more checkpoints follow at once, the loss of one changes little for the others.
@@ -225,9 +226,12 @@ class PrefixStore:
     ) -> Passage:
         """Add a prompt to the history, which from now on answers for its path, and let the policy learn."""
         passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
+        # Those along the path are this prompt's from now on, no more to be moved with the one before.
+        for checkpoint in sighting.held.values():
+            self._order.detach(checkpoint)
         reranking = self._eviction.note_request(passage)
-        for checkpoint, cell in reranking.moved:
-            self._order.move(checkpoint, cell, movable_cells=reranking.movable_cells)
+        for prompt, cell in reranking.moved:
+            self._order.move(prompt, cell)
         for checkpoint in self._order.checkpoints() if reranking.everything else reranking.changed:
             self.rank(checkpoint)
         return passage
@@ -286,20 +290,20 @@ class PrefixStore:
         """
         excess = self.stored_bytes + num_bytes - self.capacity_bytes
         total = 0.0
-        victims: dict[int, Checkpoint] = {}
+        victims: dict[int, tuple[Checkpoint, int, float]] = {}
         while excess > 0:
             if not len(self._order) and not self._stale:
                 total = math.inf
                 break
             checkpoint, worth = self._victim()
-            held_bytes = self._held_bytes(checkpoint, without=victims)
+            held_bytes = self._held_bytes(checkpoint, without=victims.keys())
             # What a large victim frees beyond that is not lost: others will take it.
             total += worth * min(held_bytes, excess)
             excess -= held_bytes
+            victims[checkpoint.serial] = checkpoint, *self._order.rank_of(checkpoint)
             self._order.leave(checkpoint)
-            victims[checkpoint.serial] = checkpoint
-        for checkpoint in victims.values():
-            self._order.enter(checkpoint, self._held_bytes(checkpoint))
+        for victim in victims.values():
+            self._order.place(*victim)
         return total
 
     def make_room(self, path: list[Node], positions: Sequence[int]) -> None:
@@ -448,7 +452,8 @@ class PrefixStore:
                 self.num_kv_segments -= len(node.kv) - needed
                 self._drop(node.kv[needed:])
                 del node.kv[needed:]
-                self._resident_path = None
+                if self._resident_path is not None and node in self._resident_path:
+                    self._resident_path = None
             if node.is_live:
                 return
             self.tree.note_death(node)
@@ -503,15 +508,18 @@ class PrefixStore:
 
     def _fill_kv(self, path: list[Node], payloads: Sequence[Any]) -> None:
         """Hand ``payloads``, the first segments not resident, to the nodes that hold their last tokens."""
+        resident = self._resident_tokens(path)
+        at = _index_at(path, resident + self.segment_tokens)
         taken = 0
-        for node in path:
+        while taken < len(payloads):
+            node = path[at]
             room = node.num_segments_to(node.end, self.segment_tokens) - len(node.kv)
-            if room > 0:
-                node.kv += payloads[taken : taken + room]
-                node.num_kv_reached = max(node.num_kv_reached, len(node.kv))
-                taken = min(taken + room, len(payloads))
+            node.kv += payloads[taken : taken + room]
+            node.num_kv_reached = max(node.num_kv_reached, len(node.kv))
+            taken += room
+            at += 1
         self.num_kv_segments += len(payloads)
-        self._resident_path = None
+        self._resident = resident + len(payloads) * self.segment_tokens
 
     def _make_room(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
         """Evict until a checkpoint of ``num_bytes`` at ``position`` fits with its KV, or return False and
@@ -537,19 +545,14 @@ class PrefixStore:
         """Return the checkpoint that is worth least. What comes to the top is ranked again first, so whatever
         became worth more in the meantime need not be ranked when it does.
         """
-        order = self._order
         self._rank_stale()
-        top = order.first(self._short_cell)
         while True:
+            top = self._order.first(self._short_cell)
             assert top is not None
-            checkpoint, _ = top
-            order.enter(checkpoint, self._held_bytes(checkpoint))
-            top = order.first(self._short_cell)
-            assert top is not None
-            if top[0] is checkpoint:
+            if not self._order.enter(top[0], self._held_bytes(top[0])):
                 return top
 
-    def _held_bytes(self, checkpoint: Checkpoint, *, without: Collection[int] = ()) -> int:
+    def _held_bytes(self, checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
         """Return the bytes that its eviction frees, after that of others, where the policy asks for them."""
         if not self._eviction.weighs_neighbours:
             return checkpoint.num_bytes
@@ -618,9 +621,14 @@ class _KVOnly:
         return self.source.kv_segments(start, end)
 
 
-def _node_at(path: Iterable[Node], position: int) -> Node:
-    """Return the node of ``path`` whose edge covers ``position``."""
-    return next(node for node in path if node.start < position <= node.end)
+def _index_at(path: Sequence[Node], position: int) -> int:
+    """Return where ``path`` has the node whose edge covers ``position``. O(log nodes)."""
+    return bisect_left(path, position, key=_end_of)
+
+
+def _node_at(path: Sequence[Node], position: int) -> Node:
+    """Return the node of ``path`` whose edge covers ``position``. O(log nodes)."""
+    return path[_index_at(path, position)]
 
 
 def _resident_segments(node: Node) -> int:
