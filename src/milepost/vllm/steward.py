@@ -62,6 +62,7 @@ class _Ticket:
 
     lease: Lease
     prompt: "_Prompt"
+    hit: int
     stops: tuple[int, ...]
     kv_limit: int = 0
     is_admitted: bool = False
@@ -154,17 +155,18 @@ class Steward:
             if ticket.is_admitted:
                 # It was preempted. What it was to keep is kept or lost, and nothing more is learned from it.
                 self._tickets[request_id] = ticket
-                ticket.stops = ()
-                ticket.kv_limit = max(ticket.kv_limit, hit)
+                ticket.stops, ticket.kv_limit = (), hit
                 return
-        if num_tokens <= self.layout.match_tokens:
+        match_tokens = self.layout.match_tokens
+        if not match_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
+            # Too short to be resumed, or not hashed.
             return
-        lease = self._acquire(_keys(block_hashes, num_tokens, self.layout.match_tokens), num_tokens,
+        lease = self._acquire(_keys(block_hashes, num_tokens, match_tokens), num_tokens,
                               hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
         self._make_capacity_true(num_tokens - hit)
         prompt = _Prompt(block_hashes, self.layout, self._memory)
         stops = self._cache.plan(lease).positions
-        self._tickets[request_id] = _Ticket(lease, prompt, stops, kv_limit=max(hit, *stops, 0))
+        self._tickets[request_id] = _Ticket(lease, prompt, hit, stops)
 
     def next_stop(self, request_id: str, start: int, end: int) -> int:
         """Return where a chunk of ``[start, end)`` has to end."""
@@ -266,12 +268,9 @@ class Steward:
 
     def _commit(self, ticket: _Ticket) -> None:
         lease, planned = ticket.lease, ticket.stops
-        held = {checkpoint.position for checkpoint in lease.held}
         self._cache.commit(lease, Placement(planned), ticket.prompt)
-        ticket.stops = tuple(
-            c.position for c in lease.held if c.position in planned and c.position not in held
-        )
-        ticket.kv_limit = max((lease.resume_position, *ticket.stops))
+        ticket.stops = tuple(c.position for c in lease.held if c.position in planned)
+        ticket.kv_limit = max((ticket.hit, *ticket.stops))
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
