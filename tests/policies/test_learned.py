@@ -22,7 +22,8 @@ from traffic import (
     shared_instructions,
 )
 
-from milepost.placement import PlacementRequest
+from milepost.overlap import mixture
+from milepost.placement import PlacementRequest, worth
 from milepost.policies import learned
 from milepost.policies.learned import LearnedPlacement, Traffic, follow
 from milepost.reuse import Sighting
@@ -233,6 +234,14 @@ def test_planning_learns_nothing():
         assert server.cache.plan(lease) == server.cache.plan(lease)
     assert (traffic.price, traffic.overlap.num_shared) == (before[0], before[2])
     assert np.array_equal(traffic.scales, before[1])
+
+
+def test_no_request_waits_for_a_compiler():
+    learned()
+    kernels = (worth._candidates, worth._best_plan, mixture.mix, mixture.weight_inside)
+    before = [len(kernel.signatures) for kernel in kernels]
+    serve_trace("learned", "synthetic:drifting,requests=80,seed=2", capacity=20_000)
+    assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 # Placement alone

@@ -69,7 +69,8 @@ def mix(
             descending. Depths outside the prompt are left out, and its very end counts as one token less: who
             shares all of it still computes the last token.
         weights: Their weights.
-        splits: Where each component begins, and the end, shape ``[components + 1]``.
+        splits: Where each component begins, and the end, shape ``[components + 1]``. Nothing behind it
+            counts.
         shares: Share of each component.
         from_end: Whether a component's prior is equal in every octave of the distance from the end; else it
             is uniform. A prior counts as one sharing.
@@ -83,7 +84,7 @@ def mix(
     num_octaves = int(np.ceil(np.log2(num_bins + 1))) + 1
     # Every component is a run, then every prior of octaves, then what is uniform.
     num_runs = 2 * num_components + 1
-    size = depths.size + num_components * num_octaves + _UNIFORM_POINTS
+    size = splits[num_components] + num_components * num_octaves + _UNIFORM_POINTS
     run_depths = np.empty(size, np.int64)
     run_weights = np.empty(size)
     heads = np.empty(num_runs, np.int64)

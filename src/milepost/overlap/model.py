@@ -75,7 +75,9 @@ class OverlapModel:
     """
 
     __slots__ = (
+        "_bin_depths",
         "_bin_tokens",
+        "_bin_weights",
         "_components",
         "_decay",
         "_from_end",
@@ -86,6 +88,8 @@ class OverlapModel:
         "_recent_junctions",
         "_requests",
         "_shared",
+        "_shares",
+        "_splits",
         "_uniform_explained",
     )
 
@@ -109,6 +113,11 @@ class OverlapModel:
         self._decay = decay
         self._components = tuple(_Component(c, decay=decay, max_support=max_support) for c in coordinates)
         self._from_end = np.array([not c.deeper_measure_is_larger for c in coordinates])
+        # What a prediction is mixed from, written anew for each.
+        self._bin_depths = np.empty(len(coordinates) * (max_support + 1), np.int64)
+        self._bin_weights = np.empty(self._bin_depths.size)
+        self._splits = np.zeros(len(coordinates) + 1, np.int64)
+        self._shares = np.empty(len(coordinates))
         self._junction_explained = self._uniform_explained = 0.0
         self._requests = self._shared = self._partings = 0.0
         self._num_shared = 0
@@ -177,13 +186,19 @@ class OverlapModel:
         junction_rate = 0.0 if junction_depth is None else self.junction_rate
         # What junctions explain is said by the prompt's own junction, or by nothing.
         scale = 1.0 / (self._explained() - self._junction_explained - _SHARE_PRIOR)
-        components = self._components
-        shares = np.array([scale * (component.explained + _SHARE_PRIOR) for component in components])
+        start = 0
+        for k, component in enumerate(self._components):
+            in_prompt = component.depths(num_tokens)
+            end = start + in_prompt.size
+            self._bin_depths[start:end] = in_prompt
+            self._bin_weights[start:end] = component.histogram.weights
+            self._splits[k + 1] = start = end
+            self._shares[k] = scale * (component.explained + _SHARE_PRIOR)
         depths, weights = mix(
-            np.concatenate([component.depths(num_tokens) for component in components]),
-            np.concatenate([component.histogram.weights for component in components]),
-            np.cumsum([0, *(component.histogram.values.size for component in components)]),
-            shares,
+            self._bin_depths,
+            self._bin_weights,
+            self._splits,
+            self._shares,
             self._from_end,
             scale * (self._uniform_explained + _SHARE_PRIOR),
             num_tokens,

@@ -77,9 +77,10 @@ def plan_worth(
         gains = costs[2:]
     per_checkpoint = price_per_byte * request.checkpoint_bytes
     while True:
-        chosen = _best_plan(
+        chosen, saved = _best_plan(
             positions,
-            gains - base_gain,
+            gains,
+            base_gain,
             tails,
             lost,
             base_gain - fallback_gain if base else math.inf,
@@ -93,19 +94,18 @@ def plan_worth(
         # More than the budget can hold beside the KV: ask more for each, until few enough are worth it. The
         # first may cost nothing more than what it replaces, any other costs the price, so one is the least.
         per_checkpoint = 1.5 * max(per_checkpoint, least_gain * float(gains[-1]) * float(tails[0]), _TINY)
-    picked = positions[chosen]
-    if picked.size == 0:
+    picked: list[int] = positions[chosen].tolist()
+    if not picked:
         return NOTHING_WORTHY
-    saved = float((np.diff(gains[chosen], prepend=base_gain) * tails[chosen]).sum())
-    new_kv = max(0, int(picked[-1]) - request.resident_kv_tokens)
-    num_bytes = picked.size * request.checkpoint_bytes + new_kv * request.kv_bytes_per_token
+    new_kv = max(0, picked[-1] - request.resident_kv_tokens)
+    num_bytes = len(picked) * request.checkpoint_bytes + new_kv * request.kv_bytes_per_token
     if base:
         # The checkpoint resumed from makes room, where it is worth less than the price from now on.
         replaced = float(lost[chosen[0]]) * (base_gain - fallback_gain)
         if replaced < price_per_byte * request.checkpoint_bytes:
             saved -= replaced
             num_bytes -= request.checkpoint_bytes
-    return WorthyPlan(Placement(tuple(picked.tolist())), saved, num_bytes)
+    return WorthyPlan(Placement(tuple(picked)), saved, num_bytes)
 
 
 @njit(cache=True)
@@ -142,7 +142,8 @@ def _candidates(
 @njit(cache=True)
 def _best_plan(
     positions: IntArray,
-    gains: FloatArray,
+    costs: FloatArray,
+    base_cost: float,
     tails: FloatArray,
     lost: FloatArray,
     saved_by_base: float,
@@ -150,13 +151,14 @@ def _best_plan(
     least_gain: float,
     per_kv_token: float,
     resident: int,
-) -> IntArray:
-    """Return the indices of the best plan, by an upper envelope of lines: O(K).
+) -> tuple[IntArray, float]:
+    """Return the indices of the best plan and what it saves, by an upper envelope of lines: O(K).
 
     ``value[j]`` is the best plan whose deepest checkpoint is ``j``. Going on from ``i`` it is ``value[i] +
     (gains[j] - gains[i]) * tails[j]``: lines in ``tails[j]``, which falls while the slopes fall.
     """
     count = positions.size
+    gains = costs - base_cost
     densest = gains[count - 1] * tails[count - 1]
     for j in range(count - 1):
         densest += gains[j] * (tails[j] - tails[j + 1])
@@ -198,4 +200,9 @@ def _best_plan(
         chosen[size] = deepest
         size += 1
         deepest = parent[deepest]
-    return chosen[:size][::-1].copy()
+    chosen = chosen[:size][::-1].copy()
+    saved, above = 0.0, base_cost
+    for deeper in chosen:
+        saved += (costs[deeper] - above) * tails[deeper]
+        above = costs[deeper]
+    return chosen, saved

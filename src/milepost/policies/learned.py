@@ -83,7 +83,7 @@ class _Forecast:
         self.meet(junctions)
         # As lists, since they are searched one number at a time.
         self._depths: list[int] = self.depths.tolist()
-        self._before: list[float] = [0.0, *np.cumsum(self.weights).tolist()]
+        self._before: list[float] = [0.0, *self.weights.cumsum().tolist()]
 
     def meet(self, junctions: list[Junction]) -> None:
         """Note where prompts have parted on this prompt's path, ascending."""
@@ -388,7 +388,13 @@ def _compile_kernels() -> None:
     with deferred_interrupts():
         traffic = Traffic()
         traffic.overlap.observe(128, 256)
-        LearnedPlacement(traffic).place(PlacementRequest(num_tokens=256, grid=16, checkpoint_bytes=1))
+        placement = LearnedPlacement(traffic)
+        for junctions in ((), ((128, Junction(128)),)):
+            placement.place(
+                PlacementRequest(
+                    num_tokens=256, overlap_depth=128, grid=16, checkpoint_bytes=1, junctions=junctions
+                )
+            )
 
 
 def follow(new: Sighting, earlier: Sighting, depth: int) -> bool:
