@@ -17,6 +17,7 @@ commits, and the same object serves an engine, a simulator and a test. It has on
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -277,6 +278,52 @@ class PrefixCache:
         self._ledger.add(report)
         lease.is_committed = True
         return report
+
+    def prolong(self, lease: Lease, tokens: TokenLike, source: PayloadSource) -> int:
+        """Let the prompt of a committed ``lease`` go on as its answer does, and store a checkpoint at the end
+        if that is worth it. This is no request: nothing is counted, and no overlap learned.
+
+        Args:
+            lease: Committed; it may be released.
+            tokens: The prompt and its answer so far, whole grid steps of them; as for :meth:`acquire`.
+            source: Hands out the payloads.
+
+        Returns:
+            The position stored, 0 if none.
+
+        Complexity: O(num_tokens), and what one plan takes.
+        """
+        keys = as_tokens(tokens) if self.key_tokens == 1 else np.asarray(tokens)
+        position = keys.size * self.key_tokens // self.grid * self.grid
+        sighting = lease.request.sighting
+        assert sighting is not None
+        if not self._store.prolong(keys, tenant=lease.tenant, sighting=sighting):
+            return 0
+        located = self._store.locate(
+            keys, num_tokens=sighting.num_tokens, tenant=lease.tenant, limit=position
+        )
+        affordable_position, max_checkpoints = self._affordable(sighting.num_tokens)
+        request = replace(
+            lease.request,
+            num_tokens=sighting.num_tokens,
+            overlap_depth=located.overlap_depth,
+            resume_position=located.resume_position,
+            fallback_position=0 if located.checkpoint is None else located.checkpoint.above_position,
+            checkpoint_positions=located.checkpoint_positions,
+            resident_kv_tokens=located.resident_kv_tokens,
+            junctions=located.junctions,
+            earlier=None,
+            matched_num_tokens=None,
+            max_checkpoints=max_checkpoints,
+            affordable_position=affordable_position,
+        )
+        placement = self.policy.placement.place(request)
+        if position <= located.resume_position or position not in placement.positions:
+            return 0
+        (cost,) = self._costs(Placement((position,)))
+        tick = self._ledger.num_requests
+        stored = self._store.put(list(located.match.path), position, source=source, tick=tick, cost=cost)
+        return 0 if stored is None else position
 
     def discard(self, lease: Lease) -> None:
         """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust."""

@@ -56,6 +56,7 @@ _LENGTH_COLUMNS = 12
 # All predictions are made anew whenever the evidence has doubled, up to 2**7 sharings, about as many as the
 # overlap model remembers.
 _LESSONS = 7
+_OUTDATED = -1
 # No prediction is certain: any checkpoint may be asked for with at least this chance.
 _LEAST_MASS = 1e-3
 # Plans tried for a prompt, each at the price that the one before it met.
@@ -206,6 +207,13 @@ class Traffic:
             self._displace(old, taken)
             changed += old.held.values()
         return Reranking(changed, moved, everything=self._lesson > lesson)
+
+    def prolong(self, sighting: Sighting) -> None:
+        """Expect anew where others part from a prompt that goes on."""
+        if sighting.forecast is not None:
+            sighting.forecast.lesson = _OUTDATED
+        if sighting.is_tracked:
+            self.prompts.reclassify(sighting, self.hazard_class(sighting, _FRESH))
 
     def forget(self, node: Node) -> None:
         """Stop watching what only ``node`` told of."""
@@ -362,6 +370,10 @@ class LearnedEviction(EvictionPolicy):
     def note_request(self, passage: Passage) -> Reranking:
         """Learn from a request."""
         return self._traffic.observe(passage)
+
+    def note_prolonged(self, sighting: Sighting) -> None:
+        """Expect anew where others part from a prompt that goes on."""
+        self._traffic.prolong(sighting)
 
     def note_forgotten(self, node: Node) -> None:
         """Stop waiting for requests that could not be recognised any more."""

@@ -90,6 +90,9 @@ class EvictionPolicy(ABC):
         """Learn from a request that was just served; return what has changed by it."""
         return NOTHING_CHANGED
 
+    def note_prolonged(self, sighting: Sighting) -> None:  # noqa: B027
+        """Learn that a prompt seen before is longer by now: its answer goes on."""
+
     def note_forgotten(self, node: Node) -> None:  # noqa: B027
         """Learn that ``node``, mere history, is remembered no more."""
 

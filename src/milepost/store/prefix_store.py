@@ -236,6 +236,19 @@ class PrefixStore:
             self.rank(checkpoint)
         return passage
 
+    def prolong(self, keys: KeyArray, *, tenant: str, sighting: Sighting) -> bool:
+        """Let a prompt of the history go on; return whether it is still the one that answers for its path."""
+        match = self.tree.match(keys, tenant=tenant)
+        if not match.path or match.path[-1].sighting is not sighting:
+            return False
+        self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
+        # The end of the keys is not the end of the answer.
+        sighting.num_tokens = keys.size * self.tree.key_tokens + 1
+        self._eviction.note_prolonged(sighting)
+        for checkpoint in sighting.held.values():
+            self.rank(checkpoint)
+        return True
+
     def rank(self, checkpoint: Checkpoint) -> None:
         """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1)
         now, O(log n) then.
@@ -274,6 +287,7 @@ class PrefixStore:
         payload = None if self.is_stateless else source.checkpoint(position)
         num_bytes = 0 if payload is None else payload.num_bytes
         if not self._make_room(path, node, position, num_bytes):
+            self._drop((payload,))
             return None
         resident = self._resident_tokens(path)
         aligned = position // self.segment_tokens * self.segment_tokens

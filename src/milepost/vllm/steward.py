@@ -43,6 +43,7 @@ class StewardCounts:
         kept: States that vLLM holds because of it.
         hits: Requests that resumed from one.
         stops: Prefill chunks that ended at a planned position.
+        answers: States kept inside answers, beside those that were planned.
         stale: Checkpoints that vLLM had evicted by itself.
         settled: Requests whose checkpoints are all captured; changes with each of the above.
     """
@@ -51,6 +52,7 @@ class StewardCounts:
     kept: int = 0
     hits: int = 0
     stops: int = 0
+    answers: int = 0
     stale: int = 0
     settled: int = 0
 
@@ -67,6 +69,8 @@ class _Ticket:
     kv_limit: int = 0
     is_admitted: bool = False
     is_settled: bool = False
+    is_preempted: bool = False
+    answered: int = 0
 
 
 @final
@@ -155,7 +159,7 @@ class Steward:
             if ticket.is_admitted:
                 # It was preempted. What it was to keep is kept or lost, and nothing more is learned from it.
                 self._tickets[request_id] = ticket
-                ticket.stops, ticket.kv_limit = (), hit
+                ticket.stops, ticket.kv_limit, ticket.is_preempted = (), hit, True
                 return
         match_tokens = self.layout.match_tokens
         if not match_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
@@ -187,6 +191,24 @@ class Steward:
             ticket.is_admitted = True
             self._commit(ticket)
         return ticket.stops
+
+    def note_answer(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> None:
+        """Keep the state at a block boundary that the answer has just reached, if that is worth it: it exists
+        anyway, and who asks on resumes there.
+        """
+        ticket = self._tickets.get(request_id)
+        if ticket is None or not ticket.is_settled or ticket.is_preempted:
+            return
+        layout = self.layout
+        position = num_tokens // layout.block_tokens * layout.block_tokens
+        if position <= max(ticket.lease.request.num_tokens, *ticket.stops, 0, ticket.answered):
+            return
+        ticket.answered = position
+        keys = _keys(block_hashes, position, layout.match_tokens)
+        stored = self._cache.prolong(ticket.lease, keys, _Prompt(block_hashes, layout, self._memory))
+        if stored:
+            ticket.stops, ticket.kv_limit = (stored,), stored
+            self.counts.answers += 1
 
     def kv_limit(self, request_id: str) -> int:
         """Return how many tokens of a request have KV that some checkpoint needs: what lies behind it can
