@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 __all__ = ["BoundaryModel"]
 
@@ -60,6 +60,17 @@ class BoundaryModel:
         place = _place(boundaries, boundary)
         mine = shares[place]
         self._explained[place] += mine / (mine + (1.0 - min(1.0, sum(shares))) * expected + 1e-12)
+
+    def export(self) -> dict[str, Any]:
+        """Return what was learned, as plain numbers."""
+        return {"explained": list(self._explained), "seen": self._seen}
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take over what :meth:`export` gave; raise ``ValueError`` where that cannot be."""
+        explained = [float(each) for each in exported["explained"]]
+        if len(explained) != _MOST_BOUNDARIES:
+            raise ValueError(f"{len(explained)} boundaries, not {_MOST_BOUNDARIES}")
+        self._explained, self._seen = explained, float(exported["seen"])
 
     def predict(self, boundaries: Sequence[int]) -> list[tuple[int, float]]:
         """Return each boundary of a prompt and the chance of a parting at it, ascending. O(n)."""

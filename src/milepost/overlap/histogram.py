@@ -69,6 +69,20 @@ class DecayedHistogram:
             self._values, self._weights, self._size, value, weight, self._max_support, self._merge_down
         )
 
+    def export(self) -> list[list[float]]:
+        """Return the values and their weights as plain numbers."""
+        return [self.values.tolist(), self.weights.tolist()]
+
+    def restore(self, exported: list[list[float]]) -> None:
+        """Take over what :meth:`export` gave; raise ``ValueError`` where that cannot be."""
+        values, weights = np.array(exported[0], np.int64), np.array(exported[1], np.float64)
+        if not values.shape == weights.shape or values.ndim != 1 or values.size > self._max_support:
+            raise ValueError(f"{len(values)} values and {len(weights)} weights for {self._max_support} bins")
+        if (np.diff(values) <= 0).any() or not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError("values ascend, and weights are numbers of at least 0")
+        self._size = values.size
+        self._values[: self._size], self._weights[: self._size] = values, weights
+
 
 @cache
 def _compile_kernel() -> None:

@@ -1,7 +1,7 @@
 """The mixture over coordinates: see :mod:`milepost.overlap` for its law and theory."""
 
 from collections.abc import Sequence
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ _END_PRIOR = 1.5
 # Junctions start as if another request had parted at one in four.
 _JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0
 _REMEMBERED_JUNCTIONS = 64
+_EXPORTED_SUMS = ("_junction_explained", "_uniform_explained", "_requests", "_shared", "_partings")
 
 
 @final
@@ -209,6 +210,25 @@ class OverlapModel:
             depths, weights = with_points(depths, weights * (1.0 - junction_rate), [junction])
         depths.flags.writeable = weights.flags.writeable = False
         return OverlapDistribution(depths, weights)
+
+    def export(self) -> dict[str, Any]:
+        """Return what was learned, as plain numbers. Junctions of late are not part of it: they belong to
+        prompts that whoever restores it has not seen.
+        """
+        return {
+            "components": [[each.explained, each.histogram.export()] for each in self._components],
+            "sums": [getattr(self, name) for name in _EXPORTED_SUMS],
+            "num_shared": self._num_shared,
+        }
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take over what :meth:`export` gave; raise ``ValueError`` where that cannot be."""
+        for component, (explained, histogram) in zip(self._components, exported["components"], strict=True):
+            component.explained = float(explained)
+            component.histogram.restore(histogram)
+        for name, value in zip(_EXPORTED_SUMS, exported["sums"], strict=True):
+            setattr(self, name, float(value))
+        self._num_shared = int(exported["num_shared"])
 
     def _explained(self) -> float:
         """Sharings explained by all components, their priors included."""

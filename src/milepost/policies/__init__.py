@@ -2,6 +2,15 @@
 
 from milepost.policies.base import CachePolicy
 from milepost.policies.learned import learned
+from milepost.policies.lessons_file import load_lessons, save_lessons
 from milepost.policies.registry import POLICIES, describe_policies, parse_policy
 
-__all__ = ["POLICIES", "CachePolicy", "describe_policies", "learned", "parse_policy"]
+__all__ = [
+    "POLICIES",
+    "CachePolicy",
+    "describe_policies",
+    "learned",
+    "load_lessons",
+    "parse_policy",
+    "save_lessons",
+]

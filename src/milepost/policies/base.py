@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from milepost.errors import ConfigurationError
 from milepost.placement import PlacementPolicy
 from milepost.store import EvictionPolicy, Passage, Recency
 
-__all__ = ["CachePolicy", "ForeseenRequest", "PromptRecord", "ReplayPrompts"]
+__all__ = ["CachePolicy", "ForeseenRequest", "Lessons", "PromptRecord", "ReplayPrompts"]
 
 
 class ForeseenRequest(Protocol):
@@ -60,6 +60,16 @@ class PromptRecord:
 ReplayPrompts: TypeAlias = "Callable[[CachePolicy, Sequence[PromptRecord]], int]"
 
 
+class Lessons(Protocol):
+    """What a policy learns of the traffic, and can start from in another process."""
+
+    def export(self) -> dict[str, Any]:
+        """Return it as plain numbers in lists and objects: no prompt, and nothing of one."""
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take over what :meth:`export` gave, before the first request."""
+
+
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
     """Where checkpoints are placed, and which goes first when memory is needed.
@@ -76,6 +86,7 @@ class CachePolicy:
             all of them in the order of service. None for the others.
         attach: For a policy that tunes itself: called by its cache with what replays prompts on an empty
             cache of the same make. None for the others.
+        lessons: What it learns. None where nothing of it could be kept.
     """
 
     placement: PlacementPolicy
@@ -84,6 +95,7 @@ class CachePolicy:
     state_share: float | None = None
     prepare: Callable[[Sequence[ForeseenRequest]], None] | None = None
     attach: Callable[[ReplayPrompts], None] | None = None
+    lessons: Lessons | None = None
 
     def __post_init__(self) -> None:
         if self.state_share is not None and not 0.0 < self.state_share < 1.0:

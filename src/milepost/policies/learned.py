@@ -20,7 +20,7 @@ it rises until only what will be used is stored.
 import math
 from bisect import bisect_left, bisect_right
 from functools import cache
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -215,6 +215,28 @@ class Traffic:
         if sighting.is_tracked:
             self.prompts.reclassify(sighting, self.hazard_class(sighting, _FRESH))
 
+    def export(self) -> dict[str, Any]:
+        """Return what was learned of the traffic, as plain numbers: no prompt, and nothing of one."""
+        return {
+            "overlap": self.overlap.export(),
+            "boundaries": self.boundaries.export(),
+            "prompts": self.prompts.export(),
+            "junctions": self.junctions.export(),
+            "price": self.price,
+        }
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take over what :meth:`export` gave, before the first request; raise ``ValueError`` where that
+        cannot be.
+        """
+        self.overlap.restore(exported["overlap"])
+        self.boundaries.restore(exported["boundaries"])
+        self.prompts.restore(exported["prompts"])
+        self.junctions.restore(exported["junctions"])
+        self.price = max(0.0, float(exported["price"]))
+        self._lesson = min(_LESSONS, self.overlap.num_shared.bit_length())
+        self._gather()
+
     def forget(self, node: Node) -> None:
         """Stop watching what only ``node`` told of."""
         if not node.sighting.held and node.sighting.taken <= node.start:
@@ -388,7 +410,7 @@ def learned() -> CachePolicy:
     """Return a new learned policy; give each cache its own."""
     _compile_kernels()
     traffic = Traffic()
-    return CachePolicy(LearnedPlacement(traffic), LearnedEviction(traffic))
+    return CachePolicy(LearnedPlacement(traffic), LearnedEviction(traffic), lessons=traffic)
 
 
 @cache

@@ -24,7 +24,7 @@ Complexity: a thing changes its bin O(log age) times in its life, each in O(1); 
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +165,30 @@ class HazardTable(Generic[ThingT]):
             self._leave(thing)
             thing.hazard_class = _NEVER
 
+    def export(self) -> dict[str, Any]:
+        """Return uses and exposure by class and age, as plain numbers, and how many requests have passed."""
+        return {"uses": list(self._uses), "exposure": self._exposure().tolist(), "requests": self._tick}
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take over what :meth:`export` gave, in a table that watches nothing yet; raise ``ValueError`` where
+        that cannot be.
+        """
+        uses = [float(each) for each in exported["uses"]]
+        exposure = [int(each) for each in exported["exposure"]]
+        if not len(uses) == len(exposure) == len(self._uses):
+            raise ValueError(f"{len(uses)} and {len(exposure)} cells, not {len(self._uses)}")
+        if min(uses) < 0 or min(exposure) < 0 or not all(map(math.isfinite, uses)):
+            raise ValueError("uses and exposure are numbers of at least 0")
+        self._uses, self._past_exposure = uses, exposure
+        self._tick = int(exported["requests"])
+        self._solve()
+
+    def _exposure(self) -> FloatArray:
+        """Return the exposure of all things up to now, those in their cells included."""
+        present, entered = np.array(self._present), np.array(self._entered)
+        exposure: FloatArray = np.array(self._past_exposure, np.float64) + present * self._tick - entered
+        return exposure
+
     def _enter(self, thing: Tracked) -> None:
         cell = thing.cell = thing.hazard_class * NUM_AGE_BINS + thing.age_bin
         thing.entered = self._tick
@@ -180,8 +204,7 @@ class HazardTable(Generic[ThingT]):
     def _solve(self) -> None:
         prior = _PRIOR_HAZARD * 0.5 ** np.arange(NUM_AGE_BINS)
         uses = np.array(self._uses).reshape(self._shape)
-        present, entered = np.array(self._present), np.array(self._entered)
-        exposure = (np.array(self._past_exposure) + present * self._tick - entered).reshape(self._shape)
+        exposure = self._exposure().reshape(self._shape)
         strength = PRIOR_USES * self._kind_priors[:, None]
         by_age = (uses.sum((1, 2)) + strength) / (exposure.sum((1, 2)) + PRIOR_USES / prior)
         row_uses, row_exposure = uses.sum(2), exposure.sum(2)

@@ -113,6 +113,13 @@ class _Planned(_Base):
             self.steward.clear()
         return done
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        try:
+            self.steward.save()
+        except OSError as error:
+            logger.warning("What was learned of the traffic is lost: %s", error)
+
 
 class PlannedScheduler(_Planned, StockScheduler):
     """vLLM's scheduler with planned checkpoints."""

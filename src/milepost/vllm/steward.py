@@ -20,7 +20,7 @@ import numpy as np
 from milepost.accounting import CacheStatistics
 from milepost.lease import Lease
 from milepost.placement import Placement
-from milepost.policies import CachePolicy
+from milepost.policies import CachePolicy, load_lessons, save_lessons
 from milepost.prefix_cache import PrefixCache
 from milepost.tokens import KeyArray
 from milepost.vllm.layout import PoolLayout
@@ -114,11 +114,14 @@ class Steward:
         self, *, layout: PoolLayout, memory: BlockMemory, policy: CachePolicy, options: Options | None = None
     ) -> None:
         options = options or Options()
+        if options.learned is not None and options.learned.exists():
+            load_lessons(policy, options.learned)
         self.layout = layout
         self.counts = StewardCounts()
         self.policy = policy
         history = options.history_tokens
         self._memory = memory
+        self._learned = options.learned
         self._max_stops = options.max_stops
         self._cache = PrefixCache(
             capacity_bytes=layout.capacity,
@@ -240,6 +243,11 @@ class Steward:
     def clear(self) -> None:
         """Forget all checkpoints, since the pool was emptied; what was learned stays."""
         self._cache.clear()
+
+    def save(self) -> None:
+        """Write what was learned to the file that the options name, if any."""
+        if self._learned is not None:
+            save_lessons(self.policy, self._learned)
 
     def statistics(self) -> CacheStatistics:
         """Return the account of all admitted requests; memory is in units of the layout."""
