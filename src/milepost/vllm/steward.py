@@ -312,6 +312,8 @@ class Steward:
             num_lost = self._cache.settle(ticket.lease, self._memory.holds)
             self.counts.kept += max(0, len(ticket.stops) - num_lost)
             self.counts.settled += 1
+            # From here on its blocks may be evicted, and must not be given their hashes again.
+            ticket.stops, ticket.kv_limit = (), 0
         else:
             ticket.lease.release()
 
