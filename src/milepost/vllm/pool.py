@@ -7,15 +7,12 @@ those without a hash, lie there, vLLM's own least-recently-used order is never a
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 __all__ = ["BlockMemory", "PrefixBlocks", "VllmMemory"]
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class PrefixBlocks:
+class PrefixBlocks(NamedTuple):
     """The blocks that hold something of one exact prefix: its state, or its last piece of KV.
 
     They are known by what is in them, never by number, so this can outlive them without harm.

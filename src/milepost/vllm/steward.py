@@ -326,7 +326,7 @@ def _keys(block_hashes: Sequence[bytes], num_tokens: int, match_tokens: int) -> 
     prompts apart well enough to plan by; what is resumed from, vLLM decides by whole hashes.
     """
     num_whole = num_tokens // match_tokens
-    hashes = block_hashes[:num_whole]
-    keys = np.frombuffer(b"".join([each[:_KEY_BYTES] for each in hashes]), np.int64)
+    stride = len(block_hashes[0]) // _KEY_BYTES
+    keys = np.frombuffer(b"".join(block_hashes[:num_whole]), np.int64)[::stride]
     # A partial block at the end has no hash; whatever stands for it is dropped.
     return keys if num_whole * match_tokens == num_tokens else np.append(keys, np.int64(0))
