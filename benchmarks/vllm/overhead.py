@@ -1,0 +1,162 @@
+"""What the plugin costs vLLM's scheduler: the work for a request of 32,000 tokens, with it and without.
+
+    python -m benchmarks.vllm.overhead [--json]
+
+No model runs: the schedulers are driven with made-up tokens, by turns with the same requests. Prompts of
+100 documents part at random depths, so that every request is looked up, planned, cut and stored; in the
+small pool every request evicts too. A block has 512 tokens, a state takes the place of 1,536 tokens of KV.
+What counts is all that the scheduler does for a request, from its arrival to its last token; its hashes,
+which vLLM computes elsewhere, do not. Target: at most 100 microseconds more than vLLM's own.
+"""
+
+import argparse
+import gc
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.printing import Row, print_rows
+from benchmarks.vllm.bare_server import BareServer
+from benchmarks.vllm.child import call, exit_without_vllm
+from benchmarks.vllm.settings import MILEPOST, STOCK, Setting
+from benchmarks.vllm.traffic import TokenArray
+
+__all__ = ["measure"]
+
+_PROMPT_TOKENS = 32_000
+_BLOCK_TOKENS = 512
+_NUM_STATE_GROUPS = 3
+_NUM_DOCUMENTS = 100
+_NUM_WARM, _NUM_MEASURED = 400, 400
+_ANSWER_TOKENS = 4
+_POOLS = {"ample pool": 60_000, "small pool": 2_500}
+_MATCH_UNITS = (512, 64)
+_MOST_MICROSECONDS = 100.0
+
+
+def measure(folder: Path) -> list[Row]:
+    """Return a row for each pool and unit of matching. It needs a process of its own.
+
+    Args:
+        folder: A model, for its configuration only.
+    """
+    return [
+        _row(f"{name}, matches of {match_unit} tokens", *_microseconds(folder, num_blocks, match_unit))
+        for name, num_blocks in _POOLS.items()
+        for match_unit in _MATCH_UNITS
+    ]
+
+
+def _microseconds(folder: Path, num_blocks: int, match_unit: int) -> tuple[list[float], list[float]]:
+    """Return the microseconds for each request, of stock and of the plugin."""
+    servers = [_server(folder, setting, num_blocks, match_unit) for setting in (STOCK, MILEPOST)]
+    microseconds: tuple[list[float], list[float]] = ([], [])
+    random = np.random.default_rng(0)
+    documents = [random.integers(16, 512, _PROMPT_TOKENS, dtype=np.int32) for _ in range(_NUM_DOCUMENTS)]
+    gc.freeze()
+    for index in range(_NUM_WARM + _NUM_MEASURED):
+        depth = int(random.integers(1, _PROMPT_TOKENS))
+        own = random.integers(16, 512, _PROMPT_TOKENS - depth, dtype=np.int32)
+        prompt = np.concatenate([documents[int(random.integers(_NUM_DOCUMENTS))][:depth], own])
+        for server, spent in zip(servers, microseconds, strict=True):
+            seconds = _seconds(server, index, prompt)
+            if index >= _NUM_WARM:
+                spent.append(seconds * 1e6)
+    return microseconds
+
+
+def _seconds(server: BareServer, index: int, prompt: TokenArray) -> float:
+    scheduler = server.scheduler
+    request = server.request(index, prompt, answer_tokens=_ANSWER_TOKENS)
+    started = time.thread_time()
+    scheduler.add_request(request)
+    spent = time.thread_time() - started
+    while not request.is_finished():
+        started = time.thread_time()
+        scheduled = scheduler.schedule()
+        spent += time.thread_time() - started
+        made_up = server.make_up(scheduled)
+        started = time.thread_time()
+        scheduler.update_from_output(scheduled, made_up)
+        spent += time.thread_time() - started
+    return spent
+
+
+def _server(folder: Path, setting: Setting, num_blocks: int, match_unit: int) -> BareServer:
+    import torch
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, MambaSpec
+
+    vllm_config = EngineArgs(
+        model=str(folder),
+        dtype="bfloat16",
+        block_size=_BLOCK_TOKENS,
+        max_model_len=_PROMPT_TOKENS + _BLOCK_TOKENS,
+        enable_prefix_caching=True,
+        prefix_match_unit=match_unit,
+        enforce_eager=True,
+    ).create_engine_config()
+    attention: Any = FullAttentionSpec(
+        block_size=_BLOCK_TOKENS, num_kv_heads=1, head_size=64, dtype=torch.bfloat16
+    )
+    state: Any = MambaSpec(
+        block_size=_BLOCK_TOKENS,
+        shapes=((attention.page_size_bytes // 4,),),
+        dtypes=(torch.float32,),
+        mamba_cache_mode="align",
+    )
+    groups = [
+        *(KVCacheGroupSpec([f"state.{index}"], state) for index in range(_NUM_STATE_GROUPS)),
+        KVCacheGroupSpec(["attention"], attention),
+    ]
+    return BareServer(
+        vllm_config,
+        KVCacheConfig(num_blocks=num_blocks, kv_cache_tensors=[], kv_cache_groups=groups),
+        setting=setting,
+        num_blocks=num_blocks,
+        block_tokens=_BLOCK_TOKENS,
+        match_unit=match_unit,
+    )
+
+
+def _row(name: str, stock: list[float], plugin: list[float]) -> Row:
+    # Of each request, for the two do not do the same for every one.
+    extra = float(np.median(np.subtract(plugin, stock)))
+    return Row(
+        name=f"scheduler, {name}",
+        measured=f"{extra:+.0f} us a request ({np.median(stock):.0f} -> {np.median(plugin):.0f})",
+        target=f"<= {_MOST_MICROSECONDS:.0f} us more than stock",
+        reached=extra <= _MOST_MICROSECONDS,
+        numbers={
+            "extra_p50_us": extra,
+            "extra_mean_us": float(np.mean(np.subtract(plugin, stock))),
+            "extra_p99_us": float(np.percentile(np.subtract(plugin, stock), 99)),
+            "stock_p50_us": float(np.median(stock)),
+            "plugin_p50_us": float(np.median(plugin)),
+        },
+    )
+
+
+def main() -> None:
+    """Measure, and print the rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.vllm.overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="qwen3-next", metavar="NAME", help="see benchmarks.vllm.models")
+    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
+    arguments = parser.parse_args()
+    exit_without_vllm()
+    from benchmarks.vllm import models
+
+    with tempfile.TemporaryDirectory() as folder:
+        models.build(arguments.model, Path(folder))
+        print_rows(call("benchmarks.vllm.overhead:measure", Path(folder)), as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()

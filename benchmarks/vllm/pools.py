@@ -1,0 +1,111 @@
+"""What stock vLLM and the plugin cache in pools of all sizes: with vLLM's own schedulers, and no model.
+
+    python -m benchmarks.vllm.pools [--workload NAME ...] [--model NAME] [--trace LOG] [--quick] [--json]
+
+The model lends its cache layout only. Stock vLLM counts with its default and with the best of all its
+settings, chosen after the fact for each pool. In `python -m benchmarks.vllm` the same schedulers run with the
+model, in one pool a workload, and everything else is measured too.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.printing import Row, print_rows
+from benchmarks.vllm.child import call, exit_without_vllm
+from benchmarks.vllm.choice import BareResult, Question
+from benchmarks.vllm.comparison import first_spec
+from benchmarks.vllm.settings import MILEPOST, STOCK, candidates
+from benchmarks.vllm.traffic import Workload
+
+__all__ = ["measure"]
+
+# Of the workload's own pool.
+_SIZES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+_LEAST_OVER_BEST = 1.15
+
+
+def measure(workload: Workload, *, model: str, folder: Path, concurrencies: Sequence[int]) -> list[Row]:
+    """Return a row for each pool and concurrency."""
+    pools_tokens = tuple(int(workload.pool_tokens * size) for size in _SIZES)
+    _, results = call(
+        "benchmarks.vllm.choice:try_all",
+        Question(
+            spec=first_spec(workload, model=model, folder=folder),
+            settings=(STOCK, *candidates(), MILEPOST),
+            concurrencies=tuple(concurrencies),
+            pools_tokens=pools_tokens,
+        ),
+    )
+    return [
+        _row(
+            workload,
+            [each for each in results if (each.pool_tokens, each.concurrency) == (pool_tokens, concurrency)],
+        )
+        for concurrency in concurrencies
+        for pool_tokens in pools_tokens
+    ]
+
+
+def _row(workload: Workload, results: Sequence[BareResult]) -> Row:
+    stock, *others, plugin = results
+    best = max((stock, *others), key=lambda each: each.cached_tokens)
+    wanted = best.cached_tokens * _LEAST_OVER_BEST if workload.shares_prefixes else stock.cached_tokens
+    return Row(
+        name=f"{workload.name}, {stock.concurrency} at a time, pool of {stock.pool_tokens:,} tokens",
+        measured=f"{_fraction(plugin):.1%}; stock {_fraction(stock):.1%}, best {_fraction(best):.1%} "
+        f"({best.setting.label})",
+        target=f">= {_LEAST_OVER_BEST} of the best of stock" if workload.shares_prefixes else ">= stock",
+        reached=plugin.cached_tokens >= wanted,
+        numbers={
+            "pool_tokens": stock.pool_tokens,
+            "concurrency": stock.concurrency,
+            "plugin": _fraction(plugin),
+            "stock": _fraction(stock),
+            "best_stock": _fraction(best),
+            "best_setting": best.setting.label,
+            "plugin_steps": plugin.num_steps,
+            "stock_steps": stock.num_steps,
+            "best_stock_steps": best.num_steps,
+        },
+    )
+
+
+def _fraction(result: BareResult) -> float:
+    return result.cached_tokens / result.shareable_tokens if result.shareable_tokens else 0.0
+
+
+def main() -> None:
+    """Compare on the named workloads, or all that share something."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.vllm.pools",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--workload", action="append", metavar="NAME", help="which; all by default, may be repeated"
+    )
+    parser.add_argument("--model", default="qwen3-next", metavar="NAME", help="see benchmarks.vllm.models")
+    parser.add_argument("--trace", metavar="LOG", help="log of block hashes to replay")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4], metavar="N", help="1 and 4")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the requests")
+    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
+    arguments = parser.parse_args()
+    exit_without_vllm()
+    from benchmarks.vllm import models, workloads
+
+    names = arguments.workload or [*workloads.WORKLOADS, *(["trace"] if arguments.trace else [])]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        models.build(arguments.model, Path(folder))
+        for name in names:
+            workload = workloads.build(name, quick=arguments.quick, trace=arguments.trace)
+            rows += measure(
+                workload, model=arguments.model, folder=Path(folder), concurrencies=arguments.concurrency
+            )
+    print_rows(rows, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Sends a workload to a server and notes what came back; as soon as one request ends, the next one goes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmarks.vllm.traffic import TokenArray, Workload
+
+__all__ = ["Progress", "Served", "Server", "serve"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a step has done for one request: its answer so far."""
+
+    index: int
+    answer: list[int]
+    cached_tokens: int
+    finished: bool
+
+
+class Server(Protocol):
+    """Takes requests, and works on all of them one step at a time."""
+
+    def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
+        """Take request ``index``, which is to generate exactly ``answer_tokens``."""
+
+    def step(self) -> list[Progress]:
+        """Work on the requests that it has, and return those with new tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Served:
+    """One request that was answered."""
+
+    index: int
+    prompt: TokenArray
+    answer: list[int]
+    cached_tokens: int
+    ttft_seconds: float
+
+
+def serve(
+    workload: Workload,
+    server: Server,
+    *,
+    concurrency: int,
+    after_request: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Served]:
+    """Return the requests of ``workload`` in order of submission, answered.
+
+    Args:
+        workload: What to ask.
+        server: Whom.
+        concurrency: Most requests at a time. A request that follows another waits for its answer, and the
+            next one that need not wait goes first.
+        after_request: Called after each request that ended.
+        clock: Seconds, for the times to the first token.
+    """
+    waiting = list(range(len(workload.asks)))
+    prompts: dict[int, TokenArray] = {}
+    answers: dict[int, list[int]] = {}
+    cached: dict[int, int] = {}
+    submitted: dict[int, float] = {}
+    ttft_seconds: dict[int, float] = {}
+    while len(answers) < len(workload.asks):
+        while len(submitted) - len(answers) < concurrency:
+            index = next(
+                (index for index in waiting if workload.asks[index].follows in (None, *answers)), None
+            )
+            if index is None:
+                break
+            waiting.remove(index)
+            prompts[index] = workload.prompt(index, prompts=prompts, answers=answers)
+            submitted[index] = clock()
+            server.submit(index, prompts[index], answer_tokens=workload.answer_tokens)
+        for progress in server.step():
+            ttft_seconds.setdefault(progress.index, clock() - submitted[progress.index])
+            if progress.finished:
+                answers[progress.index] = progress.answer
+                cached[progress.index] = progress.cached_tokens
+                after_request()
+    return [
+        Served(
+            index=index,
+            prompt=prompts[index],
+            answer=answers[index],
+            cached_tokens=cached[index],
+            ttft_seconds=ttft_seconds[index],
+        )
+        for index in submitted
+    ]
