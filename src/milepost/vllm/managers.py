@@ -121,11 +121,18 @@ class PlannedAttentionManager(FullAttentionManager):
         # Deepest first: a longer prefix in the same block replaces a shorter one, not the other way round.
         for position in reversed(self.steward.admit(request.request_id)):
             inside = position % self.block_size != 0 and position <= num_tokens
-            if inside and position // self.block_size < len(blocks):
+            index = position // self.block_size
+            if inside and index < len(blocks) and not self._is_elsewhere(request, position, blocks[index]):
                 self.block_pool.cache_partial_block(
                     request=request,
-                    block=blocks[position // self.block_size],
+                    block=blocks[index],
                     num_tokens=position,
                     kv_cache_group_id=self.kv_cache_group_id,
                     block_size=self.block_size,
                 )
+
+    def _is_elsewhere(self, request: Any, position: int, block: Any) -> bool:
+        """Return whether another block than ``block`` has the same KV: once more would be once too often."""
+        prefix_hash = request.block_hashes[position // self.block_pool.hash_block_size - 1]
+        found = self.block_pool.get_cached_block(prefix_hash, [self.kv_cache_group_id])
+        return found is not None and found[0] is not block
