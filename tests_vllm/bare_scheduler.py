@@ -1,0 +1,269 @@
+"""A scheduler without a model: requests come and go, and a simulated worker keeps the books of every block.
+
+The worker does what vLLM's does with block tables, copies and states, but where a real one computes, it
+writes down *what would be in the block*: a KV slot holds the prefix that ends there, a state the prefix that it
+was computed from. Before each step it compares what a request is about to read with what it must read. So a
+state that was never computed, or is another prompt's, is caught without a model.
+"""
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from vllm.engine.arg_utils import EngineArgs
+from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, MambaSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+NOTHING = 0
+
+
+@dataclass
+class _Running:
+    """A request as the worker knows it."""
+
+    tokens: list
+    blocks: list
+    num_computed: int
+    state_column: int | None = None
+    prefixes: list = field(default_factory=lambda: [hash("start")])
+
+    def prefix(self, num_tokens: int) -> np.ndarray:
+        """Return what stands for each prefix of up to ``num_tokens`` tokens, the empty one first."""
+        while len(self.prefixes) <= num_tokens:
+            self.prefixes.append(hash((self.prefixes[-1], self.tokens[len(self.prefixes) - 1])))
+        return np.array(self.prefixes[: num_tokens + 1], np.int64)
+
+
+class SimulatedWorker:
+    """See the module."""
+
+    def __init__(self, kv_cache_config, *, block_size: int, seed: int) -> None:
+        groups = [group.kv_cache_spec for group in kv_cache_config.kv_cache_groups]
+        self._state_groups = [i for i, spec in enumerate(groups) if isinstance(spec, MambaSpec)]
+        self._kv_groups = [i for i, spec in enumerate(groups) if not isinstance(spec, MambaSpec)]
+        self._block_size = block_size
+        self._kv = np.full((kv_cache_config.num_blocks, block_size), NOTHING, np.int64)
+        self._states = np.full(kv_cache_config.num_blocks, NOTHING, np.int64)
+        self._requests: dict[str, _Running] = {}
+        self._random = random.Random(seed)
+
+    def execute(self, step, requests) -> ModelRunnerOutput:
+        """Run one step; ``requests`` are the scheduler's."""
+        for request_id in step.finished_req_ids:
+            self._requests.pop(request_id, None)
+        for new in step.scheduled_new_reqs:
+            self._start(new.req_id, requests, [list(ids) for ids in new.block_ids], new.num_computed_tokens)
+        cached = step.scheduled_cached_reqs
+        for i, request_id in enumerate(cached.req_ids):
+            new_ids = cached.new_block_ids[i]
+            if request_id in cached.resumed_req_ids:
+                blocks = [list(ids) for ids in new_ids]
+                self._start(request_id, requests, blocks, cached.num_computed_tokens[i])
+                continue
+            running = self._requests[request_id]
+            running.num_computed = cached.num_computed_tokens[i]
+            for group, ids in enumerate(new_ids or ()):
+                running.blocks[group] += ids
+        for source, target in step.kv_cache_block_copies or ():
+            self._kv[target] = self._kv[source]
+            self._states[target] = self._states[source]
+        return self._forward(step.num_scheduled_tokens)
+
+    def _start(self, request_id, requests, blocks, num_computed) -> None:
+        tokens = list(requests[request_id].all_token_ids)
+        self._requests[request_id] = _Running(tokens, blocks, num_computed)
+
+    def _forward(self, num_scheduled_tokens) -> ModelRunnerOutput:
+        # All reads come before all writes, as far as requests go: one step is one batch.
+        for request_id, num_tokens in num_scheduled_tokens.items():
+            self._read(request_id, num_tokens)
+        sampled = []
+        for request_id, num_tokens in num_scheduled_tokens.items():
+            running = self._requests[request_id]
+            self._write(running, num_tokens)
+            is_sampled = running.num_computed + num_tokens >= len(running.tokens)
+            sampled.append([self._random.randrange(4)] if is_sampled else [])
+            running.tokens += sampled[-1]
+            running.num_computed += num_tokens
+        ids = list(num_scheduled_tokens)
+        return ModelRunnerOutput(
+            req_ids=ids, req_id_to_index={each: i for i, each in enumerate(ids)}, sampled_token_ids=sampled
+        )
+
+    def _read(self, request_id, num_tokens) -> None:
+        running = self._requests[request_id]
+        start = running.num_computed
+        expected = running.prefix(start + num_tokens)
+        num_blocks = -(-start // self._block_size)
+        for group in self._kv_groups:
+            found = self._kv[running.blocks[group][:num_blocks]].reshape(-1)[:start]
+            assert np.array_equal(found, expected[1 : start + 1]), (
+                f"{request_id} reads wrong KV before {start}"
+            )
+        if running.state_column is None:
+            running.state_column = (start - 1) // self._block_size
+        if start:
+            for group in self._state_groups:
+                found = self._states[running.blocks[group][running.state_column]]
+                assert found == expected[start], f"{request_id} reads a wrong state at {start}"
+
+    def _write(self, running, num_tokens) -> None:
+        start, end = running.num_computed, running.num_computed + num_tokens
+        prefixes = running.prefix(end)
+        positions = np.arange(start, end)
+        for group in self._kv_groups:
+            blocks = np.array(running.blocks[group])[positions // self._block_size]
+            self._kv[blocks, positions % self._block_size] = prefixes[start + 1 : end + 1]
+        running.state_column = -(-end // self._block_size) - 1
+        for group in self._state_groups:
+            self._states[running.blocks[group][running.state_column]] = prefixes[end]
+
+
+class BareEngine:
+    """A scheduler, the simulated worker, and vLLM's loop around both.
+
+    Args:
+        scheduler_cls: What ``--scheduler-cls`` would name; None for vLLM's own.
+        model: Folder of any hybrid model; nothing but its configuration is read.
+        is_async: Schedule each step before the outcome of the one before is known.
+    """
+
+    def __init__(
+        self,
+        model,
+        *,
+        scheduler_cls=None,
+        num_blocks=100,
+        block_size=64,
+        prefix_match_unit=None,
+        num_state_groups=3,
+        has_attention=True,
+        max_num_seqs=8,
+        max_num_batched_tokens=512,
+        scheduling_policy="fcfs",
+        is_async=False,
+        seed=0,
+        **arguments,
+    ) -> None:
+        config = EngineArgs(
+            model=str(model),
+            block_size=block_size,
+            max_model_len=8192,
+            enable_prefix_caching=arguments.pop("enable_prefix_caching", True),
+            enforce_eager=True,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_match_unit=prefix_match_unit,
+            scheduling_policy=scheduling_policy,
+            scheduler_cls=scheduler_cls,
+            **arguments,
+        ).create_engine_config()
+        config.scheduler_config.async_scheduling = is_async
+        config.cache_config.block_size = config.cache_config.mamba_block_size = block_size
+        config.cache_config.num_gpu_blocks = num_blocks
+        self.config = config
+        self.kv_cache_config = _kv_cache_config(num_blocks, block_size, num_state_groups, has_attention)
+        hash_size = prefix_match_unit or block_size
+        make = config.scheduler_config.get_scheduler_cls()
+        self.scheduler = make(
+            vllm_config=config,
+            kv_cache_config=self.kv_cache_config,
+            structured_output_manager=_NoGrammar(),
+            block_size=block_size,
+            hash_block_size=hash_size,
+            log_stats=False,
+        )
+        hash_function = get_hash_fn_by_name("sha256")
+        init_none_hash(hash_function)
+        self._hasher = get_request_block_hasher(hash_size, hash_function)
+        self._worker = SimulatedWorker(self.kv_cache_config, block_size=block_size, seed=seed)
+        self._in_flight: deque = deque()
+        self._depth = 2 if is_async else 1
+        self._num_added = 0
+        self.num_preemptions = 0
+        self.num_cached_tokens: dict[str, int] = {}
+
+    def add(self, tokens, *, max_tokens=1, priority=0, cache_salt=None, extra_args=None, **sampling) -> str:
+        """Queue a request; return its id."""
+        self._num_added += 1
+        request_id = f"r{self._num_added}"
+        parameters = SamplingParams(
+            max_tokens=max_tokens, temperature=0, ignore_eos=True, extra_args=extra_args, **sampling
+        )
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=list(tokens),
+            sampling_params=parameters,
+            pooling_params=None,
+            priority=priority,
+            arrival_time=float(self._num_added),
+            cache_salt=cache_salt,
+            block_hasher=self._hasher,
+        )
+        self.scheduler.add_request(request)
+        return request_id
+
+    def abort(self, request_id) -> None:
+        """End a request early."""
+        self.scheduler.finish_requests([request_id], RequestStatus.FINISHED_ABORTED)
+
+    def step(self) -> int:
+        """Schedule and run one step; return its number of tokens."""
+        step = self.scheduler.schedule()
+        self.num_preemptions += len(step.preempted_req_ids or ())
+        self._in_flight.append((step, self._worker.execute(step, self.scheduler.requests)))
+        while len(self._in_flight) >= self._depth:
+            self._finish_step()
+        return step.total_num_scheduled_tokens
+
+    def run(self, *, most_idle_steps=10) -> None:
+        """Run until nothing is left to do."""
+        num_idle = 0
+        while self.scheduler.has_requests() or self._in_flight:
+            num_idle = num_idle + 1 if self.step() == 0 else 0
+            while self._in_flight and not self.scheduler.has_unfinished_requests():
+                self._finish_step()
+            assert num_idle <= most_idle_steps, "the scheduler hangs"
+
+    def settle(self) -> None:
+        """Take in the outcome of every step that has run."""
+        while self._in_flight:
+            self._finish_step()
+
+    def _finish_step(self) -> None:
+        step, output = self._in_flight.popleft()
+        for outputs in self.scheduler.update_from_output(step, output).values():
+            for each in outputs.outputs:
+                if each.prefill_stats is not None:
+                    self.num_cached_tokens[each.request_id] = each.prefill_stats.num_cached_tokens
+
+
+class _NoGrammar:
+    """Stands for vLLM's structured outputs, which nothing here asks for."""
+
+    def accept_tokens(self, request, token_ids) -> bool:
+        return True
+
+    def should_advance(self, request) -> bool:
+        return False
+
+
+def _kv_cache_config(num_blocks, block_size, num_state_groups, has_attention) -> KVCacheConfig:
+    attention = FullAttentionSpec(block_size=block_size, num_kv_heads=1, head_size=16, dtype=torch.float32)
+    state = MambaSpec(
+        block_size=block_size,
+        shapes=((16,),),
+        dtypes=(torch.float32,),
+        page_size_padded=attention.page_size_bytes,
+        mamba_cache_mode="align",
+    )
+    groups = [KVCacheGroupSpec([f"state.{i}"], state) for i in range(num_state_groups)]
+    if has_attention:
+        groups.append(KVCacheGroupSpec(["attention"], attention))
+    return KVCacheConfig(num_blocks=num_blocks, kv_cache_tensors=[], kv_cache_groups=groups)

@@ -1,0 +1,128 @@
+"""Random prompts, aborts, priorities, preemptions and resets, against the schedulers without a model.
+
+Ten thousand requests for each scheduler, with and without a match unit; a thousand without ``--full``.
+"""
+
+import random
+
+import pool_account
+import pytest
+from bare_scheduler import BareEngine
+
+BLOCK = {None: 64, 64: 256}
+
+
+def traffic(seed, *, longest):
+    """Yield prompts that share beginnings with earlier ones, and how they are asked."""
+    rng = random.Random(seed)
+    documents = [[rng.randrange(1000) for _ in range(2500)] for _ in range(12)]
+    while True:
+        shared = rng.randrange(min(2500, longest))
+        tokens = rng.choice(documents)[:shared]
+        tokens = tokens + [rng.randrange(1000) for _ in range(rng.choice([1, 5, 60, 64, 300]))]
+        if rng.random() < 0.1:
+            tokens = tokens[: max(1, len(tokens) // 64 * 64)]
+        yield {
+            "tokens": tokens,
+            "max_tokens": rng.choice([1, 2, 20, 150]),
+            "priority": rng.randrange(3),
+            "cache_salt": rng.choice([None, None, None, "another"]),
+            "extra_args": {"milepost_breakpoints": [shared]} if shared and rng.random() < 0.3 else None,
+            "prompt_logprobs": 1 if rng.random() < 0.02 else None,
+        }
+
+
+def soak(engine, *, num_requests, seed, longest):
+    rng = random.Random(seed)
+    scheduler, requests, recent = engine.scheduler, traffic(seed, longest=longest), []
+    for number in range(1, num_requests + 1):
+        recent = [*recent[-11:], engine.add(**next(requests))]
+        for _ in range(rng.choice([0, 0, 1, 3, 8])):
+            engine.step()
+        if rng.random() < 0.15:
+            engine.abort(rng.choice(recent))
+        if rng.random() < 0.003:
+            scheduler.reset_prefix_cache(reset_running_requests=rng.random() < 0.5)
+        while len(scheduler.waiting) > 20:
+            engine.step()
+        if number % 50 == 0:
+            pool_account.assert_no_orphans(scheduler)
+        if number % 500 == 0 or number == num_requests:
+            engine.run()
+            pool_account.assert_idle(scheduler, most_missing=pool_account.blocks_of_a_prompt(scheduler))
+
+
+@pytest.mark.parametrize("num_blocks", [60, 250], ids=["thrashing", "roomy"])
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_nothing_leaks_hangs_or_is_read_before_it_is_there(
+    is_async, unit, policy, num_blocks, model_folder, is_full
+):
+    if num_blocks == 60 and unit is None:
+        num_blocks = 120
+    engine = BareEngine(
+        model_folder("qwen3-next"),
+        scheduler_cls="milepost.vllm.Scheduler",
+        num_blocks=num_blocks,
+        block_size=BLOCK[unit],
+        prefix_match_unit=unit,
+        scheduling_policy=policy,
+        is_async=is_async,
+        seed=1,
+    )
+    assert type(engine.scheduler).__name__ == ("PlannedAsyncScheduler" if is_async else "PlannedScheduler")
+    # In all, ten thousand or one thousand for each scheduler, with and without the unit.
+    soak(
+        engine,
+        num_requests=2500 if is_full else 250,
+        seed=num_blocks,
+        longest=num_blocks * BLOCK[unit] // 3,
+    )
+    if policy == "fcfs" and num_blocks < 200:
+        assert engine.num_preemptions > 0
+    assert sum(engine.num_cached_tokens.values()) > 0
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_nothing_leaks_where_a_model_has_states_alone(is_async, model_folder, is_full):
+    engine = BareEngine(
+        model_folder("qwen3-next"),
+        scheduler_cls="milepost.vllm.Scheduler",
+        num_blocks=24,
+        num_state_groups=1,
+        has_attention=False,
+        is_async=is_async,
+        seed=2,
+    )
+    soak(engine, num_requests=5000 if is_full else 500, seed=3, longest=2500)
+    assert sum(engine.num_cached_tokens.values()) > 0
+
+
+def test_the_simulated_worker_notices_a_lost_state(model_folder):
+    engine = BareEngine(
+        model_folder("qwen3-next"), scheduler_cls="milepost.vllm.Scheduler", num_blocks=200, seed=4
+    )
+    document = list(range(1000))
+    for last in range(4):
+        engine.add([*document, last])
+        engine.run()
+    assert max(engine.num_cached_tokens.values()) > 0, "or the test shows nothing"
+    engine._worker._states[:] = 0
+    engine.add([*document, 5])
+    with pytest.raises(AssertionError, match="wrong state"):
+        engine.run()
+
+
+def test_the_simulated_worker_notices_lost_kv(model_folder):
+    engine = BareEngine(
+        model_folder("qwen3-next"), scheduler_cls="milepost.vllm.Scheduler", num_blocks=200, seed=4
+    )
+    document = list(range(1000))
+    for last in range(4):
+        engine.add([*document, last])
+        engine.run()
+    engine._worker._kv[:, -1] = 0
+    engine.add([*document, 5])
+    with pytest.raises(AssertionError, match="wrong KV"):
+        engine.run()
