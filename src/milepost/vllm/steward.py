@@ -71,6 +71,7 @@ class _Ticket:
     is_settled: bool = False
     is_preempted: bool = False
     answered: int = 0
+    kv_hashed: int = 0
 
 
 @final
@@ -92,11 +93,18 @@ class _Prompt:
         step = self.layout.block_tokens
         return [self._retained(at, self.layout.kv_groups) for at in range(start + step, end + 1, step)]
 
+    def kv_ending(self, position: int) -> PrefixBlocks:
+        """Return the KV blocks that end at a block boundary."""
+        return self._blocks(position, self.layout.kv_groups)
+
     def _retained(self, position: int, groups: tuple[int, ...]) -> PrefixBlocks:
-        prefix_hash = self.hashes[position // self.layout.match_tokens - 1]
-        blocks = PrefixBlocks(prefix_hash, groups, len(groups) * self.layout.block_tokens)
+        blocks = self._blocks(position, groups)
         self.memory.retain(blocks)
         return blocks
+
+    def _blocks(self, position: int, groups: tuple[int, ...]) -> PrefixBlocks:
+        prefix_hash = self.hashes[position // self.layout.match_tokens - 1]
+        return PrefixBlocks(prefix_hash, groups, len(groups) * self.layout.block_tokens)
 
 
 @final
@@ -207,10 +215,15 @@ class Steward:
         if position <= max(ticket.lease.request.num_tokens, *ticket.stops, 0, ticket.answered):
             return
         ticket.answered = position
+        hashed = ticket.kv_hashed // layout.block_tokens * layout.block_tokens
+        prompt = _Prompt(block_hashes, layout, self._memory)
+        if hashed and not self._memory.holds(prompt.kv_ending(hashed)):
+            # The KV of the prompt was evicted, and its blocks are not given their hashes again.
+            return
         keys = _keys(block_hashes, position, layout.match_tokens)
-        stored = self._cache.prolong(ticket.lease, keys, _Prompt(block_hashes, layout, self._memory))
+        stored = self._cache.prolong(ticket.lease, keys, prompt)
         if stored:
-            ticket.stops, ticket.kv_limit = (stored,), stored
+            ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
             self.counts.answers += 1
 
     def kv_limit(self, request_id: str) -> int:
@@ -313,7 +326,7 @@ class Steward:
             self.counts.kept += max(0, len(ticket.stops) - num_lost)
             self.counts.settled += 1
             # From here on its blocks may be evicted, and must not be given their hashes again.
-            ticket.stops, ticket.kv_limit = (), 0
+            ticket.stops, ticket.kv_limit, ticket.kv_hashed = (), 0, ticket.kv_limit
         else:
             ticket.lease.release()
 
