@@ -1,0 +1,1 @@
+"""Measurements of the vLLM plugin, on tiny random models that vLLM runs on a CPU."""
