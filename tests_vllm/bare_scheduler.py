@@ -1,9 +1,9 @@
 """A scheduler without a model: requests come and go, and a simulated worker keeps the books of every block.
 
-The worker does what vLLM's does with block tables, copies and states, but where a real one computes, it
-writes down *what would be in the block*: a KV slot holds the prefix that ends there, a state the prefix that it
-was computed from. Before each step it compares what a request is about to read with what it must read. So a
-state that was never computed, or is another prompt's, is caught without a model.
+The worker does what vLLM's does with block tables, copies and states. But where a real one computes, it
+writes down *what would be in the block*: a KV slot holds the prefix that ends there, a state the prefix that
+it was computed from. Before each step it compares what a request is about to read with what it must read. So
+a state that was never computed, or is another prompt's, is caught without a model.
 """
 
 import random

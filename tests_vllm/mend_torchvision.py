@@ -2,7 +2,7 @@
 
 vLLM's Qwen3.5 imports torchvision to look at pictures, also where the model is text. An index that has no CPU
 build gives the CUDA one. Its compiled operators do not load, and then one file fails on import because it
-describes two of them all the same. Nothing here ever calls them, so the descriptions are guarded. A torchvision
+describes two of them all the same. Nothing here calls them, so the descriptions are guarded. A torchvision
 that can be imported is left alone.
 """
 

@@ -1,7 +1,6 @@
 """Whether this vLLM, and what it was started with, can be planned for."""
 
 import inspect
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -12,11 +11,12 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
 
 __all__ = ["why_not"]
 
-# What is overridden or called, and the first arguments that must be there, in their order.
-_SIGNATURES: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
-    (Scheduler._get_local_prefix_cache_hit, ("self", "request")),
+# What is overridden or called, by class and name, and the first arguments that must be there, in their order.
+_SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (Scheduler, "_get_local_prefix_cache_hit", ("self", "request")),
     (
-        Scheduler._mamba_block_aligned_split,
+        Scheduler,
+        "_mamba_block_aligned_split",
         (
             "self",
             "request",
@@ -25,22 +25,32 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
             "num_external_computed_tokens",
         ),
     ),
-    (Scheduler._update_after_schedule, ("self", "scheduler_output")),
-    (Scheduler._free_request, ("self", "request")),
-    (MambaManager.cache_blocks, ("self", "request", "num_tokens", "retention_interval", "replay_boundaries")),
-    (MambaManager._cache_partial_tail_block, ("self", "request", "num_tokens", "retention_interval")),
-    (MambaManager.allocate_new_blocks, ("self", "request_id", "num_tokens", "num_tokens_main_model")),
+    (Scheduler, "_update_after_schedule", ("self", "scheduler_output")),
+    (Scheduler, "_free_request", ("self", "request")),
     (
-        FullAttentionManager.cache_blocks,
+        MambaManager,
+        "cache_blocks",
         ("self", "request", "num_tokens", "retention_interval", "replay_boundaries"),
     ),
-    (FullAttentionManager._cache_partial_tail_block, ("self", "request", "num_tokens")),
-    (FullAttentionManager.allocate_new_blocks, ("self", "request_id", "num_tokens", "num_tokens_main_model")),
+    (MambaManager, "_cache_partial_tail_block", ("self", "request", "num_tokens", "retention_interval")),
+    (MambaManager, "allocate_new_blocks", ("self", "request_id", "num_tokens", "num_tokens_main_model")),
     (
-        BlockPool.cache_partial_block,
+        FullAttentionManager,
+        "cache_blocks",
+        ("self", "request", "num_tokens", "retention_interval", "replay_boundaries"),
+    ),
+    (FullAttentionManager, "_cache_partial_tail_block", ("self", "request", "num_tokens")),
+    (
+        FullAttentionManager,
+        "allocate_new_blocks",
+        ("self", "request_id", "num_tokens", "num_tokens_main_model"),
+    ),
+    (
+        BlockPool,
+        "cache_partial_block",
         ("self", "request", "block", "num_tokens", "kv_cache_group_id", "block_size"),
     ),
-    (BlockPool.evict_blocks, ("self", "block_ids")),
+    (BlockPool, "evict_blocks", ("self", "block_ids")),
 )
 _POOL_PARTS = ("blocks", "free_block_queue", "cached_block_hash_to_block", "cached_block_hashes_by_block")
 _QUEUE_PARTS = ("fake_free_list_head", "fake_free_list_tail", "remove", "prepend_n")
@@ -52,11 +62,13 @@ def why_not(vllm_config: Any, kv_cache_config: Any) -> str | None:
 
 
 def _unknown_vllm() -> str | None:
-    for function, expected in _SIGNATURES:
-        found = tuple(inspect.signature(function).parameters)
+    for owner, name, expected in _SIGNATURES:
+        function = getattr(owner, name, None)
+        found = tuple(inspect.signature(function).parameters) if function is not None else ()
         if found[: len(expected)] != expected:
+            what = f"{name}({', '.join(found)})" if function is not None else f"no {name}"
             return (
-                f"this vLLM has {function.__qualname__}({', '.join(found)}), where "
+                f"this vLLM has {what} in {owner.__qualname__}, where "
                 f"({', '.join(expected)}) is needed; 0.30 to 0.33 have it (installed: {_vllm_version()})"
             )
     pool = BlockPool(num_gpu_blocks=2, enable_caching=True, hash_block_size=16)

@@ -1,0 +1,115 @@
+"""Where it cannot work, vLLM runs as it is, and the reason is said once."""
+
+import copy
+
+import engine
+import pytest
+from bare_scheduler import BareEngine
+from engine import Job, Round
+from vllm.v1.core.block_pool import BlockPool
+from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
+
+from milepost.errors import ConfigurationError
+from milepost.vllm import compatibility, scheduler
+
+PLANNED = "milepost.vllm.Scheduler"
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(scheduler.logger, "warning", lambda text, *values: said.append(text % values))
+    return said
+
+
+@pytest.fixture
+def new_engine(model_folder):
+    return lambda **options: BareEngine(
+        model_folder("qwen3-next"), **{"scheduler_cls": PLANNED, "num_blocks": 80} | options
+    )
+
+
+def assert_stock_and_said(engine, warnings, reason):
+    assert type(engine.scheduler) is StockScheduler
+    assert len(warnings) == 1
+    assert warnings[0].startswith("Milepost is not active, vLLM runs as it is: ")
+    assert reason in warnings[0]
+    engine.add(range(300), max_tokens=5)
+    engine.run()
+
+
+def test_switched_off(new_engine, warnings):
+    off = new_engine(additional_config={"milepost": {"enabled": False}})
+    assert_stock_and_said(off, warnings, "switched off")
+
+
+def test_without_prefix_caching(new_engine, warnings):
+    assert_stock_and_said(new_engine(enable_prefix_caching=False), warnings, "prefix caching is off")
+
+
+def test_a_model_without_recurrent_layers(new_engine, warnings):
+    assert_stock_and_said(new_engine(num_state_groups=0), warnings, "no recurrent layers")
+
+
+def test_a_signature_that_has_changed(new_engine, warnings, monkeypatch):
+    stock = StockScheduler._mamba_block_aligned_split
+
+    def changed(self, request, tokens, num_new_local_computed_tokens=0, num_external_computed_tokens=0):
+        return stock(self, request, tokens, num_new_local_computed_tokens, num_external_computed_tokens)
+
+    monkeypatch.setattr(StockScheduler, "_mamba_block_aligned_split", changed)
+    assert_stock_and_said(new_engine(), warnings, "_mamba_block_aligned_split(self, request, tokens,")
+
+
+def test_a_method_that_is_gone(new_engine, monkeypatch):
+    bare = new_engine()
+    monkeypatch.delattr(StockScheduler, "_update_after_schedule")
+    assert "no _update_after_schedule in Scheduler" in compatibility.why_not(
+        bare.config, bare.kv_cache_config
+    )
+
+
+def test_a_pool_that_has_changed(new_engine, warnings, monkeypatch):
+    made = BlockPool.__init__
+
+    def without_map(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        if self.num_gpu_blocks == 2:
+            del self.cached_block_hashes_by_block
+
+    monkeypatch.setattr(BlockPool, "__init__", without_map)
+    assert_stock_and_said(new_engine(), warnings, "no cached_block_hashes_by_block")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("speculative_config", "speculative decoding"), ("kv_transfer_config", "KV connectors")],
+)
+def test_a_feature_that_is_not_supported_yet(name, reason, new_engine):
+    bare = new_engine()
+    assert compatibility.why_not(bare.config, bare.kv_cache_config) is None
+    config = copy.copy(bare.config)
+    setattr(config, name, object())
+    assert reason in compatibility.why_not(config, bare.kv_cache_config)
+
+
+def test_what_cannot_be_meant_is_an_error(new_engine):
+    with pytest.raises(ConfigurationError, match="'max_stop'; known are"):
+        new_engine(additional_config={"milepost": {"max_stop": 4}})
+
+
+def test_breakpoints_that_make_no_sense_are_left_out(new_engine):
+    bare = new_engine()
+    given = [100, 0, -5, 10_000, "64", None, True, 150.7, float("nan")]
+    bare.add(range(300), extra_args={"milepost_breakpoints": given})
+    bare.add(range(300), extra_args={"milepost_breakpoints": "nonsense"})
+    bare.run()
+    assert bare.scheduler.steward.statistics().num_requests == 2
+
+
+@pytest.mark.parametrize(("switch", "expected"), [("1", "PlannedScheduler"), ("0", "Scheduler")])
+def test_the_entry_point_switches_it_on_and_is_inert_otherwise(switch, expected, model_folder, tmp_path):
+    job = Job("qwen3-next", str(model_folder("qwen3-next")), [Round([list(range(5, 400))])])
+    answer = engine.run(job, tmp_path, environment={"MILEPOST_VLLM": switch})
+    assert answer["scheduler"] == expected
+    assert answer["rounds"][0]["problem"] is None
