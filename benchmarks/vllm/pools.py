@@ -7,13 +7,12 @@ settings, chosen after the fact for each pool. In `python -m benchmarks.vllm` th
 model, in one pool a workload, and everything else is measured too.
 """
 
-import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.printing import Row, print_rows
-from benchmarks.vllm.child import call, exit_without_vllm
+from benchmarks.vllm import options
+from benchmarks.vllm.child import call
 from benchmarks.vllm.choice import BareResult, Question
 from benchmarks.vllm.comparison import first_spec
 from benchmarks.vllm.settings import MILEPOST, STOCK, candidates
@@ -21,7 +20,8 @@ from benchmarks.vllm.traffic import Workload
 
 __all__ = ["measure"]
 
-# Of the workload's own pool.
+_WORKLOADS = ("documents", "chat", "system-prompt", "unique")
+# Of the workload's own pool, which counts as small.
 _SIZES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 _LEAST_OVER_BEST = 1.15
 
@@ -51,12 +51,18 @@ def measure(workload: Workload, *, model: str, folder: Path, concurrencies: Sequ
 def _row(workload: Workload, results: Sequence[BareResult]) -> Row:
     stock, *others, plugin = results
     best = max((stock, *others), key=lambda each: each.cached_tokens)
-    wanted = best.cached_tokens * _LEAST_OVER_BEST if workload.shares_prefixes else stock.cached_tokens
+    is_small = stock.pool_tokens <= workload.pool_tokens
+    if not workload.shares_prefixes:
+        target, wanted = ">= stock", float(stock.cached_tokens)
+    elif is_small:
+        target, wanted = f">= {_LEAST_OVER_BEST} of the best of stock", best.cached_tokens * _LEAST_OVER_BEST
+    else:
+        target, wanted = "reported: there is room", 0.0
     return Row(
         name=f"{workload.name}, {stock.concurrency} at a time, pool of {stock.pool_tokens:,} tokens",
         measured=f"{_fraction(plugin):.1%}; stock {_fraction(stock):.1%}, best {_fraction(best):.1%} "
         f"({best.setting.label})",
-        target=f">= {_LEAST_OVER_BEST} of the best of stock" if workload.shares_prefixes else ">= stock",
+        target=target,
         reached=plugin.cached_tokens >= wanted,
         numbers={
             "pool_tokens": stock.pool_tokens,
@@ -77,33 +83,19 @@ def _fraction(result: BareResult) -> float:
 
 
 def main() -> None:
-    """Compare on the named workloads, or all that share something."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.vllm.pools",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--workload", action="append", metavar="NAME", help="which; all by default, may be repeated"
-    )
-    parser.add_argument("--model", default="qwen3-next", metavar="NAME", help="see benchmarks.vllm.models")
-    parser.add_argument("--trace", metavar="LOG", help="log of block hashes to replay")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4], metavar="N", help="1 and 4")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the requests")
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    exit_without_vllm()
-    from benchmarks.vllm import models, workloads
-
-    names = arguments.workload or [*workloads.WORKLOADS, *(["trace"] if arguments.trace else [])]
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        models.build(arguments.model, Path(folder))
-        for name in names:
-            workload = workloads.build(name, quick=arguments.quick, trace=arguments.trace)
-            rows += measure(
-                workload, model=arguments.model, folder=Path(folder), concurrencies=arguments.concurrency
+    """Compare on the named workloads, or all whose pool is small."""
+    parser = options.new_parser("benchmarks.vllm.pools", __doc__)
+    options.take_workloads(parser)
+    arguments = options.parse(parser)
+    chosen = options.chosen_workloads(parser, arguments, default=_WORKLOADS)
+    with options.built_model(arguments.model) as folder:
+        rows = [
+            row
+            for workload in chosen
+            for row in measure(
+                workload, model=arguments.model, folder=folder, concurrencies=arguments.concurrency
             )
+        ]
     print_rows(rows, as_json=arguments.json)
 
 

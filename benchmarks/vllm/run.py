@@ -127,6 +127,8 @@ def measure(spec: RunSpec) -> Measurement:
         raise RuntimeError(
             f"vLLM chose blocks of {server.scheduler.block_size} tokens, not {spec.block_tokens}"
         )
+    if spec.setting.scheduler is not None and not hasattr(server.scheduler, "steward"):
+        raise RuntimeError(f"{spec.setting.scheduler} has fallen back to stock vLLM; its warning says why")
     server.warm_up(_WARM_UP_TOKENS)
     watch = SchedulerWatch(server.scheduler)
     wall_started, cpu_started = time.perf_counter(), time.process_time()

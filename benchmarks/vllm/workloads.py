@@ -129,7 +129,7 @@ WORKLOADS: dict[str, Callable[[bool], Workload]] = {
         name="documents-ample",
         num_documents=8 if quick else 24,
         num_questions=3,
-        pool_tokens=120_000 if quick else 360_000,
+        pool_tokens=360_000 if quick else 1_100_000,
     ),
     "documents": lambda quick: documents(
         name="documents",
