@@ -20,6 +20,7 @@ class PoolLayout:
         match_tokens: Tokens of one block hash; less than a block with ``--prefix-match-unit``.
         kv_groups: The attention groups; each takes one block for every ``block_tokens`` tokens.
         state_groups: The recurrent groups; each takes one block for a state.
+        hits_inside: Whether vLLM can resume inside a block, at the end of any block hash.
     """
 
     num_blocks: int
@@ -27,6 +28,12 @@ class PoolLayout:
     match_tokens: int
     kv_groups: tuple[int, ...]
     state_groups: tuple[int, ...]
+    hits_inside: bool = True
+
+    @property
+    def grid_tokens(self) -> int:
+        """Checkpoints sit at multiples of so many tokens."""
+        return self.match_tokens if self.hits_inside else self.block_tokens
 
     @property
     def footprint(self) -> Footprint:

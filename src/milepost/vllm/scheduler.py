@@ -57,11 +57,11 @@ class _Planned(_Base):
         logger.info(
             "Milepost plans the checkpoints: the smallest prefix that can be reused is %d tokens, a "
             "checkpoint takes %d of the pool's %d blocks, a block holds %d tokens of KV.%s",
-            layout.match_tokens,
+            layout.grid_tokens,
             len(layout.state_groups),
             layout.num_blocks,
             layout.block_tokens,
-            "" if layout.match_tokens < layout.block_tokens or not layout.kv_groups
+            "" if layout.grid_tokens < layout.block_tokens or not layout.kv_groups
             else " For shorter prefixes give --prefix-match-unit 64.",
         )  # fmt: skip
 
@@ -154,11 +154,10 @@ def _layout(scheduler: Any, kv_cache_config: KVCacheConfig) -> PoolLayout:
         # One block stands for nothing.
         num_blocks=kv_cache_config.num_blocks - 1,
         block_tokens=scheduler.block_size,
-        match_tokens=scheduler.hash_block_size
-        if coordinator.enable_partial_hash_hits
-        else scheduler.block_size,
+        match_tokens=scheduler.hash_block_size,
         kv_groups=tuple(i for i, group in groups if isinstance(group.kv_cache_spec, FullAttentionSpec)),
         state_groups=tuple(i for i, group in groups if isinstance(group.kv_cache_spec, MambaSpec)),
+        hits_inside=coordinator.enable_partial_hash_hits,
     )
 
 

@@ -135,7 +135,7 @@ class Steward:
             capacity_bytes=layout.capacity,
             footprint=layout.footprint,
             policy=policy,
-            grid=layout.match_tokens,
+            grid=layout.grid_tokens,
             segment_tokens=layout.block_tokens,
             key_tokens=layout.match_tokens,
             history_tokens=_HISTORY_PER_POOL * layout.capacity if history is None else history,
@@ -173,7 +173,7 @@ class Steward:
                 ticket.stops, ticket.kv_limit, ticket.is_preempted = (), hit, True
                 return
         match_tokens = self.layout.match_tokens
-        if not match_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
+        if not self.layout.grid_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
             # Too short to be resumed, or not hashed.
             return
         lease = self._acquire(_keys(block_hashes, num_tokens, match_tokens), num_tokens,
