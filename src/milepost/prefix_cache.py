@@ -396,7 +396,9 @@ class PrefixCache:
         position = num_tokens // self.grid * self.grid
         num_segments = -(-position // store.segment_tokens)
         if num_segments * store.kv_segment_bytes + state_bytes > store.capacity_bytes:
-            num_segments = (store.capacity_bytes - state_bytes) // store.kv_segment_bytes
+            # Without KV, or with a budget that shrank below one state, nothing fits at all.
+            room = max(0, store.capacity_bytes - state_bytes)
+            num_segments = room // store.kv_segment_bytes if store.kv_segment_bytes else 0
             position = num_segments * store.segment_tokens
         free_bytes = store.capacity_bytes - num_segments * store.kv_segment_bytes
         return position, min(self._max_checkpoints, free_bytes // state_bytes) if state_bytes else 1
