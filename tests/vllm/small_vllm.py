@@ -1,0 +1,251 @@
+"""A small vLLM: a pool of blocks with a hash map and a queue of free ones, and requests that go through it.
+
+It keeps vLLM's law: new blocks come from the head of the queue and lose their hashes; freed ones go to its
+end, or to its head if nothing can be found in them; a state is hashed where a chunk ends at a stop, and KV up
+to a limit.
+"""
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+
+from milepost.policies import parse_policy
+from milepost.vllm.layout import PoolLayout
+from milepost.vllm.options import Options
+from milepost.vllm.steward import Steward
+
+STATE_GROUPS, KV_GROUPS = (0, 1, 2), (3,)
+
+
+class Pool:
+    """See ``milepost.vllm.pool.BlockMemory``."""
+
+    def __init__(self, num_blocks):
+        self.keys = [set() for _ in range(num_blocks)]
+        self.found = {}
+        self.free = deque(range(num_blocks))
+        self.references = [0] * num_blocks
+        self.wanted = set()
+
+    def take(self, num):
+        taken = [self.free.popleft() for _ in range(num)]
+        for block in taken:
+            self.clean(block)
+            self.references[block] = 1
+        return taken
+
+    def touch(self, blocks):
+        for block in blocks:
+            if self.references[block] == 0:
+                self.free.remove(block)
+            self.references[block] += 1
+
+    def release(self, blocks):
+        for block in blocks:
+            self.references[block] -= 1
+            if self.references[block] == 0 and self.keys[block]:
+                self.free.append(block)
+            elif self.references[block] == 0:
+                self.free.appendleft(block)
+
+    def hash(self, block, key):
+        if key not in self.found:
+            self.found[key] = block
+            self.keys[block].add(key)
+
+    def clean(self, block):
+        for key in self.keys[block]:
+            del self.found[key]
+        self.keys[block] = set()
+
+    def lose(self, prefix_hash):
+        """Let vLLM take the blocks of a prefix by itself."""
+        for group in (*STATE_GROUPS, *KV_GROUPS):
+            if (prefix_hash, group) in self.found:
+                self.clean(self.found[prefix_hash, group])
+
+    def num_clean(self, limit):
+        count = 0
+        for block in self.free:
+            if count == limit or self.keys[block]:
+                break
+            count += 1
+        return count
+
+    def retain(self, blocks):
+        self.wanted.update((blocks.prefix_hash, group) for group in blocks.groups)
+
+    def forget(self, dropped):
+        for blocks in dropped:
+            for key in ((blocks.prefix_hash, group) for group in blocks.groups):
+                self.wanted.discard(key)
+                block = self.found.get(key)
+                if block is None or not self.wanted.isdisjoint(self.keys[block]):
+                    continue
+                self.clean(block)
+                if self.references[block] == 0:
+                    self.free.remove(block)
+                    self.free.appendleft(block)
+
+    def holds(self, blocks):
+        return all((blocks.prefix_hash, group) in self.found for group in blocks.groups)
+
+
+@dataclass(eq=False)
+class Running:
+    """One request; ``kv`` and ``state`` are its blocks, ``computed`` how far it has come."""
+
+    name: str
+    tokens: list
+    hashes: list
+    may_hit: bool = True
+    breakpoints: tuple = ()
+    computed: int = 0
+    hit: int = 0
+    is_admitted: bool = False
+    kv: list = field(default_factory=list)
+    state: list = field(default_factory=list)
+    ends: list = field(default_factory=list)
+
+
+class SmallVllm:
+    """See the module."""
+
+    def __init__(self, num_blocks=200, *, block=16, match=16, chunk=64, policy="learned", **options):
+        self.pool = Pool(num_blocks)
+        self.layout = PoolLayout(
+            num_blocks=num_blocks,
+            block_tokens=block,
+            match_tokens=match,
+            kv_groups=KV_GROUPS,
+            state_groups=STATE_GROUPS,
+        )
+        self.steward = Steward(
+            layout=self.layout, memory=self.pool, policy=parse_policy(policy), options=Options(**options)
+        )
+        self.chunk = chunk
+        self.num_asked = 0
+
+    def ask(self, tokens, **options) -> Running:
+        """Let a request wait."""
+        self.num_asked += 1
+        return Running(f"r{self.num_asked}", list(tokens), self.hashes(tokens), **options)
+
+    def hashes(self, tokens):
+        step = self.layout.match_tokens
+        ends = range(step, len(tokens) + 1, step)
+        return [hashlib.sha256(repr(list(tokens[:end])).encode()).digest() for end in ends]
+
+    def look_up(self, request):
+        """Return how many tokens can be found for it, and tell the steward."""
+        hit = self._hit(request) if request.may_hit else 0
+        request.hit = hit
+        self.steward.look_up(
+            request.name,
+            request.hashes,
+            len(request.tokens),
+            hit=hit,
+            may_hit=request.may_hit,
+            breakpoints=request.breakpoints,
+        )
+        return hit
+
+    def step(self, request) -> bool:
+        """Compute the next chunk of ``request``, admitting it first; False where there is no room."""
+        if not request.is_admitted:
+            self.look_up(request)
+        start = request.computed if request.is_admitted else request.hit
+        end = min(start + self.chunk, len(request.tokens))
+        end = self.steward.next_stop(request.name, start, end)
+        assert start < end <= len(request.tokens)
+        hit_blocks = [] if request.is_admitted else self._hit_blocks(request)
+        held = len(request.kv) if request.is_admitted else -(-start // self.layout.block_tokens)
+        num_kv = -(-end // self.layout.block_tokens) - held
+        needed = num_kv + len(STATE_GROUPS)
+        evictable = sum(self.pool.references[block] == 0 for block in set(hit_blocks))
+        if len(self.pool.free) - evictable < needed:
+            return False
+        if not request.is_admitted:
+            self.pool.touch(hit_blocks)
+            request.kv, request.is_admitted, request.computed = hit_blocks, True, start
+        self.steward.make_room(needed)
+        request.kv += self.pool.take(num_kv)
+        previous, request.state = request.state, self.pool.take(len(STATE_GROUPS))
+        self._hash(request, end)
+        self.pool.release(previous)
+        request.computed = end
+        request.ends.append(end)
+        self.steward.note_step(request.name, end)
+        return True
+
+    def finish(self, request):
+        """Free its blocks: it is answered or aborted."""
+        self._free(request)
+        self.steward.close(request.name)
+
+    def preempt(self, request):
+        """Free its blocks; it waits again."""
+        self._free(request)
+        request.kv, request.state, request.is_admitted, request.computed = [], [], False, 0
+
+    def serve(self, tokens, **options) -> Running:
+        """Ask, compute, finish."""
+        request = self.ask(tokens, **options)
+        while request.computed < len(request.tokens):
+            assert self.step(request)
+        self.finish(request)
+        return request
+
+    def check(self, *, is_idle=True):
+        """What must hold whenever; and more where nothing runs."""
+        self.steward.check()
+        account, pool = self.steward.statistics(), self.pool
+        assert len(pool.wanted) * self.layout.block_tokens == account.checkpoint_bytes + account.kv_bytes
+        for keys in pool.keys:
+            assert not keys or keys & pool.wanted, "a block nobody wants can be found"
+        if is_idle:
+            assert self.steward.num_open == 0
+            assert sorted(pool.free) == list(range(len(pool.keys)))
+            is_found = [bool(pool.keys[block]) for block in pool.free]
+            assert is_found == sorted(is_found), "a clean block lies behind one that can be found"
+
+    def kept(self, tokens) -> list:
+        """Return the positions of a prompt whose states can be found."""
+        step = self.layout.match_tokens
+        hashes = enumerate(self.hashes(tokens), 1)
+        return [
+            i * step for i, each in hashes if all((each, group) in self.pool.found for group in STATE_GROUPS)
+        ]
+
+    def _hit(self, request) -> int:
+        step, block = self.layout.match_tokens, self.layout.block_tokens
+        for end in range((len(request.tokens) - 1) // step * step, 0, -step):
+            needed = [(request.hashes[end // step - 1], group) for group in STATE_GROUPS]
+            needed += [(request.hashes[at // step - 1], 3) for at in range(block, end + 1, block)]
+            needed += [(request.hashes[end // step - 1], 3)]
+            if all(key in self.pool.found for key in needed):
+                return end
+        return 0
+
+    def _hit_blocks(self, request) -> list:
+        step, block = self.layout.match_tokens, self.layout.block_tokens
+        ends = [*range(block, request.hit + 1, block)]
+        if request.hit % block:
+            ends.append(request.hit)
+        return [self.pool.found[request.hashes[end // step - 1], 3] for end in ends]
+
+    def _hash(self, request, end):
+        step, block = self.layout.match_tokens, self.layout.block_tokens
+        stops = self.steward.admit(request.name)
+        if end in stops:
+            for group, state in zip(STATE_GROUPS, request.state, strict=True):
+                self.pool.hash(state, (request.hashes[end // step - 1], group))
+        limit = min(end, self.steward.kv_limit(request.name))
+        for at in range(block, limit + 1, block):
+            self.pool.hash(request.kv[at // block - 1], (request.hashes[at // step - 1], 3))
+        for stop in stops:
+            if stop % block and stop <= end:
+                self.pool.hash(request.kv[stop // block], (request.hashes[stop // step - 1], 3))
+
+    def _free(self, request):
+        self.pool.release([*reversed(request.kv), *request.state])

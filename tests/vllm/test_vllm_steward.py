@@ -1,0 +1,277 @@
+"""What the steward keeps, without vLLM: promises, beliefs, room, and nothing left open."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_vllm import SmallVllm
+
+BLOCK = 16
+DOCUMENT = list(range(1000, 1160))
+
+
+def taught(**options) -> SmallVllm:
+    """A pool that has seen that prompts part after the document."""
+    vllm = SmallVllm(**options)
+    for last in range(4):
+        vllm.serve([*DOCUMENT, *range(last * 50, last * 50 + 30)])
+    return vllm
+
+
+def test_what_is_shared_is_resumed_from():
+    vllm = taught()
+    hits = [vllm.serve([*DOCUMENT, *range(500 + i, 530 + i)]).hit for i in range(3)]
+    assert hits == [len(DOCUMENT)] * 3
+    vllm.check()
+    assert vllm.steward.counts.hits >= 3
+
+
+def test_the_account_is_that_of_the_requests():
+    vllm = SmallVllm()
+    served = [vllm.serve([*DOCUMENT, *range(i * 40, i * 40 + 33)]) for i in range(6)]
+    account = vllm.steward.statistics()
+    assert account.num_requests == 6
+    assert account.num_tokens == sum(len(request.tokens) for request in served)
+    assert account.reused == sum(request.hit for request in served)
+
+
+def test_chunks_end_where_a_checkpoint_is_planned_and_it_is_kept():
+    vllm = SmallVllm(chunk=1000)
+    request = vllm.serve([*DOCUMENT, 1, 2, 3])
+    assert request.ends[:-1] == [at for at in vllm.kept(request.tokens) if at < len(request.tokens)]
+    assert vllm.steward.counts.kept == vllm.steward.counts.planned
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_no_request_stops_more_often_than_allowed(most):
+    vllm = SmallVllm(chunk=10_000, num_blocks=2000, max_stops=most)
+    for last in range(8):
+        request = vllm.serve([*range(100 * last, 100 * last + 10), *range(2000)])
+        assert len(request.ends) <= most + 1
+        request = vllm.serve([*range(800), *range(last, 1200 + last)])
+        assert len(request.ends) <= most + 1
+
+
+def test_promises_that_were_not_kept_are_taken_back():
+    vllm = SmallVllm(chunk=16)
+    request = vllm.ask([*DOCUMENT, 1, 2, 3])
+    assert vllm.step(request)
+    assert vllm.steward.statistics().num_checkpoints > 0
+    promised = vllm.steward.statistics().num_checkpoints
+    vllm.finish(request)
+    kept = vllm.kept(request.tokens)
+    assert vllm.steward.statistics().num_checkpoints == len(kept) < promised
+    assert vllm.steward.counts.kept == len(kept)
+    vllm.check()
+
+
+def test_aborted_while_waiting():
+    vllm = taught()
+    before = vllm.steward.statistics()
+    request = vllm.ask([*DOCUMENT, 7, 8, 9])
+    vllm.look_up(request)
+    assert vllm.steward.num_open == 1
+    vllm.finish(request)
+    after = replace(vllm.steward.statistics(), capacity_bytes=before.capacity_bytes)
+    assert after == before, "it was no request"
+    vllm.check()
+
+
+def test_looked_up_ten_times_before_it_is_admitted():
+    vllm = taught()
+    before = vllm.steward.statistics().num_requests
+    request = vllm.ask([*DOCUMENT, 7, 8, 9])
+    for _ in range(10):
+        assert vllm.look_up(request) == len(DOCUMENT)
+    assert vllm.steward.num_open == 1
+    while request.computed < len(request.tokens):
+        assert vllm.step(request)
+    vllm.finish(request)
+    assert vllm.steward.statistics().num_requests == before + 1
+    vllm.check()
+
+
+def test_preempted_it_keeps_what_was_captured_and_counts_once():
+    vllm = SmallVllm(chunk=16)
+    request = vllm.ask([*DOCUMENT, *range(30)])
+    while not vllm.kept(request.tokens):
+        assert vllm.step(request)
+    captured = vllm.kept(request.tokens)
+    vllm.preempt(request)
+    assert vllm.look_up(request) == captured[-1]
+    vllm.check(is_idle=False)
+    while request.computed < len(request.tokens):
+        assert vllm.step(request)
+    vllm.finish(request)
+    vllm.check()
+    assert vllm.kept(request.tokens) == captured
+    assert vllm.steward.statistics().num_requests == 1
+
+
+def test_a_belief_goes_when_the_pool_has_lost_the_block():
+    vllm = taught()
+    lost = vllm.hashes(DOCUMENT)[-1]
+    vllm.pool.lose(lost)
+    request = vllm.serve([*DOCUMENT, 7, 8, 9])
+    assert request.hit < len(DOCUMENT)
+    assert vllm.steward.counts.stale >= 1
+    assert vllm.steward.statistics().reused <= request.hit + 4 * len(DOCUMENT)
+
+
+def test_a_request_that_must_not_read_resumes_nowhere():
+    vllm = taught()
+    before = vllm.steward.statistics()
+    request = vllm.serve([*DOCUMENT, 7, 8, 9], may_hit=False)
+    after = vllm.steward.statistics()
+    assert (request.hit, request.ends[0] <= 64, after.reused) == (0, True, before.reused)
+    assert vllm.steward.counts.stale == 0, "what is there is believed still"
+    assert vllm.serve([*DOCUMENT, 10, 11]).hit == len(DOCUMENT)
+    vllm.check()
+
+
+def test_two_with_the_same_prompt_side_by_side():
+    vllm = SmallVllm(chunk=32)
+    one, two = (vllm.ask([*DOCUMENT, 1, 2, 3]) for _ in range(2))
+    for _ in range(20):
+        for request in (one, two):
+            if request.computed < len(request.tokens):
+                assert vllm.step(request)
+                vllm.check(is_idle=False)
+    vllm.finish(one)
+    vllm.check(is_idle=False)
+    vllm.finish(two)
+    vllm.check()
+    assert vllm.serve([*DOCUMENT, 1, 2, 3]).hit > 0
+
+
+def test_one_of_two_with_the_same_prompt_goes_early():
+    vllm = SmallVllm(chunk=32)
+    one, two = (vllm.ask([*DOCUMENT, 1, 2, 3]) for _ in range(2))
+    assert vllm.step(one)
+    assert vllm.step(two)
+    vllm.finish(one)
+    while two.computed < len(two.tokens):
+        assert vllm.step(two)
+    vllm.finish(two)
+    vllm.check()
+    assert vllm.serve([*DOCUMENT, 1, 2, 3]).hit > 0
+
+
+def test_a_pool_too_small_for_one_prompt_with_a_checkpoint():
+    vllm = SmallVllm(num_blocks=17)
+    request = vllm.serve(DOCUMENT)
+    assert request.ends[-1] == len(DOCUMENT)
+    vllm.check()
+
+
+def test_prompts_shorter_than_a_block_are_left_alone():
+    vllm = SmallVllm()
+    for _ in range(3):
+        assert vllm.serve([1, 2, 3]).hit == 0
+    assert vllm.steward.statistics().num_requests == 0
+    vllm.check()
+
+
+def test_positions_inside_a_block_are_kept_where_they_can_be_matched():
+    vllm = SmallVllm(match=4, chunk=1000)
+    shared = list(range(44))
+    for last in range(5):
+        vllm.serve([*shared, *range(100 * last + 500, 100 * last + 530)])
+    request = vllm.serve([*shared, *range(2000, 2020)])
+    assert 2 * BLOCK < request.hit <= len(shared)
+    assert request.hit % BLOCK
+    vllm.check()
+
+
+def test_kv_behind_the_last_checkpoint_cannot_be_found():
+    vllm = SmallVllm()
+    request = vllm.ask([*DOCUMENT, *range(64)])
+    while request.computed < len(request.tokens):
+        assert vllm.step(request)
+        limit = vllm.steward.kv_limit(request.name)
+        found = [at for at, each in enumerate(vllm.hashes(request.tokens), 1) if (each, 3) in vllm.pool.found]
+        assert not found or found[-1] * BLOCK <= max(limit, *vllm.kept(request.tokens), 0)
+    vllm.finish(request)
+    vllm.check()
+
+
+def test_room_is_made_of_what_is_worth_least():
+    vllm = taught(num_blocks=120)
+    for other in range(6):
+        vllm.serve(range(5000 + 1000 * other, 5100 + 1000 * other))
+        vllm.serve([*DOCUMENT, *range(700 + other, 730 + other)])
+    assert vllm.steward.statistics().num_evictions > 0
+    assert vllm.serve([*DOCUMENT, 3, 2, 1]).hit == len(DOCUMENT), "it was asked for again and again"
+    vllm.check()
+
+
+def test_making_room_stops_where_nothing_is_left():
+    vllm = taught()
+    vllm.steward.make_room(10**6)
+    assert vllm.steward.statistics().num_checkpoints == 0
+    assert vllm.pool.num_clean(10**6) == 200
+    vllm.check()
+
+
+def test_cleared_with_the_pool():
+    vllm = taught()
+    waiting = vllm.ask([*DOCUMENT, 7, 8, 9])
+    vllm.look_up(waiting)
+    for block in range(200):
+        vllm.pool.clean(block)
+    vllm.steward.clear()
+    assert vllm.look_up(waiting) == 0
+    vllm.finish(waiting)
+    assert vllm.steward.statistics().num_checkpoints == 0
+    assert vllm.serve([*DOCUMENT, 7, 8, 9]).hit == 0
+    vllm.check()
+
+
+prompts = st.tuples(st.integers(0, 2), st.integers(1, 120), st.integers(0, 40), st.integers(0, 3))
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), prompts, st.booleans()),
+        st.tuples(
+            st.sampled_from(["step", "step", "step", "preempt", "abort", "look_up"]), st.integers(0, 7)
+        ),
+        st.tuples(st.just("lose"), st.integers(0, 200)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=80)
+@given(actions, st.sampled_from([20, 45, 120]), st.sampled_from([16, 4]), st.sampled_from([16, 48]))
+def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script, num_blocks, match, chunk):
+    vllm = SmallVllm(num_blocks=num_blocks, match=match, chunk=chunk)
+    alive = []
+    for action, what, *more in script:
+        if action == "ask":
+            document, shared, own, branch = what
+            tokens = [*range(1000 * document, 1000 * document + shared), *(-1 - branch for _ in range(own))]
+            alive.append(vllm.ask(tokens, may_hit=more[0]))
+        elif action == "lose":
+            if vllm.pool.references[what % num_blocks] == 0 and vllm.pool.keys[what % num_blocks]:
+                # As vLLM does where it needs a block: it comes to the head of the queue without its hashes.
+                vllm.pool.clean(what % num_blocks)
+                vllm.pool.free.remove(what % num_blocks)
+                vllm.pool.free.appendleft(what % num_blocks)
+        elif alive:
+            request = alive[what % len(alive)]
+            is_done = request.computed == len(request.tokens)
+            if action == "abort" or (is_done and action == "step"):
+                vllm.finish(request)
+                alive.remove(request)
+            elif action == "preempt" and request.is_admitted:
+                vllm.preempt(request)
+            elif action == "look_up" and not request.is_admitted:
+                vllm.look_up(request)
+            elif action == "step":
+                vllm.step(request)
+        vllm.check(is_idle=False)
+    for request in alive:
+        vllm.finish(request)
+    vllm.check()
+    vllm.steward.make_room(num_blocks)
+    assert vllm.pool.num_clean(num_blocks) == num_blocks
