@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.vllm.serving import Progress, serve
+from benchmarks.vllm.serving import Progress, serve, warm_up
 from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload, shareable_tokens
 from benchmarks.vllm.workloads import WORKLOADS, build, replay_trace
 
@@ -16,6 +16,7 @@ class EchoServer:
     def __init__(self) -> None:
         self.submitted: list[int] = []
         self.most_at_once = 0
+        self.times_forgotten = 0
         self._running: dict[int, tuple[list[int], list[int]]] = {}
 
     def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
@@ -30,6 +31,9 @@ class EchoServer:
         if finished:
             del self._running[index]
         return [Progress(index=index, answer=list(answer), cached_tokens=index, finished=finished)]
+
+    def forget(self) -> None:
+        self.times_forgotten += 1
 
 
 def tokens(*ids: int) -> TokenArray:
@@ -136,6 +140,13 @@ def test_as_many_requests_run_at_a_time_as_asked_for(concurrency: int) -> None:
     assert [request.index for request in served] == server.submitted
     assert [request.cached_tokens for request in served] == server.submitted
     assert all(len(request.answer) == workload.answer_tokens for request in served)
+
+
+def test_a_warm_up_is_answered_and_forgotten() -> None:
+    server = EchoServer()
+    warm_up(server, num_tokens=100)
+    assert len(server.submitted) == 1
+    assert server.times_forgotten == 1
 
 
 def test_the_time_to_the_first_token_starts_at_submission() -> None:

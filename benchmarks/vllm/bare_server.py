@@ -88,6 +88,11 @@ class BareServer:
             if output.new_token_ids
         ]
 
+    def forget(self) -> None:
+        """Empty the cache."""
+        if not self.scheduler.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its cache")
+
     def make_up(self, scheduled: Any) -> Any:
         """Return what a model would: a token for every request that is past its prompt."""
         from vllm.v1.outputs import ModelRunnerOutput

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.vllm.bare_server import BareServer
-from benchmarks.vllm.run import RunSpec, engine_arguments
-from benchmarks.vllm.serving import serve
+from benchmarks.vllm.run import WARM_UP_TOKENS, RunSpec, engine_arguments
+from benchmarks.vllm.serving import serve, warm_up
 from benchmarks.vllm.settings import Setting
 from benchmarks.vllm.traffic import Workload, shareable_tokens
 from benchmarks.vllm.watch import SchedulerWatch
@@ -63,6 +63,8 @@ def _try(like: Any, workload: Workload, setting: Setting, concurrency: int, pool
         block_tokens=like.block_size,
         match_unit=like.hash_block_size,
     )
+    # As in a run with the model: a policy that learns has seen one prompt.
+    warm_up(server, num_tokens=WARM_UP_TOKENS)
     watch = SchedulerWatch(server.scheduler)
     served = serve(workload, server, concurrency=concurrency)
     watch.check_nothing_leaked()

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from benchmarks.vllm.serving import Progress
 from benchmarks.vllm.traffic import TokenArray
 
@@ -24,13 +22,10 @@ class ModelServer:
         # Only there without a process of its own for the engine.
         self.scheduler = self._engine.engine_core.engine_core.scheduler
 
-    def warm_up(self, num_tokens: int) -> None:
-        """Answer a prompt once, so that nothing is run for the first time later, and forget it."""
-        self.submit(-1, np.full(num_tokens, 400, dtype=np.int32), answer_tokens=4)
-        while not any(progress.finished for progress in self.step()):
-            pass
+    def forget(self) -> None:
+        """Empty the cache."""
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not empty its cache after the warm-up")
+            raise RuntimeError("vLLM did not empty its cache")
 
     def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
         """Take request ``index``."""

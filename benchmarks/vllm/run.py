@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.vllm.models import MODELS, switch_off_internal_checkpoints
-from benchmarks.vllm.serving import Served, serve
+from benchmarks.vllm.serving import Served, serve, warm_up
 from benchmarks.vllm.settings import Setting
 from benchmarks.vllm.traffic import Workload, shareable_tokens
 from benchmarks.vllm.watch import SchedulerWatch
 
-__all__ = ["Measurement", "RunSpec", "engine_arguments", "measure"]
+__all__ = ["WARM_UP_TOKENS", "Measurement", "RunSpec", "engine_arguments", "measure"]
 
 # Longer than any prompt of the workloads; a longer context needs a larger pool to be accepted.
 _CONTEXT_TOKENS = 12_288
 _MOST_REQUESTS = 8
-_WARM_UP_TOKENS = 1_500
+WARM_UP_TOKENS = 1_500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,7 +129,7 @@ def measure(spec: RunSpec) -> Measurement:
         )
     if spec.setting.scheduler is not None and not hasattr(server.scheduler, "steward"):
         raise RuntimeError(f"{spec.setting.scheduler} has fallen back to stock vLLM; its warning says why")
-    server.warm_up(_WARM_UP_TOKENS)
+    warm_up(server, num_tokens=WARM_UP_TOKENS)
     watch = SchedulerWatch(server.scheduler)
     wall_started, cpu_started = time.perf_counter(), time.process_time()
     served = serve(spec.workload, server, concurrency=spec.concurrency, after_request=watch.sample)

@@ -5,9 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks.vllm.traffic import TokenArray, Workload
+import numpy as np
 
-__all__ = ["Progress", "Served", "Server", "serve"]
+from benchmarks.vllm.traffic import FIRST_TOKEN, TokenArray, Workload
+
+__all__ = ["Progress", "Served", "Server", "serve", "warm_up"]
+
+# No request of a workload has it.
+_WARM_UP_INDEX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,17 @@ class Server(Protocol):
 
     def step(self) -> list[Progress]:
         """Work on the requests that it has, and return those with new tokens."""
+
+    def forget(self) -> None:
+        """Empty the cache; nothing is running."""
+
+
+def warm_up(server: Server, *, num_tokens: int) -> None:
+    """Have one prompt answered, so that nothing is run for the first time later, and all of it forgotten."""
+    server.submit(_WARM_UP_INDEX, np.full(num_tokens, FIRST_TOKEN, dtype=np.int32), answer_tokens=4)
+    while not any(progress.finished for progress in server.step()):
+        pass
+    server.forget()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
