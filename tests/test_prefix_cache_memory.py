@@ -143,6 +143,16 @@ def test_every_payload_is_stored_or_reported_once(policy, footprint, script):
     cache.check()
 
 
+def test_kv_that_is_kept_without_a_state_goes_too():
+    owner = Owner()
+    cache = new_cache(owner, policy=CachePolicy(TailAndJunction(), keeps_kv=True))
+    for first in range(3):
+        serve(cache, owner, [first, *range(30)])
+    cache.resize(0)
+    assert cache.stored_bytes == 0
+    assert not cache.evict_least()
+
+
 def test_a_smaller_budget_lets_the_least_go_and_a_larger_one_nothing():
     owner = Owner()
     cache = new_cache(owner)

@@ -371,7 +371,11 @@ class PrefixStore:
         self._short_cell = None
         checkpoint, worth = self._victim()
         self._eviction.note_eviction(checkpoint, worth)
-        self.evict(checkpoint)
+        if checkpoint.is_kv_only:
+            # There is nothing else to keep of it.
+            self._remove(checkpoint)
+        else:
+            self.evict(checkpoint)
         return True
 
     def forgo(self, checkpoint: Checkpoint) -> None:
