@@ -33,8 +33,8 @@ _HEADINGS = (
 def table(comparison: Comparison) -> Table:
     """Return a row for each setting.
 
-    ``cached`` is of the tokens that an earlier request had computed; ``same answers`` is of the prompts that
-    were the same.
+    Of the turns of a setting, which differ in their times only, the fastest is shown. ``cached`` is of the
+    tokens that an earlier request had computed; ``same answers`` is of the prompts that were the same.
     """
     workload, stock = comparison.workload, comparison.stock
     mean_tokens, shareable = (
@@ -49,8 +49,8 @@ def table(comparison: Comparison) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for number, heading in enumerate(_HEADINGS):
         shown.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for label, runs in comparison.runs.items():
-        shown.add_row(label, *_cells(comparison, label, runs[0]))
+    for label in comparison.runs:
+        shown.add_row(label, *_cells(comparison, label, comparison.fastest(label)))
     return shown
 
 
