@@ -52,8 +52,8 @@ _MADE_UP = {
 _RECORDED = tuple(trace for trace in TRACES if trace.title in {"squality", "sharegpt", "agentic"})
 # Labels, what other modules count on, and what only a prediction for a known junction asks for.
 _NOT_CHOSEN = {
-    *("_FRESH", "_BRANCHED", "_CONTINUED", "_NEVER", "NUM_AGE_BINS"),
-    *("_JUNCTION_PRIOR_RETURNS", "_JUNCTION_PRIOR_PARTINGS"),
+    *("_FRESH", "_BRANCHED", "_CONTINUED", "_NEVER", "_OUTDATED", "NUM_AGE_BINS"),
+    *("_JUNCTION_PRIOR_RETURNS", "_JUNCTION_PRIOR_PARTINGS", "_EXPORTED_SUMS"),
 }
 
 

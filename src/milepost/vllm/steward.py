@@ -176,6 +176,10 @@ class Steward:
         if not self.layout.grid_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
             # Too short to be resumed, or not hashed.
             return
+        # Depths are known in whole match units, so the length is told in them too: a rest of many tokens
+        # would blur how far from its end a prompt was shared.
+        num_tokens = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
+        breakpoints = [position for position in breakpoints if position <= num_tokens]
         lease = self._acquire(_keys(block_hashes, num_tokens, match_tokens), num_tokens,
                               hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
         self._make_capacity_true(num_tokens - hit)
