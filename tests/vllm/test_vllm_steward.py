@@ -29,7 +29,7 @@ def test_what_is_shared_is_resumed_from():
 
 def test_the_account_is_that_of_the_requests():
     vllm = SmallVllm()
-    served = [vllm.serve([*DOCUMENT, *range(i * 40, i * 40 + 33)]) for i in range(6)]
+    served = [vllm.serve([*DOCUMENT, *range(i * 40, i * 41 + 33)]) for i in range(6)]
     account = vllm.steward.statistics()
     assert account.num_requests == 6
     assert account.num_tokens == sum(len(request.tokens) for request in served)

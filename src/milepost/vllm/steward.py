@@ -12,7 +12,7 @@ vLLM's lookup is the truth: where it finds less than the cache believes to be th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -60,12 +60,15 @@ class StewardCounts:
 @final
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """One request on its way. ``stops`` are ascending; ``kv_limit`` is how far its KV is worth a hash."""
+    """One request on its way. ``stops`` are ascending; ``kv_limit`` is how far its KV is worth a hash;
+    ``num_untold`` tokens at the end of the prompt are unknown to the cache.
+    """
 
     lease: Lease
     prompt: "_Prompt"
     hit: int
     stops: tuple[int, ...]
+    num_untold: int = 0
     kv_limit: int = 0
     is_admitted: bool = False
     is_settled: bool = False
@@ -143,6 +146,8 @@ class Steward:
             on_drop=self._forget,
         )
         self._tickets: dict[str, _Ticket] = {}
+        # Tokens behind the last whole hash of each prompt: to be computed, whatever was seen.
+        self._num_untold = 0
 
     def look_up(
         self,
@@ -178,14 +183,15 @@ class Steward:
             return
         # Depths are known in whole match units, so the length is told in them too: a rest of many tokens
         # would blur how far from its end a prompt was shared.
-        num_tokens = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
-        breakpoints = [position for position in breakpoints if position <= num_tokens]
-        lease = self._acquire(_keys(block_hashes, num_tokens, match_tokens), num_tokens,
+        num_told = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
+        num_untold = num_tokens - num_told
+        breakpoints = [position for position in breakpoints if position <= num_told]
+        lease = self._acquire(_keys(block_hashes, num_told, match_tokens), num_told,
                               hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
-        self._make_capacity_true(num_tokens - hit)
+        self._make_capacity_true(num_told - hit)
         prompt = _Prompt(block_hashes, self.layout, self._memory)
         stops = self._cache.plan(lease).positions
-        self._tickets[request_id] = _Ticket(lease, prompt, hit, stops)
+        self._tickets[request_id] = _Ticket(lease, prompt, hit, stops, num_untold)
 
     def next_stop(self, request_id: str, start: int, end: int) -> int:
         """Return where a chunk of ``[start, end)`` has to end."""
@@ -268,7 +274,10 @@ class Steward:
 
     def statistics(self) -> CacheStatistics:
         """Return the account of all admitted requests; memory is in units of the layout."""
-        return self._cache.statistics()
+        account, num_untold = self._cache.statistics(), self._num_untold
+        return replace(
+            account, num_tokens=account.num_tokens + num_untold, unseen=account.unseen + num_untold
+        )
 
     def check(self) -> None:
         """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
@@ -318,6 +327,7 @@ class Steward:
         self._cache.commit(lease, Placement(planned), ticket.prompt)
         ticket.stops = tuple(c.position for c in lease.held if c.position in planned)
         ticket.kv_limit = max((ticket.hit, *ticket.stops))
+        self._num_untold += ticket.num_untold
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
