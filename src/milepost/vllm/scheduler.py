@@ -86,15 +86,21 @@ class _Planned(_Base):
         num_external_computed_tokens: int = 0,
     ) -> int:
         start = request.num_computed_tokens + num_new_local_computed_tokens + num_external_computed_tokens
-        prefill_end = max(request.num_prompt_tokens, request.num_tokens - 1)
-        is_last_chunk = start < prefill_end <= start + num_new_tokens
-        if not is_last_chunk or start % self.cache_config.block_size:
-            num_new_tokens = super()._mamba_block_aligned_split(
-                request, num_new_tokens, num_new_local_computed_tokens, num_external_computed_tokens
+        end = start + num_new_tokens
+        # vLLM would stop at the last boundaries of the prompt too, and at the boundary behind a place inside
+        # a block, for states that are kept here only where they are planned.
+        if end < max(request.num_prompt_tokens, request.num_tokens - 1):
+            block_tokens = self.cache_config.block_size
+            aligned_end = end // block_tokens * block_tokens
+            end = (
+                aligned_end
+                if aligned_end > start
+                else start
+                + super()._mamba_block_aligned_split(
+                    request, num_new_tokens, num_new_local_computed_tokens, num_external_computed_tokens
+                )
             )
-        # else vLLM would stop once or twice more, at the last boundaries of the prompt, for states that are
-        # kept here only where they are planned.
-        return self.steward.next_stop(request.request_id, start, start + num_new_tokens) - start
+        return self.steward.next_stop(request.request_id, start, end) - start
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         super()._update_after_schedule(scheduler_output)
