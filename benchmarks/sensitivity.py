@@ -144,7 +144,10 @@ def _recorded(folder: Path) -> Iterator[Point]:
 
 def _constants() -> Iterator[Constant]:
     """Yield every number that the policy names: a new one is a new row."""
-    for module in ("milepost.policies.learned", "milepost.reuse.hazard", "milepost.overlap.model"):
+    for module in (
+        *("milepost.policies.learned", "milepost.policies.traffic"),
+        *("milepost.reuse.hazard", "milepost.overlap.model"),
+    ):
         # By name, since the package has the policy's constructor under the name of its module.
         namespace = vars(import_module(module))
         for name, value in namespace.items():

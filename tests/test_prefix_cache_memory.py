@@ -264,6 +264,32 @@ def test_a_prompt_has_no_more_checkpoints_than_allowed(most):
         assert serve(cache, owner, [last, *range(60)]).checkpoints_stored <= most
 
 
+def test_captures_that_cost_something_end_where_nobody_returns():
+    owner = Owner()
+    cache = new_cache(owner, policy=learned(), capacity_bytes=1_000_000, capture_tokens=20)
+    stored = [serve(cache, owner, [n, *range(200)]).checkpoints_stored for n in range(60)]
+    free = new_cache(Owner(), policy=learned(), capacity_bytes=1_000_000)
+    assert stored[0] > 0
+    assert sum(stored[30:]) == 0
+    assert all(serve(free, owner, [n, *range(200)]).checkpoints_stored for n in range(60))
+    # Once somebody does, they pay off again.
+    for again in range(60):
+        serve(cache, owner, [*range(300, 500), again])
+    assert serve(cache, owner, [*range(300, 500), 99]).reused > 150
+
+
+def test_captures_that_cost_something_go_on_where_they_pay_off():
+    owner = Owner()
+    cache = new_cache(owner, policy=learned(), capacity_bytes=1_000_000, capture_tokens=20)
+    reports = [serve(cache, owner, [*range(300, 500), n]) for n in range(20)]
+    assert all(report.reused > 150 for report in reports[5:])
+
+
+def test_a_capture_that_brings_something_is_none():
+    with pytest.raises(ConfigurationError, match="capture_tokens=-1; give 0 or more"):
+        new_cache(Owner(), capture_tokens=-1)
+
+
 def test_no_checkpoints_at_all_is_not_a_bound():
     with pytest.raises(ConfigurationError, match="max_checkpoints=0; give 1 or more"):
         new_cache(Owner(), max_checkpoints=0)

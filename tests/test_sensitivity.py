@@ -5,7 +5,7 @@ import pytest
 from benchmarks.sensitivity import CONSTANTS, Constant, Point, constant_row, moves
 
 from milepost.overlap import OverlapModel
-from milepost.policies.learned import Traffic
+from milepost.policies.traffic import Traffic
 from milepost.traces import open_trace
 
 BY_NAME = {constant.name: constant for constant in CONSTANTS}

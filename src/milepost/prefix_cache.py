@@ -56,6 +56,7 @@ class PrefixCache:
             unless given, at least a million.
         key_tokens: 1 where prompts are token ids; the length of a block where they are chained block hashes.
         max_checkpoints: Most checkpoints placed on one prompt, for an engine to which each is a stop.
+        capture_tokens: What a capture costs such an engine, in tokens computed.
         on_drop: Told of the payloads that left the cache, states and KV segments alike, for an engine that
             does not leave it to the garbage collector to free them.
 
@@ -75,6 +76,7 @@ class PrefixCache:
         history_tokens: int | None = None,
         key_tokens: int = 1,
         max_checkpoints: int = 1 << 30,
+        capture_tokens: int = 0,
         on_drop: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
         segment_tokens = grid if segment_tokens is None else segment_tokens
@@ -95,6 +97,8 @@ class PrefixCache:
             raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
         if max_checkpoints < 1:
             raise ConfigurationError(f"max_checkpoints={max_checkpoints}; give 1 or more")
+        if capture_tokens < 0:
+            raise ConfigurationError(f"capture_tokens={capture_tokens}; give 0 or more")
         self.footprint = footprint
         self.policy = policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
         share = self.policy.state_share
@@ -109,6 +113,7 @@ class PrefixCache:
             )
         self.key_tokens = key_tokens
         self._max_checkpoints = max_checkpoints
+        self._capture_tokens = capture_tokens
         # Only ratios of costs matter, so where every token costs the same, tokens will do.
         self._cost = None if footprint.cost.is_linear else footprint.cost
         # Without states, only whole segments can be resumed from.
@@ -137,6 +142,7 @@ class PrefixCache:
                 history_tokens=history_tokens,
                 key_tokens=key_tokens,
                 max_checkpoints=max_checkpoints,
+                capture_tokens=capture_tokens,
             )
             self.policy.attach(lambda policy, prompts: _replay(make(policy=policy), prompts))
 
@@ -200,6 +206,7 @@ class PrefixCache:
             max_checkpoints=max_checkpoints,
             affordable_position=affordable_position,
             matched_num_tokens=None if earlier is None else max(earlier.num_tokens, located.overlap_depth),
+            capture_tokens=self._capture_tokens,
             cost=self._cost,
         )
         return Lease(
@@ -314,6 +321,8 @@ class PrefixCache:
             junctions=located.junctions,
             earlier=None,
             matched_num_tokens=None,
+            # The engine has the state anyway.
+            capture_tokens=0,
             max_checkpoints=max_checkpoints,
             affordable_position=affordable_position,
         )

@@ -186,7 +186,9 @@ def test_planning_changes_nothing_and_repeats(problem):
     assert before[2] == known["junctions"]
 
 
-def plan(num_tokens=1000, *, depths=(), rates=(), junctions=(), price=0.0, least_gain=0.0, **known):
+def plan(
+    num_tokens=1000, *, depths=(), rates=(), junctions=(), price=0.0, least_gain=0.0, capture=0.0, **known
+):
     return positions_of(
         PlacementRequest(num_tokens=num_tokens, overlap_depth=known.get("resume_position", 0), **known),
         np.array(depths, np.int64),
@@ -194,6 +196,7 @@ def plan(num_tokens=1000, *, depths=(), rates=(), junctions=(), price=0.0, least
         junctions=junctions,
         price_per_byte=price,
         least_gain=least_gain,
+        cost_per_capture=capture,
     )
 
 
@@ -207,6 +210,13 @@ def test_without_depths_nothing_is_placed():
 def test_depths_are_floored_to_the_grid_and_to_what_the_budget_holds():
     assert plan(depths=[100, 500, 900], rates=[0.1] * 3, grid=64) == (64, 448, 896)
     assert plan(depths=[100, 500, 900], rates=[0.1] * 3, grid=64, affordable_position=600) == (64, 448, 576)
+
+
+def test_a_state_has_to_save_more_than_its_capture_costs():
+    assert plan(depths=[500], rates=[0.1], capture=49.0) == (500,)
+    assert plan(depths=[500], rates=[0.1], capture=51.0) == ()
+    assert plan(depths=[400, 500], rates=[0.1, 0.1], capture=9.0) == (400, 500)
+    assert plan(depths=[400, 500], rates=[0.1, 0.1], capture=11.0) == (400,)
 
 
 def test_a_state_has_to_save_more_than_its_bytes_are_worth():

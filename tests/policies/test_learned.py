@@ -25,7 +25,8 @@ from traffic import (
 from milepost.overlap import mixture
 from milepost.placement import PlacementRequest, worth
 from milepost.policies import learned
-from milepost.policies.learned import LearnedPlacement, Traffic, follow
+from milepost.policies.learned import LearnedPlacement
+from milepost.policies.traffic import Traffic, follow
 from milepost.reuse import Sighting
 
 BASELINE = "tail+junction"

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_refused_by_name(taught, tmp_path, change, reason):
 
 def test_anything_else_is_refused_too(tmp_path):
     path = tmp_path / "lessons"
-    for content in (b"", b"[]", b"not json", b'{"format": "milepost lessons 1"}'):
+    for content in (b"", b"[]", b"not json", b'{"format": "milepost lessons 2"}'):
         path.write_bytes(content)
         with pytest.raises(ConfigurationError, match="remove it"):
             load_lessons(learned(), path)
@@ -85,6 +85,7 @@ def test_anything_else_is_refused_too(tmp_path):
         ("prompts", lambda part: part["uses"].pop()),
         ("prompts", lambda part: part["exposure"].__setitem__(0, -1)),
         ("prompts", lambda part: part["uses"].__setitem__(0, float("nan"))),
+        ("returns", lambda part: part["prompts"].pop()),
         ("boundaries", lambda part: part["explained"].append(1.0)),
         ("overlap", lambda part: part["components"].pop()),
         ("overlap", lambda part: part["components"][0][1][0].reverse()),

@@ -111,7 +111,9 @@ class Running:
 class SmallVllm:
     """See the module."""
 
-    def __init__(self, num_blocks=200, *, block=16, match=16, chunk=64, policy="learned", **options):
+    def __init__(
+        self, num_blocks=200, *, block=16, match=16, chunk=64, policy="learned", stop_tokens=0, **options
+    ):
         self.pool = Pool(num_blocks)
         self.layout = PoolLayout(
             num_blocks=num_blocks,
@@ -121,7 +123,10 @@ class SmallVllm:
             state_groups=STATE_GROUPS,
         )
         self.steward = Steward(
-            layout=self.layout, memory=self.pool, policy=parse_policy(policy), options=Options(**options)
+            layout=self.layout,
+            memory=self.pool,
+            policy=parse_policy(policy),
+            options=Options(stop_tokens=stop_tokens, **options),
         )
         self.chunk = chunk
         self.num_asked = 0

@@ -14,9 +14,9 @@ def test_nothing_needs_setting(given):
 
 
 def test_what_is_given_is_taken(tmp_path):
-    given = {"enabled": False, "max_stops": 2, "history_tokens": 0, "learned": str(tmp_path / "learned")}
-    options = Options.read({"milepost": given})
-    assert options == Options(enabled=False, max_stops=2, history_tokens=0, learned=tmp_path / "learned")
+    given = {"enabled": False, "max_stops": 2, "stop_tokens": 64, "history_tokens": 0}
+    options = Options.read({"milepost": given | {"learned": str(tmp_path / "learned")}})
+    assert options == Options(**given, learned=tmp_path / "learned")
 
 
 def test_a_home_is_found():
@@ -33,6 +33,7 @@ def test_a_home_is_found():
         ("max_stops", True, "a whole number of at least 1"),
         ("max_stops", 2.0, "a whole number of at least 1"),
         ("max_stops", "4", "a whole number of at least 1"),
+        ("stop_tokens", -1, "a whole number of at least 0"),
         ("history_tokens", -1, "a whole number of at least 0"),
         ("history_tokens", None, "a whole number of at least 0"),
         ("learned", 5, "a path"),

@@ -53,6 +53,16 @@ def test_no_request_stops_more_often_than_allowed(most):
         assert len(request.ends) <= most + 1
 
 
+def test_prompts_that_nobody_returns_to_are_not_stopped():
+    vllm = SmallVllm(chunk=10_000, num_blocks=2000, stop_tokens=32)
+    ends = [vllm.serve(range(1000 * n, 1000 * n + 300)).ends for n in range(60)]
+    assert len(ends[0]) > 1
+    assert [len(each) for each in ends[40:]] == [1] * 20
+    hits = [vllm.serve([*range(500_000, 500_300), *range(n, n + 40)]).hit for n in range(40)]
+    assert hits[-1] > 200, "until somebody does"
+    vllm.check()
+
+
 def test_promises_that_were_not_kept_are_taken_back():
     vllm = SmallVllm(chunk=16)
     request = vllm.ask([*DOCUMENT, 1, 2, 3])

@@ -39,6 +39,7 @@ def plan_worth(
     junctions: Sequence[tuple[int, float]] = (),
     price_per_byte: float = 0.0,
     least_gain: float = 0.0,
+    cost_per_capture: float = 0.0,
 ) -> WorthyPlan:
     """Return the positions that maximise expected saving minus the price of the memory they take.
 
@@ -55,6 +56,7 @@ def plan_worth(
         junctions: Further depths and rates.
         price_per_byte: What a byte is worth elsewhere: saving in each request's time.
         least_gain: A checkpoint adds at least this share of what a checkpoint at every depth would save.
+        cost_per_capture: What a capture costs in each request's time, over the life of its prompt.
 
     Complexity: O(K log K).
     """
@@ -75,7 +77,7 @@ def plan_worth(
         points = np.concatenate(((request.fallback_position, base), positions))
         fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
         gains = costs[2:]
-    per_checkpoint = price_per_byte * request.checkpoint_bytes
+    per_checkpoint = price_per_byte * request.checkpoint_bytes + cost_per_capture
     while True:
         chosen, saved = _best_plan(
             positions,

@@ -12,7 +12,7 @@ from milepost.policies.base import CachePolicy
 
 __all__ = ["load_lessons", "save_lessons"]
 
-_FORMAT = "milepost lessons 1"
+_FORMAT = "milepost lessons 2"
 
 
 def save_lessons(policy: CachePolicy, path: Path) -> None:

@@ -20,6 +20,9 @@ class Options:
         enabled: False runs stock vLLM.
         max_stops: Most prefill chunks of one request that end early for a checkpoint: the bound on extra
             steps.
+        stop_tokens: What such a chunk costs, in tokens computed: a checkpoint that is not expected to save
+            more is not placed. A GPU computes one or two hundred tokens in the time of an empty step, but
+            what else is waiting fills nearly all of it.
         history_tokens: Prompt tokens remembered after their blocks are gone, to recognise what comes back;
             thirty times what the pool can hold unless given.
         learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
@@ -28,6 +31,7 @@ class Options:
 
     enabled: bool = True
     max_stops: int = 4
+    stop_tokens: int = 16
     history_tokens: int | None = None
     learned: Path | None = None
 
@@ -56,6 +60,7 @@ class Options:
         options = dict(given)
         _require(options, "enabled", bool)
         _require(options, "max_stops", int, least=1)
+        _require(options, "stop_tokens", int, least=0)
         _require(options, "history_tokens", int, least=0)
         _require(options, "learned", str)
         if "learned" in options:

@@ -143,6 +143,7 @@ class Steward:
             key_tokens=layout.match_tokens,
             history_tokens=_HISTORY_PER_POOL * layout.capacity if history is None else history,
             max_checkpoints=options.max_stops,
+            capture_tokens=options.stop_tokens,
             on_drop=self._forget,
         )
         self._tickets: dict[str, _Ticket] = {}
