@@ -382,7 +382,7 @@ class PrefixCache:
             num_checkpoints=store.num_checkpoints,
             num_evictions=store.num_evictions,
             checkpoint_bytes=store.checkpoint_bytes,
-            kv_bytes=store.kv_bytes,
+            kv_bytes=store.kv.num_bytes,
             capacity_bytes=store.capacity_bytes,
             history_tokens=store.tree.num_tokens,
         )
@@ -404,12 +404,12 @@ class PrefixCache:
         store, state_bytes = self._store, self.footprint.checkpoint_bytes
         position = num_tokens // self.grid * self.grid
         num_segments = -(-position // store.segment_tokens)
-        if num_segments * store.kv_segment_bytes + state_bytes > store.capacity_bytes:
+        if num_segments * store.kv.segment_bytes + state_bytes > store.capacity_bytes:
             # Without KV, or with a budget that shrank below one state, nothing fits at all.
             room = max(0, store.capacity_bytes - state_bytes)
-            num_segments = room // store.kv_segment_bytes if store.kv_segment_bytes else 0
+            num_segments = room // store.kv.segment_bytes if store.kv.segment_bytes else 0
             position = num_segments * store.segment_tokens
-        free_bytes = store.capacity_bytes - num_segments * store.kv_segment_bytes
+        free_bytes = store.capacity_bytes - num_segments * store.kv.segment_bytes
         return position, min(self._max_checkpoints, free_bytes // state_bytes) if state_bytes else 1
 
 

@@ -125,9 +125,9 @@ class KeptKVMachine(RuleBasedStateMachine):
         located = self._locate(tokens, limit=len(tokens))
         if located.checkpoint is None:
             return
-        num_segments, num_checkpoints = self.store.num_kv_segments, self.store.checkpoint_bytes
+        num_segments, num_checkpoints = self.store.kv.num_segments, self.store.checkpoint_bytes
         self.store.evict(located.checkpoint)
-        assert self.store.num_kv_segments == num_segments
+        assert self.store.kv.num_segments == num_segments
         assert self.store.checkpoint_bytes == num_checkpoints - self.state_bytes
         assert self._locate(tokens, limit=len(tokens)).resume_position < located.resume_position
 
@@ -149,14 +149,14 @@ class KeptKVMachine(RuleBasedStateMachine):
         if store.capacity_bytes == PLENTY:
             step = store.segment_tokens
             every = {t[:end] for t in self.seen for end in range(step, len(t) + 1, step)}
-            assert store.num_kv_segments == len(every)
+            assert store.kv.num_segments == len(every)
         for node in store.tree.nodes():
             for checkpoint in node.checkpoints:
                 assert (checkpoint.payload is None) == checkpoint.is_kv_only == (checkpoint.num_bytes == 0)
         if self.share is not None:
             states = int(self.share * store.capacity_bytes)
             assert store.checkpoint_bytes <= states
-            assert store.kv_bytes <= store.capacity_bytes - states
+            assert store.kv.num_bytes <= store.capacity_bytes - states
 
 
 class SplitBudgetMachine(KeptKVMachine):
@@ -211,7 +211,7 @@ def test_a_store_that_does_not_keep_it_has_kv_for_its_states_alone():
     serve(store, range(22), 8, tick=1)
     state = located(store, range(22)).checkpoint
     store.evict(state)
-    assert store.kv_bytes == 0
+    assert store.kv.num_bytes == 0
 
 
 def test_under_pressure_kept_kv_is_taken_back_from_its_end_and_no_further_than_needed():
@@ -259,7 +259,7 @@ def test_a_state_makes_room_for_a_state_and_not_for_kv():
     assert [located(store, [n] * 10).resume_position for n in range(3)] == [0, 8, 8]
     assert [located(store, [n] * 10).resident_kv_tokens for n in range(3)] == [8, 8, 8]
     serve(store, [9] * 40, None, tick=9)
-    assert store.kv_bytes <= 40
+    assert store.kv.num_bytes <= 40
     assert store.checkpoint_bytes <= 20
 
 

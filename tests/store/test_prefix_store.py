@@ -290,7 +290,7 @@ class AnchorMachine(RuleBasedStateMachine):
         if hasattr(self, "naive"):
             check_store(self.store)
             assert self.store.checkpoint_bytes == 0
-            assert self.store.kv_bytes == self.naive.stored_bytes() <= self.store.capacity_bytes
+            assert self.store.kv.num_bytes == self.naive.stored_bytes() <= self.store.capacity_bytes
 
 
 AnchorMachine.TestCase.settings = settings(
@@ -340,18 +340,18 @@ def deepest(store: PrefixStore) -> Checkpoint:
 
 
 CORRUPTIONS = {
-    "a KV total": lambda s: setattr(s, "num_kv_segments", s.num_kv_segments + 1),
+    "a KV total": lambda s: setattr(s.kv, "num_segments", s.kv.num_segments + 1),
     "a byte total": lambda s: setattr(s, "checkpoint_bytes", s.checkpoint_bytes - 1),
     "a checkpoint total": lambda s: setattr(s, "num_checkpoints", 0),
     "a key total": lambda s: setattr(s.tree, "num_keys", 5),
     "the capacity": lambda s: setattr(s, "capacity_bytes", s.stored_bytes - 1),
     "a lost KV segment": lambda s: (
         holder(s, 20).kv.pop(),
-        setattr(s, "num_kv_segments", s.num_kv_segments - 1),
+        setattr(s.kv, "num_segments", s.kv.num_segments - 1),
     ),
     "a KV segment too many": lambda s: (
         holder(s, 20).kv.append(None),
-        setattr(s, "num_kv_segments", s.num_kv_segments + 1),
+        setattr(s.kv, "num_segments", s.kv.num_segments + 1),
     ),
     "an edge shorter than its span": lambda s: setattr(holder(s, 20), "end", 25),
     "an orphan": lambda s: setattr(holder(s, 20), "parent", None),

@@ -242,14 +242,14 @@ def test_no_walk_recurses_over_the_depth(deep_store):
     deep_store.pin(deepest)
     assert deep_store.put(path, CHAIN // 2, source=Source(), tick=2) is not None
     check_store(deep_store)
-    assert deep_store.num_kv_segments == CHAIN // 1000
+    assert deep_store.kv.num_segments == CHAIN // 1000
     located = deep_store.locate(chain, num_tokens=CHAIN, tenant="", limit=CHAIN - 1)
     assert located.resume_position == CHAIN // 2
     assert len(deep_store.kv_segments(located)) == CHAIN // 2000
     deep_store.unpin(deepest)
     deep_store.evict(deepest)
     check_store(deep_store)
-    assert deep_store.num_kv_segments == CHAIN // 2000
+    assert deep_store.kv.num_segments == CHAIN // 2000
     deep_store.evict(located.checkpoint)
     num_tokens = deep_store.tree.num_tokens
     deep_store.tree.forget(until_num_keys=num_tokens - 2000)

@@ -22,7 +22,7 @@ def check_store(store: PrefixStore) -> None:
         state_bytes += sum(c.num_bytes for c in node.checkpoints)
     for name, counted, held in (
         ("history keys", num_keys, store.tree.num_keys),
-        ("KV segments", num_segments, store.num_kv_segments),
+        ("KV segments", num_segments, store.kv.num_segments),
         ("checkpoints", num_checkpoints, store.num_checkpoints),
         ("checkpoint bytes", state_bytes, store.checkpoint_bytes),
         ("ranked and pinned checkpoints", num_checkpoints, sum(store.ranked_or_pinned())),

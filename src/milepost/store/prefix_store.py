@@ -21,8 +21,8 @@ zero-byte *anchor* that only says how far KV is kept.
 """
 
 import math
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Sequence, Set
+from bisect import bisect_right, insort
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -31,13 +31,13 @@ from milepost.reuse import Junction, Sighting
 from milepost.store.eviction import KV_CELL, EvictionOrder, EvictionPolicy
 from milepost.store.neighbours import exclusive_kv_tokens, link, unlink
 from milepost.store.node import Checkpoint, Node, Payload
+from milepost.store.resident_kv import ResidentKV, node_at
 from milepost.store.tree import Passage, RadixTree, TreeMatch
 from milepost.tokens import KeyArray
 
 __all__ = ["Located", "PayloadSource", "PrefixStore"]
 
 _position_of = attrgetter("position")
-_end_of = attrgetter("end")
 # The tick before the first request.
 _NEVER = 0
 # Behind a place where more checkpoints follow at once, the loss of one changes little for the others.
@@ -102,14 +102,15 @@ class PrefixStore:
         self.capacity_bytes = capacity_bytes
         self.segment_tokens = segment_tokens
         self.kv_bytes_per_token = kv_bytes_per_token
-        self.kv_segment_bytes = segment_tokens * kv_bytes_per_token
+        self.kv = ResidentKV(
+            segment_tokens=segment_tokens, bytes_per_token=kv_bytes_per_token, drop=self._drop
+        )
         self.is_stateless = is_stateless
         self.checkpoint_bytes_each = checkpoint_bytes
         self.keeps_kv = keeps_kv
         # Where the budget is split, what states and KV may take each; else what both may take together.
         self._state_capacity = None if state_share is None else int(state_share * capacity_bytes)
         self.history_keys = history_tokens // key_tokens
-        self.num_kv_segments = 0
         self.checkpoint_bytes = 0
         self.num_checkpoints = 0
         self.num_evictions = 0
@@ -122,19 +123,11 @@ class PrefixStore:
         # What may be evicted, once it is ranked or ranked again.
         self._stale: dict[int, Checkpoint] = {}
         self._short_cell: int | None = None
-        # The path last asked for, and how far its KV reaches, until KV comes or goes.
-        self._resident_path: Sequence[Node] | None = None
-        self._resident = 0
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of all KV segments."""
-        return self.num_kv_segments * self.kv_segment_bytes
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of KV and checkpoints together, never above the capacity."""
-        return self.kv_bytes + self.checkpoint_bytes
+        return self.kv.num_bytes + self.checkpoint_bytes
 
     def locate(
         self, keys: KeyArray, *, num_tokens: int, tenant: str, limit: int, resume_limit: int | None = None
@@ -162,11 +155,11 @@ class PrefixStore:
             if node.junction is not None and node.end <= depth:
                 junctions.append((node.end, node.junction))
         resume = deepest.position if deepest is not None else 0
-        resident = self._resident_tokens(match.path)
+        resident = self.kv.reach(match.path)
         if self.is_stateless:
             aligned = usable // self.segment_tokens * self.segment_tokens
             resume = min(resumable // self.segment_tokens * self.segment_tokens, resident)
-            reached = min(aligned, self._leading_tokens(match.path, lambda node: node.num_kv_reached))
+            reached = min(aligned, self.kv.reach_ever(match.path))
             deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
         return Located(
             overlap_depth=depth,
@@ -182,13 +175,7 @@ class PrefixStore:
 
     def kv_segments(self, located: Located) -> list[Any]:
         """Return the KV payloads of the whole segments before the resume position, in order."""
-        needed = located.resume_position // self.segment_tokens
-        segments: list[Any] = []
-        for node in located.match.path:
-            segments += node.kv
-            if len(segments) >= needed:
-                break
-        return segments[:needed]
+        return self.kv.payloads(located.match.path, located.resume_position)
 
     def pin(self, checkpoint: Checkpoint) -> None:
         """Protect ``checkpoint`` and its KV from eviction until as many :meth:`unpin` calls."""
@@ -212,7 +199,7 @@ class PrefixStore:
         so that there is something to pin.
         """
         if located.checkpoint is None and located.resume_position > 0:
-            node = _node_at(located.match.path, located.resume_position)
+            node = node_at(located.match.path, located.resume_position)
             return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=_NEVER)
         return located.checkpoint
 
@@ -279,7 +266,7 @@ class PrefixStore:
             The checkpoint (the one already there, if any), or None where the budget cannot hold it beside
             what is pinned. Nothing is evicted in vain.
         """
-        node = _node_at(path, position)
+        node = node_at(path, position)
         if (present := node.checkpoint_at(position)) is not None:
             if not present.is_kv_only:
                 return present
@@ -289,10 +276,10 @@ class PrefixStore:
         if not self._make_room(path, node, position, num_bytes):
             self._drop((payload,))
             return None
-        resident = self._resident_tokens(path)
+        resident = self.kv.reach(path)
         aligned = position // self.segment_tokens * self.segment_tokens
         if aligned > resident:
-            self._fill_kv(path, source.kv_segments(resident, aligned))
+            self.kv.fill(path, source.kv_segments(resident, aligned))
         checkpoint = self._put(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
         if cost is not None:
             checkpoint.cost = cost
@@ -328,7 +315,7 @@ class PrefixStore:
         if not positions or self.is_stateless:
             return
         position, num_bytes = positions[-1], len(positions) * self.checkpoint_bytes_each
-        node = _node_at(path, position)
+        node = node_at(path, position)
         self._make_room(path, node, position, num_bytes)
 
     def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
@@ -339,7 +326,7 @@ class PrefixStore:
                 self._remove(shorter)
         if position == 0:
             return
-        node = _node_at(path, position)
+        node = node_at(path, position)
         if node.checkpoint_at(position) is None:
             # Also where the KV is kept by longer prompts: it is not as old as theirs.
             checkpoint = self.put(path, position, source=_KVOnly(source), tick=tick)
@@ -465,13 +452,7 @@ class PrefixStore:
     def _release_kv(self, node: Node) -> None:
         """Free the KV of ``node`` and its ancestors that no checkpoint needs any more."""
         while True:
-            needed = node.num_segments_needed(self.segment_tokens)
-            if len(node.kv) > needed:
-                self.num_kv_segments -= len(node.kv) - needed
-                self._drop(node.kv[needed:])
-                del node.kv[needed:]
-                if self._resident_path is not None and node in self._resident_path:
-                    self._resident_path = None
+            self.kv.trim(node)
             if node.is_live:
                 return
             self.tree.note_death(node)
@@ -493,7 +474,7 @@ class PrefixStore:
         """Take back a KV-only checkpoint by as many segments as free ``num_bytes``, or drop it."""
         last_used = checkpoint.last_used
         num_segments = (
-            -(-num_bytes // self.kv_segment_bytes) if self.kv_segment_bytes else checkpoint.position
+            -(-num_bytes // self.kv.segment_bytes) if self.kv.segment_bytes else checkpoint.position
         )
         position = checkpoint.position - num_segments * self.segment_tokens
         kept_anyway = checkpoint.position - exclusive_kv_tokens(checkpoint)
@@ -506,38 +487,6 @@ class PrefixStore:
                 shorter = self._put(node, position, payload=None, num_bytes=0, tick=last_used)
                 self._become_kv_only(shorter)
         self._remove(checkpoint)
-
-    def _resident_tokens(self, path: Sequence[Node]) -> int:
-        """Return how many leading tokens of ``path`` have their KV stored without a gap."""
-        if path is not self._resident_path:
-            self._resident = self._leading_tokens(path, _resident_segments)
-            self._resident_path = path
-        return self._resident
-
-    def _leading_tokens(self, path: Iterable[Node], segments_of: Callable[[Node], int]) -> int:
-        """Return the tokens of the segments that ``segments_of`` counts, from the start to the first gap."""
-        segments = 0
-        for node in path:
-            counted = segments_of(node)
-            segments += counted
-            if counted < node.num_segments_to(node.end, self.segment_tokens):
-                break
-        return segments * self.segment_tokens
-
-    def _fill_kv(self, path: list[Node], payloads: Sequence[Any]) -> None:
-        """Hand ``payloads``, the first segments not resident, to the nodes that hold their last tokens."""
-        resident = self._resident_tokens(path)
-        at = _index_at(path, resident + self.segment_tokens)
-        taken = 0
-        while taken < len(payloads):
-            node = path[at]
-            room = node.num_segments_to(node.end, self.segment_tokens) - len(node.kv)
-            node.kv += payloads[taken : taken + room]
-            node.num_kv_reached = max(node.num_kv_reached, len(node.kv))
-            taken += room
-            at += 1
-        self.num_kv_segments += len(payloads)
-        self._resident = resident + len(payloads) * self.segment_tokens
 
     def _make_room(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
         """Evict until a checkpoint of ``num_bytes`` at ``position`` fits with its KV, or return False and
@@ -579,12 +528,12 @@ class PrefixStore:
 
     def _excess(self, path: list[Node], position: int, num_bytes: int) -> int:
         """Return by how much the budget is short for a checkpoint with its KV."""
-        missing = self._missing_kv_bytes(path, position)
+        missing = self.kv.missing_bytes(path, position)
         if self._state_capacity is None:
             self._short_cell = None
             return self.stored_bytes + num_bytes + missing - self.capacity_bytes
         states = self.checkpoint_bytes + num_bytes - self._state_capacity
-        kv = self.kv_bytes + missing - (self.capacity_bytes - self._state_capacity)
+        kv = self.kv.num_bytes + missing - (self.capacity_bytes - self._state_capacity)
         # Any state makes room for a state; only what holds KV alone makes room for KV.
         self._short_cell = None if states > 0 else KV_CELL
         return states if states > 0 else kv
@@ -596,34 +545,16 @@ class PrefixStore:
         states = num_bytes + sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
         for checkpoint in self._pinned.values():
             if checkpoint.sighting is not sighting:
-                kv = self._pinned_kv_bytes(also=(node, position))
+                pinned = ((c.node, c.position) for c in self._pinned.values())
+                kv = self.kv.needed_bytes(((node, position), *pinned))
                 break
             deepest = max(deepest, checkpoint.position)
         else:
             # Everything pinned lies on this path.
-            kv = deepest // self.segment_tokens * self.kv_segment_bytes
+            kv = deepest // self.segment_tokens * self.kv.segment_bytes
         if self._state_capacity is None:
             return states + kv <= self.capacity_bytes
         return states <= self._state_capacity and kv <= self.capacity_bytes - self._state_capacity
-
-    def _missing_kv_bytes(self, path: list[Node], position: int) -> int:
-        """Return the bytes of the KV before ``position`` that are not stored."""
-        num_missing = position // self.segment_tokens - self._resident_tokens(path) // self.segment_tokens
-        return max(0, num_missing) * self.kv_segment_bytes
-
-    def _pinned_kv_bytes(self, *, also: tuple[Node, int]) -> int:
-        """Return the bytes of KV that no eviction can free, since pinned checkpoints need it, with those of
-        one more checkpoint at a node and position.
-        """
-        needed: dict[Node, int] = {}
-        for node, position in (also, *((c.node, c.position) for c in self._pinned.values())):
-            while node.parent is not None:
-                segments = node.num_segments_to(min(position, node.end), self.segment_tokens)
-                if needed.get(node, -1) >= segments:
-                    break
-                needed[node] = segments
-                node = node.parent  # noqa: PLW2901 (a walk to the root)
-        return sum(needed.values()) * self.kv_segment_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -637,20 +568,6 @@ class _KVOnly:
 
     def kv_segments(self, start: int, end: int) -> Sequence[Any]:
         return self.source.kv_segments(start, end)
-
-
-def _index_at(path: Sequence[Node], position: int) -> int:
-    """Return where ``path`` has the node whose edge covers ``position``. O(log nodes)."""
-    return bisect_left(path, position, key=_end_of)
-
-
-def _node_at(path: Sequence[Node], position: int) -> Node:
-    """Return the node of ``path`` whose edge covers ``position``. O(log nodes)."""
-    return path[_index_at(path, position)]
-
-
-def _resident_segments(node: Node) -> int:
-    return len(node.kv)
 
 
 def _deepest_ever(node: Node, limit: int) -> int:
