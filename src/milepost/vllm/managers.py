@@ -37,8 +37,7 @@ class PlannedStateManager(MambaManager):
     ) -> None:
         """Give a hash to the states at planned positions."""
         if self.steward is not None:
-            self.steward.note_answer(request.request_id, request.block_hashes, num_tokens)
-            stops = self.steward.admit(request.request_id)
+            stops = self.steward.note_blocks(request.request_id, request.block_hashes, num_tokens)
             retention_interval = 0
             replay_boundaries = [position for position in stops if position % self.block_size == 0]
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
@@ -96,8 +95,7 @@ class PlannedAttentionManager(FullAttentionManager):
         if self.steward is None:
             super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
             return
-        self.steward.admit(request_id)
-        self.steward.note_answer(request_id, request.block_hashes, num_tokens)
+        self.steward.note_blocks(request_id, request.block_hashes, num_tokens)
         before = self.num_cached_block.get(request_id, 0)
         num_tokens = min(num_tokens, self.steward.kv_limit(request_id))
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)

@@ -61,7 +61,8 @@ class StewardCounts:
 @dataclass(slots=True, eq=False)
 class _Ticket:
     """One request on its way. ``stops`` are ascending; ``kv_limit`` is how far its KV is worth a hash;
-    ``num_untold`` tokens at the end of the prompt are unknown to the cache.
+    ``num_untold`` tokens at the end of the prompt are unknown to the cache; once the answer has come to
+    ``next_answer`` tokens, prompt included, its state may be worth keeping.
     """
 
     lease: Lease
@@ -73,7 +74,7 @@ class _Ticket:
     is_admitted: bool = False
     is_settled: bool = False
     is_preempted: bool = False
-    answered: int = 0
+    next_answer: int = 0
     kv_hashed: int = 0
 
 
@@ -214,28 +215,17 @@ class Steward:
             self._commit(ticket)
         return ticket.stops
 
-    def note_answer(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> None:
-        """Keep the state at a block boundary that the answer has just reached, if that is worth it: it exists
-        anyway, and who asks on resumes there.
+    def note_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
+        """Do as :meth:`admit` for a request that has blocks for ``num_tokens`` tokens. Where its answer has
+        just reached a block boundary, keep the state there too if that is worth it: it exists anyway, and who
+        asks on resumes there.
         """
         ticket = self._tickets.get(request_id)
-        if ticket is None or not ticket.is_settled or ticket.is_preempted:
-            return
-        layout = self.layout
-        position = num_tokens // layout.block_tokens * layout.block_tokens
-        if position <= max(ticket.lease.request.num_tokens, *ticket.stops, 0, ticket.answered):
-            return
-        ticket.answered = position
-        hashed = ticket.kv_hashed // layout.block_tokens * layout.block_tokens
-        prompt = _Prompt(block_hashes, layout, self._memory)
-        if hashed and not self._memory.holds(prompt.kv_ending(hashed)):
-            # The KV of the prompt was evicted, and its blocks are not given their hashes again.
-            return
-        keys = _keys(block_hashes, position, layout.match_tokens)
-        stored = self._cache.prolong(ticket.lease, keys, prompt)
-        if stored:
-            ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
-            self.counts.answers += 1
+        if ticket is None:
+            return ()
+        if ticket.is_settled and num_tokens >= ticket.next_answer:
+            self._keep_answer(ticket, block_hashes, num_tokens)
+        return self.admit(request_id)
 
     def kv_limit(self, request_id: str) -> int:
         """Return how many tokens of a request have KV that some checkpoint needs: what lies behind it can
@@ -332,6 +322,21 @@ class Steward:
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
+    def _keep_answer(self, ticket: _Ticket, block_hashes: Sequence[bytes], num_tokens: int) -> None:
+        layout = self.layout
+        position = num_tokens // layout.block_tokens * layout.block_tokens
+        ticket.next_answer = position + layout.block_tokens
+        hashed = ticket.kv_hashed // layout.block_tokens * layout.block_tokens
+        prompt = _Prompt(block_hashes, layout, self._memory)
+        if ticket.is_preempted or (hashed and not self._memory.holds(prompt.kv_ending(hashed))):
+            # The KV of the prompt was evicted, and its blocks are not given their hashes again.
+            return
+        keys = _keys(block_hashes, position, layout.match_tokens)
+        stored = self._cache.prolong(ticket.lease, keys, prompt)
+        if stored:
+            ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
+            self.counts.answers += 1
+
     def _settle(self, ticket: _Ticket) -> None:
         if ticket.is_settled:
             return
@@ -340,6 +345,8 @@ class Steward:
             num_lost = self._cache.settle(ticket.lease, self._memory.holds)
             self.counts.kept += max(0, len(ticket.stops) - num_lost)
             self.counts.settled += 1
+            block_tokens = self.layout.block_tokens
+            ticket.next_answer = (ticket.lease.request.num_tokens // block_tokens + 1) * block_tokens
             # From here on its blocks may be evicted, and must not be given their hashes again.
             ticket.stops, ticket.kv_limit, ticket.kv_hashed = (), 0, ticket.kv_limit
         else:
