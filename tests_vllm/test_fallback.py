@@ -69,6 +69,11 @@ def test_a_method_that_is_gone(new_engine, monkeypatch):
     )
 
 
+def test_states_that_cannot_be_kept_inside_a_block(new_engine, warnings, monkeypatch):
+    monkeypatch.setattr(compatibility, "_JUNCTION_SWITCHES", ("gone",))
+    assert_stock_and_said(new_engine(), warnings, "keeps no state inside a block")
+
+
 def test_a_pool_that_has_changed(new_engine, warnings, monkeypatch):
     made = BlockPool.__init__
 

@@ -4,12 +4,13 @@ import inspect
 from importlib.metadata import version
 from typing import Any
 
+from vllm.config import CacheConfig
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
 from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
 
-__all__ = ["why_not"]
+__all__ = ["junction_switch", "why_not"]
 
 # What is overridden or called, by class and name, and the first arguments that must be there, in their order.
 _SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
@@ -54,11 +55,20 @@ _SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 )
 _POOL_PARTS = ("blocks", "free_block_queue", "cached_block_hash_to_block", "cached_block_hashes_by_block")
 _QUEUE_PARTS = ("fake_free_list_head", "fake_free_list_tail", "remove", "prepend_n")
+# What lets a cache manager keep the state at a junction inside a block: since 0.31, and in 0.30.
+_JUNCTION_SWITCHES = ("shared_prefix_checkpoint", "fine_grained_prefix_cache")
 
 
 def why_not(vllm_config: Any, kv_cache_config: Any) -> str | None:
     """Return why checkpoints cannot be planned here, or None where they can."""
     return _unknown_vllm() or _unsupported_model(kv_cache_config) or _unsupported_feature(vllm_config)
+
+
+def junction_switch() -> str | None:
+    """Return the attribute of a cache manager that lets it keep the state at a junction inside a block; None
+    where there is none.
+    """
+    return next((name for name in _JUNCTION_SWITCHES if hasattr(CacheConfig, f"enable_mamba_{name}")), None)
 
 
 def _unknown_vllm() -> str | None:
@@ -77,6 +87,8 @@ def _unknown_vllm() -> str | None:
         missing = [name for name in _QUEUE_PARTS if not hasattr(pool.free_block_queue, name)]
     if missing:
         return f"the block pool of this vLLM has no {missing[0]} (installed: {_vllm_version()})"
+    if junction_switch() is None:
+        return f"this vLLM keeps no state inside a block (installed: {_vllm_version()})"
     return None
 
 

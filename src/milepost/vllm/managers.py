@@ -5,6 +5,7 @@ from typing import Any
 
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
 
+from milepost.vllm.compatibility import junction_switch
 from milepost.vllm.steward import Steward
 
 __all__ = ["ATTENTION_ROLE", "STATE_ROLE", "PlannedAttentionManager", "PlannedStateManager"]
@@ -13,6 +14,8 @@ STATE_ROLE, ATTENTION_ROLE = "milepost_state", "milepost_attention"
 # A state takes one block, one more where it is copied on write, and one where the worker exports a state from
 # inside a chunk.
 _MOST_STATE_BLOCKS = 3
+# Its name depends on the version; without one, the plugin is not active.
+_JUNCTION_SWITCH = junction_switch() or ""
 
 
 class PlannedStateManager(MambaManager):
@@ -62,11 +65,13 @@ class PlannedStateManager(MambaManager):
             return None
         # vLLM stores a state inside a block at the prompt's tail and, where it is told to, at the junction
         # with an earlier prompt. To it, a planned position is such a junction.
-        self.shared_prefix_checkpoint, request.shared_prefix_boundary = True, num_tokens
+        setattr(self, _JUNCTION_SWITCH, True)
+        request.shared_prefix_boundary = num_tokens
         try:
             return super()._cache_partial_tail_block(request, num_tokens, retention_interval)
         finally:
-            self.shared_prefix_checkpoint, request.shared_prefix_boundary = False, 0
+            setattr(self, _JUNCTION_SWITCH, False)
+            request.shared_prefix_boundary = 0
 
 
 class PlannedAttentionManager(FullAttentionManager):
