@@ -11,7 +11,7 @@ from typing import Any, final
 __all__ = ["ReturnRates"]
 
 # Evidence, in prompts, that the prior counts as.
-_PRIOR_PROMPTS = 4.0
+_PRIOR_PROMPTS = 3.0
 _PRIOR_RETURNS = 1.0
 _REMEMBERED = 1024.0
 
