@@ -70,9 +70,11 @@ class SimulatedWorker:
             running.num_computed = cached.num_computed_tokens[i]
             for group, ids in enumerate(new_ids or ()):
                 running.blocks[group] += ids
-        for source, target in step.kv_cache_block_copies or ():
-            self._kv[target] = self._kv[source]
-            self._states[target] = self._states[source]
+        if step.kv_cache_block_copies:
+            # All at once: what one copy writes, another does not read.
+            sources, targets = np.array(step.kv_cache_block_copies).T
+            self._kv[targets] = self._kv[sources]
+            self._states[targets] = self._states[sources]
         return self._forward(step.num_scheduled_tokens)
 
     def _start(self, request_id, requests, blocks, num_computed) -> None:

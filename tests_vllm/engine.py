@@ -67,8 +67,7 @@ def serve(job: Job) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     under_test = models.MODELS[job.model]
-    if under_test.internal_checkpoints:
-        models.switch_off_internal_checkpoints()
+    under_test.prepare_vllm()
     arguments = under_test.engine_arguments(Path(job.folder)) | {"block_size": 64, "max_model_len": 2048}
     llm = LLM(**(arguments | job.arguments), scheduler_cls=job.scheduler)
     core = llm.llm_engine.engine_core.engine_core

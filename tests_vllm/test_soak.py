@@ -8,6 +8,9 @@ import random
 import pool_account
 import pytest
 from bare_scheduler import BareEngine
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
+
+from milepost.vllm.managers import PlannedAttentionManager
 
 BLOCK = {None: 64, 64: 256}
 
@@ -97,6 +100,50 @@ def test_nothing_leaks_where_a_model_has_states_alone(is_async, model_folder, is
     )
     soak(engine, num_requests=5000 if is_full else 500, seed=3, longest=2500)
     assert sum(engine.num_cached_tokens.values()) > 0
+
+
+def serve_bursts(model, *, seed):
+    """Requests that share one of few prefixes come together, so that one hits what another is filling."""
+    engine = BareEngine(
+        model,
+        scheduler_cls="milepost.vllm.Scheduler",
+        num_blocks=60,
+        block_size=256,
+        prefix_match_unit=64,
+        max_num_batched_tokens=2048,
+        seed=4,
+    )
+    rng = random.Random(seed)
+    documents = [[rng.randrange(1000) for _ in range(1400)] for _ in range(4)]
+    depths = [rng.randrange(200, 1400) for _ in range(5)]
+    for _ in range(50):
+        for _ in range(rng.choice([1, 3, 6])):
+            shared = rng.choice(documents)[: rng.choice(depths) + rng.randrange(-40, 40)]
+            rest = [rng.randrange(1000) for _ in range(rng.randrange(5, 100))]
+            engine.add(shared + rest, max_tokens=rng.choice([1, 8]))
+        for _ in range(rng.choice([2, 4, 12])):
+            engine.step()
+    engine.run()
+    assert sum(engine.num_cached_tokens.values()) > 0
+
+
+def serve_many_bursts(model, *, num):
+    for seed in range(num):
+        serve_bursts(model, seed=seed)
+
+
+def test_no_block_is_copied_before_it_is_filled(model_folder, is_full):
+    serve_many_bursts(model_folder("qwen3-next"), num=300 if is_full else 30)
+
+
+def test_the_simulated_worker_notices_a_copy_before_the_block_is_filled(model_folder, monkeypatch):
+    monkeypatch.setattr(
+        PlannedAttentionManager,
+        "get_num_blocks_to_allocate",
+        FullAttentionManager.get_num_blocks_to_allocate,
+    )
+    with pytest.raises(AssertionError, match="wrong KV"):
+        serve_many_bursts(model_folder("qwen3-next"), num=30)
 
 
 def test_the_simulated_worker_notices_a_lost_state(model_folder):

@@ -14,7 +14,6 @@ OpenAI server answers from it. It has learned nothing. What makes it evidence al
 """
 
 import argparse
-import importlib
 import json
 import math
 import zlib
@@ -28,7 +27,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["MODELS", "ModelUnderTest", "build", "switch_off_internal_checkpoints"]
+from benchmarks.vllm.workarounds import rotate_whole_queries, switch_off_internal_checkpoints
+
+__all__ = ["MODELS", "ModelUnderTest", "build"]
 
 VOCABULARY_SIZE = 512
 CONTEXT_TOKENS = 32_768
@@ -42,8 +43,8 @@ class ModelUnderTest:
     options: Mapping[str, Any]
     dtype: str = "float32"
     """Where the kernels allow it, fp32: greedy tokens then stay clear of rounding."""
-    internal_checkpoints: bool = False
-    """Whether ``switch_off_internal_checkpoints`` must run before the engine starts."""
+    prepare_vllm: Callable[[], None] = lambda: None
+    """Run in the process that holds the layers, before the engine starts."""
     needs_torchvision: bool = False
     """Whether vLLM's module for the family imports torchvision, though the model is text."""
     embedding_std: float = 0.4
@@ -122,6 +123,7 @@ MODELS: dict[str, ModelUnderTest] = {
             "num_experts": 4,
         },
         embedding_std=0.2,
+        prepare_vllm=rotate_whole_queries,
     ),
     "mamba2": ModelUnderTest(
         model_type="mamba2",
@@ -134,7 +136,7 @@ MODELS: dict[str, ModelUnderTest] = {
             "expand": 2,
             "chunk_size": 64,
         },
-        internal_checkpoints=True,
+        prepare_vllm=switch_off_internal_checkpoints,
         block_size=64,
     ),
     "falcon-h1": ModelUnderTest(
@@ -142,7 +144,7 @@ MODELS: dict[str, ModelUnderTest] = {
         options=_ATTENTION
         | _MAMBA2
         | {"num_hidden_layers": 4, "head_dim": 32, "mamba_d_ssm": 128, "intermediate_size": 128},
-        internal_checkpoints=True,
+        prepare_vllm=switch_off_internal_checkpoints,
     ),
     "nemotron-h": ModelUnderTest(
         model_type="nemotron_h",
@@ -158,7 +160,7 @@ MODELS: dict[str, ModelUnderTest] = {
             "n_groups": 1,
             "chunk_size": 64,
         },
-        internal_checkpoints=True,
+        prepare_vllm=switch_off_internal_checkpoints,
     ),
     "granite-moe-hybrid": ModelUnderTest(
         model_type="granitemoehybrid",
@@ -172,7 +174,7 @@ MODELS: dict[str, ModelUnderTest] = {
             "num_experts_per_tok": 2,
             "attention_multiplier": 0.2,
         },
-        internal_checkpoints=True,
+        prepare_vllm=switch_off_internal_checkpoints,
     ),
 }
 """The models by name. The two Qwens keep gated-delta-net states, LFM2 those of short convolutions, the rest
@@ -191,19 +193,6 @@ def build(name: str, folder: Path) -> Path:
     model.to(getattr(torch, under_test.dtype)).save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
     return folder
-
-
-def switch_off_internal_checkpoints() -> None:
-    """Let vLLM's Mamba-2 layers say that they cannot export a state from inside a prefill chunk. Idempotent.
-
-    They claim that they can, but the CPU kernel ignores the wish, and the engine dies at the first prompt
-    longer than a block. Without the claim the scheduler ends a chunk there, as it does for other families. It
-    must run in the process that holds the layers, before the engine starts: for a ``vllm.LLM`` that has no
-    process of its own just before it, for a server in an entry point of the group ``vllm.general_plugins``.
-    """
-    mixer = importlib.import_module("vllm.model_executor.layers.mamba.mamba_mixer2").MambaMixer2
-    if "get_kv_cache_spec" in vars(mixer):
-        del mixer.get_kv_cache_spec
 
 
 def _draw_parameters(model: PreTrainedModel, *, embedding_std: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.vllm.models import MODELS, switch_off_internal_checkpoints
+from benchmarks.vllm.models import MODELS
 from benchmarks.vllm.serving import Served, serve, warm_up
 from benchmarks.vllm.settings import Setting
 from benchmarks.vllm.traffic import Workload, shareable_tokens
@@ -120,8 +120,7 @@ def measure(spec: RunSpec) -> Measurement:
     """Load the model, warm up, forget, and run the workload once."""
     from benchmarks.vllm.model_server import ModelServer
 
-    if MODELS[spec.model].internal_checkpoints:
-        switch_off_internal_checkpoints()
+    MODELS[spec.model].prepare_vllm()
     server = ModelServer(engine_arguments(spec))
     if server.scheduler.block_size != spec.block_tokens:
         raise RuntimeError(

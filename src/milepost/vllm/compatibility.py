@@ -46,6 +46,19 @@ _SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
         "allocate_new_blocks",
         ("self", "request_id", "num_tokens", "num_tokens_main_model"),
     ),
+    (FullAttentionManager, "new_step_starts", ("self",)),
+    (
+        FullAttentionManager,
+        "get_num_blocks_to_allocate",
+        (
+            "self",
+            "request_id",
+            "num_tokens",
+            "new_computed_blocks",
+            "total_computed_tokens",
+            "num_local_computed_tokens",
+        ),
+    ),
     (
         BlockPool,
         "cache_partial_block",

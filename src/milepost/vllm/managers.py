@@ -79,6 +79,42 @@ class PlannedAttentionManager(FullAttentionManager):
 
     steward: Steward | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Blocks that were given a hash in this step, for what will only be in them after it.
+        self._filled_this_step: set[int] = set()
+
+    def new_step_starts(self) -> None:
+        """Forget the last step."""
+        super().new_step_starts()
+        self._filled_this_step.clear()
+
+    def get_num_blocks_to_allocate(
+        self,
+        request_id: str,
+        num_tokens: int,
+        new_computed_blocks: Sequence[Any],
+        total_computed_tokens: int,
+        num_local_computed_tokens: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> int:
+        """Have a request wait for the next step where it would copy a block that is filled in this one, since
+        the worker copies before it computes. To ask for more blocks than there are is vLLM's own way.
+        """
+        is_copied = new_computed_blocks and num_local_computed_tokens % self.block_size
+        if is_copied and new_computed_blocks[-1].block_id in self._filled_this_step:
+            return int(self.block_pool.num_gpu_blocks) + 1
+        return super().get_num_blocks_to_allocate(
+            request_id,
+            num_tokens,
+            new_computed_blocks,
+            total_computed_tokens,
+            num_local_computed_tokens,
+            *args,
+            **kwargs,
+        )
+
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
         """Have the least valuable blocks come first."""
         if self.steward is not None:
@@ -105,7 +141,9 @@ class PlannedAttentionManager(FullAttentionManager):
         num_tokens = min(num_tokens, self.steward.kv_limit(request_id))
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
         for index in range(before, self.num_cached_block.get(request_id, 0)):
-            self._drop_duplicate(self.req_to_blocks[request_id][index])
+            block = self.req_to_blocks[request_id][index]
+            self._filled_this_step.add(block.block_id)
+            self._drop_duplicate(block)
 
     def _drop_duplicate(self, block: Any) -> None:
         """Take the hash from ``block`` if another block has the same: requests side by side compute the same
@@ -133,6 +171,7 @@ class PlannedAttentionManager(FullAttentionManager):
                     kv_cache_group_id=self.kv_cache_group_id,
                     block_size=self.block_size,
                 )
+                self._filled_this_step.add(blocks[index].block_id)
 
     def _is_elsewhere(self, request: Any, position: int, block: Any) -> bool:
         """Return whether another block than ``block`` has the same KV: once more would be once too often."""
