@@ -9,6 +9,11 @@ from bare_scheduler import BareEngine
 BLOCK = {None: 64, 64: 256}
 
 
+def unshared_prompts(num):
+    rng = random.Random(0)
+    return [[rng.randrange(1000) for _ in range(rng.randrange(100, 3000))] for _ in range(num)]
+
+
 def new_engine(model_folder, unit, scheduler_cls="milepost.vllm.Scheduler", **options):
     return BareEngine(
         model_folder("qwen3-next"),
@@ -52,14 +57,11 @@ def test_a_checkpoint_costs_one_chunk(unit, model_folder):
 
 def test_prompts_that_nobody_shares_take_fewer_chunks_than_from_stock_vllm(model_folder):
     engines = [new_engine(model_folder, None), new_engine(model_folder, None, scheduler_cls=None)]
-    rng = random.Random(0)
-    prompts = [[rng.randrange(1000) for _ in range(rng.randrange(100, 3000))] for _ in range(80)]
+    prompts = unshared_prompts(80)
     ours, stock = ([num_chunks(engine, prompt) for prompt in prompts] for engine in engines)
     assert sum(ours[20:]) < sum(stock[20:])
 
 
 def test_where_a_stop_is_dear_such_prompts_are_not_stopped_at_all(model_folder):
     engine = new_engine(model_folder, None, additional_config={"milepost": {"stop_tokens": 64}})
-    rng = random.Random(0)
-    prompts = [[rng.randrange(1000) for _ in range(rng.randrange(100, 3000))] for _ in range(60)]
-    assert [num_chunks(engine, prompt) for prompt in prompts][-20:] == [1] * 20
+    assert [num_chunks(engine, prompt) for prompt in unshared_prompts(60)][-20:] == [1] * 20

@@ -100,7 +100,7 @@ def test_answers_are_those_without_a_cache(kind, model, served):
     stock, planned = served["stock"], served[kind]
     assert (planned["scheduler"], stock["scheduler"]) == ("PlannedScheduler", "Scheduler")
     assert [each["problem"] for each in planned["rounds"] + stock["rounds"]] == [None] * 6
-    reference = [each["tokens"] for each in served["reference"]["rounds"]]
+    reference = tokens(served["reference"])
     flips, flips_of_stock = (
         [num_different(*each) for each in zip(tokens(answer), reference, strict=True)]
         for answer in (planned, stock)
