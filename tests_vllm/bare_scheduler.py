@@ -187,6 +187,7 @@ class BareEngine:
         self._worker = SimulatedWorker(self.kv_cache_config, block_size=block_size, seed=seed)
         self._in_flight: deque = deque()
         self._depth = 2 if is_async else 1
+        self._chance = random.Random(seed)
         self._num_added = 0
         self.num_preemptions = 0
         self.num_cached_tokens: dict[str, int] = {}
@@ -219,7 +220,11 @@ class BareEngine:
         """Schedule and run one step; return its number of tokens."""
         step = self.scheduler.schedule()
         self.num_preemptions += len(step.preempted_req_ids or ())
-        self._in_flight.append((step, self._worker.execute(step, self.scheduler.requests)))
+        output = self._worker.execute(step, self.scheduler.requests)
+        # Where the bitmask waits for tokens, vLLM asks for it later.
+        if self._chance.random() < 0.7:
+            self.scheduler.get_grammar_bitmask(step)
+        self._in_flight.append((step, output))
         while len(self._in_flight) >= self._depth:
             self._finish_step()
         return step.total_num_scheduled_tokens

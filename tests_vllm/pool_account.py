@@ -18,12 +18,14 @@ def cached_blocks(scheduler) -> list[set]:
 def believed_keys(scheduler) -> set:
     """Return the keys of what the steward's cache holds; they add up to what it says it holds."""
     steward = scheduler.steward
+    steward.catch_up()
     steward.check()
     layout, memory = steward.layout, steward._memory
     account = steward.statistics()
     num_blocks = (account.checkpoint_bytes + account.kv_bytes) // layout.block_tokens
-    assert len(memory._wanted) == num_blocks, (len(memory._wanted), num_blocks, account.num_checkpoints)
-    return set(memory._wanted)
+    wanted = memory.wanted_keys()
+    assert len(wanted) == num_blocks, (len(wanted), num_blocks, account.num_checkpoints)
+    return wanted
 
 
 def assert_no_orphans(scheduler) -> None:

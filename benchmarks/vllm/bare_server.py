@@ -80,6 +80,8 @@ class BareServer:
     def step(self) -> list[Progress]:
         """Schedule, make up the tokens, and let the scheduler note them."""
         scheduled = self.scheduler.schedule()
+        # As vLLM does while the model computes.
+        self.scheduler.get_grammar_bitmask(scheduled)
         outputs = self.scheduler.update_from_output(scheduled, self.make_up(scheduled))
         return [
             self._progress(output)

@@ -164,7 +164,7 @@ class PrefixCache:
 
         Args:
             tokens: Token ids of the prompt, shape ``[num_tokens]``; where a key stands for a block, its
-                chained block hashes, shape ``[ceil(num_tokens / key_tokens)]``.
+                chained block hashes, one each; that of a partial block at the end may be left out.
             num_tokens: Length of a prompt of block hashes; whole blocks unless given.
             tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
             breakpoints: Positions in the prompt where its messages end, or its client asked for a cache
@@ -421,9 +421,6 @@ def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:
     for prompt in prompts:
         tenant = tenants.setdefault(prompt.tenant, str(len(tenants)))
         keys = np.frombuffer(prompt.keys, dtype)
-        if len(keys) * cache.key_tokens < prompt.num_tokens:
-            # Stands for the partial block at the end, which is no key of the tree.
-            keys = np.append(keys, dtype.type(0))
         with cache.acquire(keys, num_tokens=prompt.num_tokens, tenant=tenant) as lease:
             cache.commit(lease, cache.plan(lease), source)
     return cache.statistics().reused

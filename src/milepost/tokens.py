@@ -77,7 +77,7 @@ def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
     Nothing can be resumed inside a block, so the key of a partial one at the end is dropped.
 
     Args:
-        keys: One hash a block, the last block may be partial.
+        keys: One hash a block; that of a partial one at the end may be left out.
         num_tokens: Tokens that they stand for.
         key_tokens: Tokens of a whole block.
 
@@ -88,16 +88,19 @@ def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
     [7]
     """
     given = np.asarray(keys)
+    num_whole = num_tokens // key_tokens
+    if given.dtype == np.int64 and given.shape == (num_whole,) and num_whole and not given.flags.writeable:
+        return given
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
         raise InvalidRequestError(
             f"keys have {given.ndim} dimensions and dtype {given.dtype}; give one whole number a block"
         )
-    if num_tokens < 1 or -(-num_tokens // key_tokens) != given.size:
+    if num_tokens < 1 or given.size not in (num_whole, -(-num_tokens // key_tokens)):
         raise InvalidRequestError(
             f"{given.size} keys for {num_tokens} tokens in blocks of {key_tokens}; give one key for each "
-            "block, also for a partial one at the end"
+            "whole block, and one or none for a partial one at the end"
         )
-    checked = np.ascontiguousarray(given[: num_tokens // key_tokens], dtype=np.int64)
+    checked = np.ascontiguousarray(given[:num_whole], dtype=np.int64)
     if given.flags.writeable and np.shares_memory(checked, given):
         checked = checked.copy()
     checked.flags.writeable = False

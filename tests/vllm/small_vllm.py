@@ -75,25 +75,43 @@ class Pool:
     def retain(self, blocks):
         self.wanted.update((blocks.prefix_hash, group) for group in blocks.groups)
 
+    def retain_kv(self, prefix_hashes):
+        self.wanted.update((each, group) for each in prefix_hashes for group in KV_GROUPS)
+
     def forget(self, dropped):
         for blocks in dropped:
-            for key in ((blocks.prefix_hash, group) for group in blocks.groups):
+            is_kv = isinstance(blocks, bytes)
+            prefix_hash, groups = (blocks, KV_GROUPS) if is_kv else blocks[:2]
+            for key in ((prefix_hash, group) for group in groups):
                 self.wanted.discard(key)
-                block = self.found.get(key)
-                if block is None or not self.wanted.isdisjoint(self.keys[block]):
-                    continue
-                self.clean(block)
-                if self.references[block] == 0:
-                    self.free.remove(block)
-                    self.free.appendleft(block)
+                self._clean_unwanted(key)
+
+    def clean_kv(self, prefix_hashes):
+        for prefix_hash in prefix_hashes:
+            for group in KV_GROUPS:
+                self._clean_unwanted((prefix_hash, group))
+
+    def _clean_unwanted(self, key):
+        block = self.found.get(key)
+        if block is None or not self.wanted.isdisjoint(self.keys[block]):
+            return
+        self.clean(block)
+        if self.references[block] == 0:
+            self.free.remove(block)
+            self.free.appendleft(block)
 
     def holds(self, blocks):
         return all((blocks.prefix_hash, group) in self.found for group in blocks.groups)
 
+    def holds_kv(self, prefix_hash):
+        return all((prefix_hash, group) in self.found for group in KV_GROUPS)
+
 
 @dataclass(eq=False)
 class Running:
-    """One request; ``kv`` and ``state`` are its blocks, ``computed`` how far it has come."""
+    """One request; ``kv`` and ``state`` are its blocks, ``computed`` how far it has come, ``hashed`` how many
+    tokens before it have KV blocks that were given their hashes.
+    """
 
     name: str
     tokens: list
@@ -101,6 +119,7 @@ class Running:
     may_hit: bool = True
     breakpoints: tuple = ()
     computed: int = 0
+    hashed: int = 0
     hit: int = 0
     is_admitted: bool = False
     kv: list = field(default_factory=list)
@@ -109,10 +128,19 @@ class Running:
 
 
 class SmallVllm:
-    """See the module."""
+    """See the module. The model computes, and the steward catches up, after each batch of so many chunks."""
 
     def __init__(
-        self, num_blocks=200, *, block=16, match=16, chunk=64, policy="learned", stop_tokens=0, **options
+        self,
+        num_blocks=200,
+        *,
+        block=16,
+        match=16,
+        chunk=64,
+        policy="learned",
+        stop_tokens=0,
+        batch=1,
+        **options,
     ):
         self.pool = Pool(num_blocks)
         self.layout = PoolLayout(
@@ -129,6 +157,8 @@ class SmallVllm:
             options=Options(stop_tokens=stop_tokens, **options),
         )
         self.chunk = chunk
+        self.batch = batch
+        self.num_chunks = 0
         self.num_asked = 0
 
     def ask(self, tokens, **options) -> Running:
@@ -143,6 +173,7 @@ class SmallVllm:
 
     def look_up(self, request):
         """Return how many tokens can be found for it, and tell the steward."""
+        self.steward.catch_up()
         hit = self._hit(request) if request.may_hit else 0
         request.hit = hit
         self.steward.look_up(
@@ -173,6 +204,7 @@ class SmallVllm:
         if not request.is_admitted:
             self.pool.touch(hit_blocks)
             request.kv, request.is_admitted, request.computed = hit_blocks, True, start
+            request.hashed = start // self.layout.block_tokens * self.layout.block_tokens
         self.steward.make_room(needed)
         request.kv += self.pool.take(num_kv)
         previous, request.state = request.state, self.pool.take(len(STATE_GROUPS))
@@ -181,6 +213,9 @@ class SmallVllm:
         request.computed = end
         request.ends.append(end)
         self.steward.note_step(request.name, end)
+        self.num_chunks += 1
+        if self.num_chunks % self.batch == 0:
+            self.steward.catch_up()
         return True
 
     def finish(self, request):
@@ -203,6 +238,7 @@ class SmallVllm:
 
     def check(self, *, is_idle=True):
         """What must hold whenever; and more where nothing runs."""
+        self.steward.catch_up()
         self.steward.check()
         account, pool = self.steward.statistics(), self.pool
         assert len(pool.wanted) * self.layout.block_tokens == account.checkpoint_bytes + account.kv_bytes
@@ -246,8 +282,9 @@ class SmallVllm:
             for group, state in zip(STATE_GROUPS, request.state, strict=True):
                 self.pool.hash(state, (request.hashes[end // step - 1], group))
         limit = min(end, self.steward.kv_limit(request.name))
-        for at in range(block, limit + 1, block):
+        for at in range(request.hashed + block, limit + 1, block):
             self.pool.hash(request.kv[at // block - 1], (request.hashes[at // step - 1], 3))
+            request.hashed = at
         for stop in stops:
             if stop % block and stop <= end:
                 self.pool.hash(request.kv[stop // block], (request.hashes[stop // step - 1], 3))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_vllm import SmallVllm
 
@@ -239,22 +239,25 @@ def test_cleared_with_the_pool():
 
 
 prompts = st.tuples(st.integers(0, 2), st.integers(1, 120), st.integers(0, 40), st.integers(0, 3))
-actions = st.lists(
-    st.one_of(
-        st.tuples(st.just("ask"), prompts, st.booleans()),
-        st.tuples(
-            st.sampled_from(["step", "step", "step", "preempt", "abort", "look_up"]), st.integers(0, 7)
-        ),
-        st.tuples(st.just("lose"), st.integers(0, 200)),
-    ),
-    max_size=60,
-)
+asks = st.tuples(st.just("ask"), prompts, st.booleans())
+steps = st.tuples(st.just("step"), st.integers(0, 7))
+turns = st.tuples(st.sampled_from(["preempt", "abort", "look_up"]), st.integers(0, 7))
+losses = st.tuples(st.just("lose"), st.integers(0, 200))
+pools = {
+    "num_blocks": st.sampled_from([20, 45, 120]),
+    "match": st.sampled_from([16, 4]),
+    "chunk": st.sampled_from([16, 48]),
+}
 
 
-@settings(max_examples=80)
-@given(actions, st.sampled_from([20, 45, 120]), st.sampled_from([16, 4]), st.sampled_from([16, 48]))
-def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script, num_blocks, match, chunk):
-    vllm = SmallVllm(num_blocks=num_blocks, match=match, chunk=chunk)
+def scripts(*actions):
+    return st.lists(st.one_of(asks, asks, steps, steps, steps, steps, *actions), min_size=8, max_size=60)
+
+
+def follow_script(script, *, is_checked=True, **options) -> SmallVllm:
+    """Return a pool through which a script of requests has gone."""
+    vllm = SmallVllm(**options)
+    num_blocks = options["num_blocks"]
     alive = []
     for action, what, *more in script:
         if action == "ask":
@@ -279,9 +282,32 @@ def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script
                 vllm.look_up(request)
             elif action == "step":
                 vllm.step(request)
-        vllm.check(is_idle=False)
+        if is_checked:
+            vllm.check(is_idle=False)
     for request in alive:
         vllm.finish(request)
     vllm.check()
-    vllm.steward.make_room(num_blocks)
-    assert vllm.pool.num_clean(num_blocks) == num_blocks
+    return vllm
+
+
+# The second policy asks for more than there is room for.
+@settings(max_examples=120)
+@given(
+    scripts(turns, losses),
+    st.fixed_dictionaries({**pools, "policy": st.sampled_from(["learned", "dense:16"])}),
+)
+def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script, pool):
+    vllm = follow_script(script, **pool)
+    vllm.steward.make_room(pool["num_blocks"])
+    assert vllm.pool.num_clean(pool["num_blocks"]) == pool["num_blocks"]
+
+
+@settings(max_examples=120)
+@given(scripts(turns), st.fixed_dictionaries(pools))
+def test_it_decides_the_same_where_it_catches_up_late(script, pool):
+    late, soon = (follow_script(script, batch=each, is_checked=False, **pool) for each in (3, 1))
+    # Where the cache says no to a promise, who hears of it late stops once more.
+    assume(soon.steward.statistics().checkpoints_rejected == 0)
+    assert late.steward.statistics() == soon.steward.statistics()
+    assert late.steward.counts == soon.steward.counts
+    assert late.pool.found.keys() == soon.pool.found.keys()

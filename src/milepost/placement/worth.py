@@ -77,33 +77,27 @@ def plan_worth(
         points = np.concatenate(((request.fallback_position, base), positions))
         fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
         gains = costs[2:]
-    per_checkpoint = price_per_byte * request.checkpoint_bytes + cost_per_capture
-    while True:
-        chosen, saved = _best_plan(
-            positions,
-            gains,
-            base_gain,
-            tails,
-            lost,
-            base_gain - fallback_gain if base else math.inf,
-            per_checkpoint,
-            least_gain,
-            price_per_byte * request.kv_bytes_per_token,
-            request.resident_kv_tokens,
-        )
-        if chosen.size <= request.max_checkpoints:
-            break
-        # More than the budget can hold beside the KV: ask more for each, until few enough are worth it. The
-        # first may cost nothing more than what it replaces, any other costs the price, so one is the least.
-        per_checkpoint = 1.5 * max(per_checkpoint, least_gain * float(gains[-1]) * float(tails[0]), _TINY)
-    picked: list[int] = positions[chosen].tolist()
+    chosen, saved, lost_rate = _best_plan_within(
+        positions,
+        gains,
+        base_gain,
+        tails,
+        lost,
+        base_gain - fallback_gain if base else math.inf,
+        price_per_byte * request.checkpoint_bytes + cost_per_capture,
+        least_gain,
+        price_per_byte * request.kv_bytes_per_token,
+        request.resident_kv_tokens,
+        request.max_checkpoints,
+    )
+    picked: list[int] = chosen.tolist()
     if not picked:
         return NOTHING_WORTHY
     new_kv = max(0, picked[-1] - request.resident_kv_tokens)
     num_bytes = len(picked) * request.checkpoint_bytes + new_kv * request.kv_bytes_per_token
     if base:
         # The checkpoint resumed from makes room, where it is worth less than the price from now on.
-        replaced = float(lost[chosen[0]]) * (base_gain - fallback_gain)
+        replaced = lost_rate * (base_gain - fallback_gain)
         if replaced < price_per_byte * request.checkpoint_bytes:
             saved -= replaced
             num_bytes -= request.checkpoint_bytes
@@ -139,6 +133,43 @@ def _candidates(
             count += 1
         total += rates[k]
     return positions[:count], total - before[:count], before[:count]
+
+
+@njit(cache=True)
+def _best_plan_within(
+    positions: IntArray,
+    costs: FloatArray,
+    base_cost: float,
+    tails: FloatArray,
+    lost: FloatArray,
+    saved_by_base: float,
+    per_checkpoint: float,
+    least_gain: float,
+    per_kv_token: float,
+    resident: int,
+    max_checkpoints: int,
+) -> tuple[IntArray, float, float]:
+    """Return the positions of the best plan of at most so many checkpoints, what it saves, and the rate of
+    requests that part between the base and the first of them.
+    """
+    while True:
+        chosen, saved = _best_plan(
+            positions,
+            costs,
+            base_cost,
+            tails,
+            lost,
+            saved_by_base,
+            per_checkpoint,
+            least_gain,
+            per_kv_token,
+            resident,
+        )
+        if chosen.size <= max_checkpoints:
+            return positions[chosen], saved, lost[chosen[0]] if chosen.size else 0.0
+        # More than the budget can hold beside the KV: ask more for each, until few enough are worth it. The
+        # first may cost nothing more than what it replaces, any other costs the price, so one is the least.
+        per_checkpoint = 1.5 * max(per_checkpoint, least_gain * costs[-1] * tails[0], _TINY)
 
 
 @njit(cache=True)

@@ -50,16 +50,16 @@ class Forecast:
     places on its path where prompts have parted, ascending.
     """
 
-    __slots__ = ("_before", "_depths", "_positions", "depths", "junctions", "lesson", "weights")
+    __slots__ = ("_positions", "_table", "depths", "junctions", "lesson", "weights")
 
     def __init__(self, expected: OverlapDistribution, lesson: int, junctions: list[Junction]) -> None:
         self.depths = expected.depths
         self.weights = expected.weights
         self.lesson = lesson
         self.meet(junctions)
-        # As lists, since they are searched one number at a time.
-        self._depths: list[int] = self.depths.tolist()
-        self._before: list[float] = [0.0, *self.weights.cumsum().tolist()]
+        # Depths and the weight before each, made when they are first searched; as lists, since that is done
+        # one number at a time.
+        self._table: tuple[list[int], list[float]] | None = None
 
     def meet(self, junctions: list[Junction]) -> None:
         """Note where prompts have parted on this prompt's path, ascending."""
@@ -77,7 +77,9 @@ class Forecast:
         """Return the chance of a parting in ``[start, end)``, given that the next request does not part in
         the first ``taken`` tokens: it was others that passed through there.
         """
-        depths, before = self._depths, self._before
+        if self._table is None:
+            self._table = self.depths.tolist(), [0.0, *self.weights.cumsum().tolist()]
+        depths, before = self._table
         total = before[-1]
         mass = (total if end == math.inf else before[bisect_left(depths, end)]) - before[
             bisect_left(depths, start)

@@ -27,6 +27,7 @@ _SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
         ),
     ),
     (Scheduler, "_update_after_schedule", ("self", "scheduler_output")),
+    (Scheduler, "get_grammar_bitmask", ("self", "scheduler_output")),
     (Scheduler, "_free_request", ("self", "request")),
     (
         MambaManager,

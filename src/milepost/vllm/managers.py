@@ -140,18 +140,24 @@ class PlannedAttentionManager(FullAttentionManager):
         before = self.num_cached_block.get(request_id, 0)
         num_tokens = min(num_tokens, self.steward.kv_limit(request_id))
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
-        for index in range(before, self.num_cached_block.get(request_id, 0)):
-            block = self.req_to_blocks[request_id][index]
-            self._filled_this_step.add(block.block_id)
-            self._drop_duplicate(block)
+        now = self.num_cached_block.get(request_id, 0)
+        if now > before:
+            filled = self.req_to_blocks[request_id][before:now]
+            self._filled_this_step.update(block.block_id for block in filled)
+            self._drop_duplicates(filled)
 
-    def _drop_duplicate(self, block: Any) -> None:
-        """Take the hash from ``block`` if another block has the same: requests side by side compute the same
-        prefix twice, and one copy is enough.
+    def _drop_duplicates(self, blocks: Sequence[Any]) -> None:
+        """Take the hash from those of ``blocks`` where another block has the same: requests side by side
+        compute the same prefix twice, and one copy is enough.
         """
-        key = block.block_hash
-        if key is not None and self.block_pool.cached_block_hash_to_block.get_one_block(key) is not block:
-            self.block_pool.evict_blocks({block.block_id})
+        first_of = self.block_pool.cached_block_hash_to_block.get_one_block
+        twice = {
+            block.block_id
+            for block in blocks
+            if (key := block.block_hash) is not None and first_of(key) is not block
+        }
+        if twice:
+            self.block_pool.evict_blocks(twice)
 
     def _cache_partial_tail_block(self, request: Any, num_tokens: int) -> None:
         """Let the KV inside a block be found where a checkpoint is planned there."""

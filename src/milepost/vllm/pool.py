@@ -13,9 +13,11 @@ __all__ = ["BlockMemory", "PrefixBlocks", "VllmMemory"]
 
 
 class PrefixBlocks(NamedTuple):
-    """The blocks that hold something of one exact prefix: its state, or its last piece of KV.
+    """The blocks that hold the state of one exact prefix, and its last piece of KV where that ends inside a
+    block.
 
-    They are known by what is in them, never by number, so this can outlive them without harm.
+    They are known by what is in them, never by number, so this can outlive them without harm. So is KV up to
+    a block boundary, by the hash of the prefix alone: there is one for every block.
 
     Attributes:
         prefix_hash: vLLM's chained hash of the prefix.
@@ -37,22 +39,49 @@ class BlockMemory(Protocol):
     def retain(self, blocks: PrefixBlocks) -> None:
         """Note that the cache wants to keep ``blocks``."""
 
-    def forget(self, dropped: Iterable[PrefixBlocks]) -> None:
-        """Clean what nobody wants to keep any more."""
+    def retain_kv(self, prefix_hashes: Sequence[bytes]) -> None:
+        """Note that the cache wants to keep the last KV block of each prefix."""
+
+    def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
+        """Clean what nobody wants to keep any more, states and KV."""
+
+    def clean_kv(self, prefix_hashes: Iterable[bytes]) -> None:
+        """Clean the last KV block of each prefix, unless it is to be kept."""
 
     def holds(self, blocks: PrefixBlocks) -> bool:
         """Return whether all of ``blocks`` can be hit."""
 
+    def holds_kv(self, prefix_hash: bytes) -> bool:
+        """Return whether the last KV block of a prefix can be hit."""
+
 
 @final
 class VllmMemory:
-    """vLLM's ``BlockPool``. It has no interface for this, so its parts are used; see ``compatibility``."""
+    """vLLM's ``BlockPool``. It has no interface for this, so its parts are used; see ``compatibility``.
 
-    def __init__(self, block_pool: Any, make_key: Callable[[bytes, int], bytes]) -> None:
+    Args:
+        block_pool: The pool.
+        make_key: Returns what a block is found by, of the hash of its prefix and its group.
+        prefix_of: Returns the hash of the prefix of a key.
+        kv_groups: The attention groups.
+    """
+
+    def __init__(
+        self,
+        block_pool: Any,
+        *,
+        make_key: Callable[[bytes, int], bytes],
+        prefix_of: Callable[[bytes], bytes],
+        kv_groups: tuple[int, ...],
+    ) -> None:
         self._pool = block_pool
         self._make_key = make_key
+        self._prefix_of = prefix_of
+        self._kv_groups = kv_groups
         # Keys of what the cache keeps. A block may carry several: of itself, and of prefixes inside it.
         self._wanted: set[bytes] = set()
+        # Beside them, prefixes whose KV ends at a block boundary, for all attention groups at once.
+        self._wanted_kv: set[bytes] = set()
 
     def num_clean(self, limit: int) -> int:
         """See ``BlockMemory``."""
@@ -68,27 +97,61 @@ class VllmMemory:
         """See ``BlockMemory``."""
         self._wanted.update(self._keys(blocks))
 
-    def forget(self, dropped: Iterable[PrefixBlocks]) -> None:
+    def retain_kv(self, prefix_hashes: Sequence[bytes]) -> None:
+        """See ``BlockMemory``."""
+        self._wanted_kv.update(prefix_hashes)
+
+    def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
         """See ``BlockMemory``."""
         for blocks in dropped:
+            if isinstance(blocks, bytes):
+                self._wanted_kv.discard(blocks)
+                self.clean_kv((blocks,))
+                continue
             for key in self._keys(blocks):
                 self._wanted.discard(key)
                 self._clean(key)
 
+    def clean_kv(self, prefix_hashes: Iterable[bytes]) -> None:
+        """See ``BlockMemory``."""
+        for prefix_hash in prefix_hashes:
+            for group in self._kv_groups:
+                self._clean(self._make_key(prefix_hash, group))
+
     def holds(self, blocks: PrefixBlocks) -> bool:
         """See ``BlockMemory``."""
-        cached = self._pool.cached_block_hash_to_block
-        return all(cached.get_one_block(key) is not None for key in self._keys(blocks))
+        return self._holds(self._keys(blocks))
+
+    def holds_kv(self, prefix_hash: bytes) -> bool:
+        """See ``BlockMemory``."""
+        return self._holds([self._make_key(prefix_hash, group) for group in self._kv_groups])
+
+    def wanted_keys(self) -> set[bytes]:
+        """Return the keys of all that the cache keeps. O(n)."""
+        of_kv = {self._make_key(each, group) for each in self._wanted_kv for group in self._kv_groups}
+        return self._wanted | of_kv
 
     def _keys(self, blocks: PrefixBlocks) -> list[bytes]:
         return [self._make_key(blocks.prefix_hash, group) for group in blocks.groups]
+
+    def _holds(self, keys: list[bytes]) -> bool:
+        cached = self._pool.cached_block_hash_to_block
+        return all(cached.get_one_block(key) is not None for key in keys)
+
+    def _is_wanted(self, key: bytes) -> bool:
+        if key in self._wanted:
+            return True
+        prefix_hash = self._prefix_of(key)
+        return prefix_hash in self._wanted_kv and any(
+            key == self._make_key(prefix_hash, group) for group in self._kv_groups
+        )
 
     def _clean(self, key: bytes) -> None:
         pool = self._pool
         cached = pool.cached_block_hash_to_block
         while (block := cached.get_one_block(key)) is not None:
-            others: Sequence[bytes] = tuple(pool.cached_block_hashes_by_block.get(block.block_id, ()))
-            if not self._wanted.isdisjoint((block.block_hash, *others)):
+            others: Iterable[bytes] = pool.cached_block_hashes_by_block.get(block.block_id, ())
+            if any(map(self._is_wanted, (block.block_hash, *others))):
                 # Something else in this block is wanted still.
                 return
             pool.evict_blocks({block.block_id})

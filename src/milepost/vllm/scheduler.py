@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from vllm.logger import init_logger
-from vllm.v1.core.kv_cache_utils import make_block_hash_with_group_id
+from vllm.v1.core.kv_cache_utils import get_block_hash, make_block_hash_with_group_id
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler as StockAsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, MambaSpec
@@ -49,7 +49,12 @@ class _Planned(_Base):
             group.role = STATE_ROLE if is_state else ATTENTION_ROLE
         super().__init__(*args, **kwargs)
         layout = _layout(self, kv_cache_config)
-        memory = VllmMemory(self.kv_cache_manager.block_pool, make_block_hash_with_group_id)
+        memory = VllmMemory(
+            self.kv_cache_manager.block_pool,
+            make_key=make_block_hash_with_group_id,
+            prefix_of=get_block_hash,
+            kv_groups=layout.kv_groups,
+        )
         self.steward = Steward(layout=layout, memory=memory, policy=parse_policy("learned"), options=options)
         for manager in self.kv_cache_manager.coordinator.single_type_managers:
             manager.steward = self.steward
@@ -66,6 +71,8 @@ class _Planned(_Base):
         )  # fmt: skip
 
     def _get_local_prefix_cache_hit(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        # What has to go goes before vLLM finds it.
+        self.steward.catch_up()
         blocks, hit, _, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
         self.steward.look_up(
             request.request_id,
@@ -106,7 +113,12 @@ class _Planned(_Base):
         super()._update_after_schedule(scheduler_output)
         for request_id in scheduler_output.num_scheduled_tokens:
             self.steward.note_step(request_id, self.requests[request_id].num_computed_tokens)
+
+    def get_grammar_bitmask(self, *args: Any, **kwargs: Any) -> Any:
+        # vLLM asks for it when it has sent a step to the workers: while the model computes, time is free.
+        self.steward.catch_up()
         self._metrics.update()
+        return super().get_grammar_bitmask(*args, **kwargs)
 
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         freed = super()._free_request(request, *args, **kwargs)

@@ -9,6 +9,10 @@ A request comes by five times:
     close        it is gone, served or not: promises that were not kept are taken back
 
 vLLM's lookup is the truth: where it finds less than the cache believes to be there, the belief goes.
+
+Nobody waits for the cache to take in what ``admit`` and ``note_step`` say. That is done in ``catch_up``,
+while the model computes; or before anything else that reads or changes the cache, so that it decides as if it
+were done at once.
 """
 
 from collections.abc import Sequence
@@ -61,8 +65,9 @@ class StewardCounts:
 @dataclass(slots=True, eq=False)
 class _Ticket:
     """One request on its way. ``stops`` are ascending; ``kv_limit`` is how far its KV is worth a hash;
-    ``num_untold`` tokens at the end of the prompt are unknown to the cache; once the answer has come to
-    ``next_answer`` tokens, prompt included, its state may be worth keeping.
+    ``num_untold`` tokens at the end of the prompt are unknown to the cache; ``num_computed`` is how far its
+    prefill has come, -1 before it has begun; once the answer has come to ``next_answer`` tokens, prompt
+    included, its state may be worth keeping.
     """
 
     lease: Lease
@@ -71,11 +76,18 @@ class _Ticket:
     stops: tuple[int, ...]
     num_untold: int = 0
     kv_limit: int = 0
+    num_computed: int = -1
     is_admitted: bool = False
+    is_committed: bool = False
     is_settled: bool = False
     is_preempted: bool = False
     next_answer: int = 0
     kv_hashed: int = 0
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether its prefill is past its last stop."""
+        return self.num_computed >= (self.stops[-1] if self.stops else 0)
 
 
 @final
@@ -91,24 +103,24 @@ class _Prompt:
         layout = self.layout
         inside = position % layout.block_tokens != 0
         groups = layout.state_groups + (layout.kv_groups if inside else ())
-        return self._retained(position, groups)
-
-    def kv_segments(self, start: int, end: int) -> list[PrefixBlocks]:
-        step = self.layout.block_tokens
-        return [self._retained(at, self.layout.kv_groups) for at in range(start + step, end + 1, step)]
-
-    def kv_ending(self, position: int) -> PrefixBlocks:
-        """Return the KV blocks that end at a block boundary."""
-        return self._blocks(position, self.layout.kv_groups)
-
-    def _retained(self, position: int, groups: tuple[int, ...]) -> PrefixBlocks:
-        blocks = self._blocks(position, groups)
+        blocks = PrefixBlocks(self.ending(position), groups, len(groups) * layout.block_tokens)
         self.memory.retain(blocks)
         return blocks
 
-    def _blocks(self, position: int, groups: tuple[int, ...]) -> PrefixBlocks:
-        prefix_hash = self.hashes[position // self.layout.match_tokens - 1]
-        return PrefixBlocks(prefix_hash, groups, len(groups) * self.layout.block_tokens)
+    def kv_segments(self, start: int, end: int) -> Sequence[bytes]:
+        prefix_hashes = self.block_ends(start, end)
+        self.memory.retain_kv(prefix_hashes)
+        return prefix_hashes
+
+    def ending(self, position: int) -> bytes:
+        """Return the hash of the prefix that ends there."""
+        return self.hashes[position // self.layout.match_tokens - 1]
+
+    def block_ends(self, start: int, end: int) -> Sequence[bytes]:
+        """Return the hashes of the prefixes that end at a block boundary in ``(start, end]``."""
+        block_tokens, match_tokens = self.layout.block_tokens, self.layout.match_tokens
+        first = start // block_tokens * block_tokens + block_tokens
+        return self.hashes[first // match_tokens - 1 : end // match_tokens : block_tokens // match_tokens]
 
 
 @final
@@ -148,6 +160,8 @@ class Steward:
             on_drop=self._forget,
         )
         self._tickets: dict[str, _Ticket] = {}
+        # Requests that the cache has to be told of.
+        self._behind: list[_Ticket] = []
         # Tokens behind the last whole hash of each prompt: to be computed, whatever was seen.
         self._num_untold = 0
 
@@ -161,7 +175,8 @@ class Steward:
         may_hit: bool = True,
         breakpoints: Sequence[int] = (),
     ) -> None:
-        """Plan a request that vLLM found ``hit`` tokens of. Called anew for as long as it waits.
+        """Plan a request that vLLM found ``hit`` tokens of, after :meth:`catch_up`. Called anew for as long
+        as it waits.
 
         Args:
             request_id: vLLM's.
@@ -206,13 +221,14 @@ class Steward:
         return end
 
     def admit(self, request_id: str) -> tuple[int, ...]:
-        """Commit the checkpoints of a request that has its blocks, once; return those to keep, ascending."""
+        """Promise the checkpoints of a request that has its blocks, once; return those to keep, ascending."""
         ticket = self._tickets.get(request_id)
         if ticket is None:
             return ()
         if not ticket.is_admitted:
             ticket.is_admitted = True
-            self._commit(ticket)
+            ticket.kv_limit = max((ticket.hit, *ticket.stops))
+            self._behind.append(ticket)
         return ticket.stops
 
     def note_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
@@ -235,36 +251,56 @@ class Steward:
         return 0 if ticket is None else ticket.kv_limit
 
     def note_step(self, request_id: str, num_computed_tokens: int) -> None:
-        """Let go of a request whose last checkpoint is captured."""
+        """Note how far the prefill has come; let go of a request whose last checkpoint is captured."""
         ticket = self._tickets.get(request_id)
         if ticket is None or ticket.is_settled or not ticket.is_admitted:
             return
+        ticket.num_computed = num_computed_tokens
         self.counts.stops += num_computed_tokens in ticket.stops
-        if not ticket.stops or num_computed_tokens >= ticket.stops[-1]:
-            self._settle(ticket)
+        if ticket.is_captured:
+            self._behind.append(ticket)
 
     def close(self, request_id: str) -> None:
         """Forget a request that is finished or aborted."""
+        self.catch_up()
         ticket = self._tickets.pop(request_id, None)
         if ticket is not None:
             self._settle(ticket)
 
+    def catch_up(self) -> None:
+        """Tell the cache what it has not been told yet."""
+        if not self._behind:
+            return
+        behind, self._behind = self._behind, []
+        for ticket in behind:
+            if not ticket.is_committed:
+                self._commit(ticket)
+            if ticket.is_captured:
+                self._settle(ticket)
+
     def make_room(self, num_blocks: int) -> None:
         """Have so many clean blocks come next, as far as evicting checkpoints can do it."""
+        if self._memory.num_clean(num_blocks) >= num_blocks:
+            return
+        self.catch_up()
         while self._memory.num_clean(num_blocks) < num_blocks and self._cache.evict_least():
             pass
 
     def clear(self) -> None:
         """Forget all checkpoints, since the pool was emptied; what was learned stays."""
+        self.catch_up()
         self._cache.clear()
 
     def save(self) -> None:
         """Write what was learned to the file that the options name, if any."""
+        self.catch_up()
         if self._learned is not None:
             save_lessons(self.policy, self._learned)
 
     def statistics(self) -> CacheStatistics:
-        """Return the account of all admitted requests; memory is in units of the layout."""
+        """Return the account of all admitted requests, up to the last :meth:`catch_up`; memory is in units of
+        the layout.
+        """
         account, num_untold = self._cache.statistics(), self._num_untold
         return replace(
             account, num_tokens=account.num_tokens + num_untold, unseen=account.unseen + num_untold
@@ -315,20 +351,26 @@ class Steward:
 
     def _commit(self, ticket: _Ticket) -> None:
         lease, planned = ticket.lease, ticket.stops
+        ticket.is_committed = True
         self._cache.commit(lease, Placement(planned), ticket.prompt)
-        ticket.stops = tuple(c.position for c in lease.held if c.position in planned)
-        ticket.kv_limit = max((ticket.hit, *ticket.stops))
+        stored = tuple(c.position for c in lease.held if c.position in planned)
+        if stored != planned:
+            # Its first chunk went by what was planned.
+            limit = max((ticket.hit, *stored))
+            self._memory.clean_kv(ticket.prompt.block_ends(limit, ticket.kv_limit))
+            ticket.stops, ticket.kv_limit = stored, limit
         self._num_untold += ticket.num_untold
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
     def _keep_answer(self, ticket: _Ticket, block_hashes: Sequence[bytes], num_tokens: int) -> None:
+        self.catch_up()
         layout = self.layout
         position = num_tokens // layout.block_tokens * layout.block_tokens
         ticket.next_answer = position + layout.block_tokens
         hashed = ticket.kv_hashed // layout.block_tokens * layout.block_tokens
         prompt = _Prompt(block_hashes, layout, self._memory)
-        if ticket.is_preempted or (hashed and not self._memory.holds(prompt.kv_ending(hashed))):
+        if ticket.is_preempted or (hashed and not self._memory.holds_kv(prompt.ending(hashed))):
             # The KV of the prompt was evicted, and its blocks are not given their hashes again.
             return
         keys = _keys(block_hashes, position, layout.match_tokens)
@@ -340,7 +382,7 @@ class Steward:
     def _settle(self, ticket: _Ticket) -> None:
         if ticket.is_settled:
             return
-        if ticket.is_admitted:
+        if ticket.is_committed:
             ticket.is_settled = True
             num_lost = self._cache.settle(ticket.lease, self._memory.holds)
             self.counts.kept += max(0, len(ticket.stops) - num_lost)
@@ -357,11 +399,8 @@ class Steward:
 
 
 def _keys(block_hashes: Sequence[bytes], num_tokens: int, match_tokens: int) -> KeyArray:
-    """Return the first eight bytes of each hash, shape ``[ceil(num_tokens / match_tokens)]``. They tell
-    prompts apart well enough to plan by; what is resumed from, vLLM decides by whole hashes.
+    """Return the first eight bytes of each hash, shape ``[num_tokens // match_tokens]``. They tell prompts
+    apart well enough to plan by; what is resumed from, vLLM decides by whole hashes.
     """
     num_whole = num_tokens // match_tokens
-    stride = len(block_hashes[0]) // _KEY_BYTES
-    keys = np.frombuffer(b"".join(block_hashes[:num_whole]), np.int64)[::stride]
-    # A partial block at the end has no hash; whatever stands for it is dropped.
-    return keys if num_whole * match_tokens == num_tokens else np.append(keys, np.int64(0))
+    return np.frombuffer(b"".join([each[:_KEY_BYTES] for each in block_hashes[:num_whole]]), np.int64)
