@@ -103,20 +103,20 @@ class VllmMemory:
 
     def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
         """See ``BlockMemory``."""
+        keys: list[bytes] = []
         for blocks in dropped:
             if isinstance(blocks, bytes):
                 self._wanted_kv.discard(blocks)
-                self.clean_kv((blocks,))
-                continue
-            for key in self._keys(blocks):
-                self._wanted.discard(key)
-                self._clean(key)
+                keys += self._kv_keys(blocks)
+            else:
+                of_checkpoint = self._keys(blocks)
+                self._wanted.difference_update(of_checkpoint)
+                keys += of_checkpoint
+        self._clean(keys)
 
     def clean_kv(self, prefix_hashes: Iterable[bytes]) -> None:
         """See ``BlockMemory``."""
-        for prefix_hash in prefix_hashes:
-            for group in self._kv_groups:
-                self._clean(self._make_key(prefix_hash, group))
+        self._clean([key for prefix_hash in prefix_hashes for key in self._kv_keys(prefix_hash)])
 
     def holds(self, blocks: PrefixBlocks) -> bool:
         """See ``BlockMemory``."""
@@ -124,15 +124,17 @@ class VllmMemory:
 
     def holds_kv(self, prefix_hash: bytes) -> bool:
         """See ``BlockMemory``."""
-        return self._holds([self._make_key(prefix_hash, group) for group in self._kv_groups])
+        return self._holds(self._kv_keys(prefix_hash))
 
     def wanted_keys(self) -> set[bytes]:
         """Return the keys of all that the cache keeps. O(n)."""
-        of_kv = {self._make_key(each, group) for each in self._wanted_kv for group in self._kv_groups}
-        return self._wanted | of_kv
+        return self._wanted.union(*map(self._kv_keys, self._wanted_kv))
 
     def _keys(self, blocks: PrefixBlocks) -> list[bytes]:
         return [self._make_key(blocks.prefix_hash, group) for group in blocks.groups]
+
+    def _kv_keys(self, prefix_hash: bytes) -> list[bytes]:
+        return [self._make_key(prefix_hash, group) for group in self._kv_groups]
 
     def _holds(self, keys: list[bytes]) -> bool:
         cached = self._pool.cached_block_hash_to_block
@@ -142,19 +144,21 @@ class VllmMemory:
         if key in self._wanted:
             return True
         prefix_hash = self._prefix_of(key)
-        return prefix_hash in self._wanted_kv and any(
-            key == self._make_key(prefix_hash, group) for group in self._kv_groups
-        )
+        return prefix_hash in self._wanted_kv and key in self._kv_keys(prefix_hash)
 
-    def _clean(self, key: bytes) -> None:
+    def _clean(self, keys: Iterable[bytes]) -> None:
+        """Take the hashes from blocks in which nothing is wanted any more; the free ones come next."""
         pool = self._pool
-        cached = pool.cached_block_hash_to_block
-        while (block := cached.get_one_block(key)) is not None:
-            others: Iterable[bytes] = pool.cached_block_hashes_by_block.get(block.block_id, ())
-            if any(map(self._is_wanted, (block.block_hash, *others))):
-                # Something else in this block is wanted still.
-                return
-            pool.evict_blocks({block.block_id})
-            if block.ref_cnt == 0 and not block.is_null:
-                pool.free_block_queue.remove(block)
-                pool.free_block_queue.prepend_n([block])
+        find, others_of = pool.cached_block_hash_to_block.get_one_block, pool.cached_block_hashes_by_block
+        free: list[Any] = []
+        for key in keys:
+            while (block := find(key)) is not None:
+                others: Iterable[bytes] = others_of.get(block.block_id, ())
+                if any(map(self._is_wanted, (block.block_hash, *others))):
+                    break
+                pool.evict_blocks({block.block_id})
+                if block.ref_cnt == 0 and not block.is_null:
+                    pool.free_block_queue.remove(block)
+                    free.append(block)
+        if free:
+            pool.free_block_queue.prepend_n(free)

@@ -117,8 +117,19 @@ class _Planned(_Base):
     def get_grammar_bitmask(self, *args: Any, **kwargs: Any) -> Any:
         # vLLM asks for it when it has sent a step to the workers: while the model computes, time is free.
         self.steward.catch_up()
+        self.steward.make_room(self._num_blocks_soon())
         self._metrics.update()
         return super().get_grammar_bitmask(*args, **kwargs)
+
+    def _num_blocks_soon(self) -> int:
+        """Return how many blocks the next step needs for prompts that are not computed yet. O(running)."""
+        layout, budget, num_blocks = self.steward.layout, self.max_num_scheduled_tokens, 0
+        for request in self.running:
+            num_tokens = min(request.num_prompt_tokens - request.num_computed_tokens, budget)
+            if num_tokens > 0:
+                num_blocks += layout.blocks_of_kv(num_tokens) + layout.blocks_of_state(1)
+                budget -= num_tokens
+        return num_blocks
 
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         freed = super()._free_request(request, *args, **kwargs)

@@ -403,4 +403,5 @@ def _keys(block_hashes: Sequence[bytes], num_tokens: int, match_tokens: int) -> 
     apart well enough to plan by; what is resumed from, vLLM decides by whole hashes.
     """
     num_whole = num_tokens // match_tokens
-    return np.frombuffer(b"".join([each[:_KEY_BYTES] for each in block_hashes[:num_whole]]), np.int64)
+    stride = len(block_hashes[0]) // _KEY_BYTES
+    return np.frombuffer(b"".join(block_hashes[:num_whole]), np.int64)[::stride]
