@@ -102,6 +102,29 @@ def test_nothing_leaks_where_a_model_has_states_alone(is_async, model_folder, is
     assert sum(engine.num_cached_tokens.values()) > 0
 
 
+@pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
+def test_what_the_cache_believes_in_is_there(unit, model_folder):
+    engine = BareEngine(
+        model_folder("qwen3-next"),
+        scheduler_cls="milepost.vllm.Scheduler",
+        num_blocks=150 if unit is None else 60,
+        block_size=BLOCK[unit],
+        prefix_match_unit=unit,
+        seed=5,
+    )
+    rng = random.Random(6)
+    documents = [[rng.randrange(1000) for _ in range(3000)] for _ in range(4)]
+    for _ in range(150):
+        # Written on from a random place: what makes room lies on the same path now and then.
+        document = rng.choice(documents)
+        document[rng.randrange(200, 3000) :] = [rng.randrange(1000) for _ in range(3000)]
+        del document[3000:]
+        engine.add(document[: rng.randrange(600, 3000)])
+        engine.run()
+        assert pool_account.num_missing(engine.scheduler) == 0
+    assert engine.scheduler.steward.statistics().num_evictions > 50
+
+
 def serve_bursts(model, *, seed):
     """Requests that share one of few prefixes come together, so that one hits what another is filling."""
     engine = BareEngine(

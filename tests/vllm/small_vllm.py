@@ -26,11 +26,12 @@ class Pool:
         self.free = deque(range(num_blocks))
         self.references = [0] * num_blocks
         self.wanted = set()
+        self.doubtful = []
 
     def take(self, num):
         taken = [self.free.popleft() for _ in range(num)]
         for block in taken:
-            self.clean(block)
+            self.wipe(block)
             self.references[block] = 1
         return taken
 
@@ -53,7 +54,7 @@ class Pool:
             self.found[key] = block
             self.keys[block].add(key)
 
-    def clean(self, block):
+    def wipe(self, block):
         for key in self.keys[block]:
             del self.found[key]
         self.keys[block] = set()
@@ -62,7 +63,7 @@ class Pool:
         """Let vLLM take the blocks of a prefix by itself."""
         for group in (*STATE_GROUPS, *KV_GROUPS):
             if (prefix_hash, group) in self.found:
-                self.clean(self.found[prefix_hash, group])
+                self.wipe(self.found[prefix_hash, group])
 
     def num_clean(self, limit):
         count = 0
@@ -84,21 +85,21 @@ class Pool:
             prefix_hash, groups = (blocks, KV_GROUPS) if is_kv else blocks[:2]
             for key in ((prefix_hash, group) for group in groups):
                 self.wanted.discard(key)
-                self._clean_unwanted(key)
+                self.doubtful.append(key)
 
-    def clean_kv(self, prefix_hashes):
-        for prefix_hash in prefix_hashes:
-            for group in KV_GROUPS:
-                self._clean_unwanted((prefix_hash, group))
+    def doubt_kv(self, prefix_hashes):
+        self.doubtful += [(prefix_hash, group) for prefix_hash in prefix_hashes for group in KV_GROUPS]
 
-    def _clean_unwanted(self, key):
-        block = self.found.get(key)
-        if block is None or not self.wanted.isdisjoint(self.keys[block]):
-            return
-        self.clean(block)
-        if self.references[block] == 0:
-            self.free.remove(block)
-            self.free.appendleft(block)
+    def clean(self):
+        for key in self.doubtful:
+            block = self.found.get(key)
+            if block is None or not self.wanted.isdisjoint(self.keys[block]):
+                continue
+            self.wipe(block)
+            if self.references[block] == 0:
+                self.free.remove(block)
+                self.free.appendleft(block)
+        self.doubtful.clear()
 
     def holds(self, blocks):
         return all((blocks.prefix_hash, group) in self.found for group in blocks.groups)
@@ -128,7 +129,9 @@ class Running:
 
 
 class SmallVllm:
-    """See the module. The model computes, and the steward catches up, after each batch of so many chunks."""
+    """See the module. The model computes, and the steward catches up, after each batch of so many chunks;
+    with 0, it does so at once, before a block is given a hash.
+    """
 
     def __init__(
         self,
@@ -214,7 +217,7 @@ class SmallVllm:
         request.ends.append(end)
         self.steward.note_step(request.name, end)
         self.num_chunks += 1
-        if self.num_chunks % self.batch == 0:
+        if self.batch == 0 or self.num_chunks % self.batch == 0:
             self.steward.catch_up()
         return True
 
@@ -278,6 +281,9 @@ class SmallVllm:
     def _hash(self, request, end):
         step, block = self.layout.match_tokens, self.layout.block_tokens
         stops = self.steward.admit(request.name)
+        if self.batch == 0:
+            self.steward.catch_up()
+            stops = self.steward.admit(request.name)
         if end in stops:
             for group, state in zip(STATE_GROUPS, request.state, strict=True):
                 self.pool.hash(state, (request.hashes[end // step - 1], group))

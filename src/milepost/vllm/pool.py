@@ -43,10 +43,15 @@ class BlockMemory(Protocol):
         """Note that the cache wants to keep the last KV block of each prefix."""
 
     def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
-        """Clean what nobody wants to keep any more, states and KV."""
+        """Note that the cache wants these no more, states and KV. Until :meth:`clean`, it may change its
+        mind: to make room on a path may drop KV that the next checkpoint of the same path needs.
+        """
 
-    def clean_kv(self, prefix_hashes: Iterable[bytes]) -> None:
-        """Clean the last KV block of each prefix, unless it is to be kept."""
+    def doubt_kv(self, prefix_hashes: Iterable[bytes]) -> None:
+        """Have :meth:`clean` look after the last KV block of each prefix, which somebody may want or not."""
+
+    def clean(self) -> None:
+        """Clean what was forgotten or doubted and is not wanted."""
 
     def holds(self, blocks: PrefixBlocks) -> bool:
         """Return whether all of ``blocks`` can be hit."""
@@ -82,6 +87,7 @@ class VllmMemory:
         self._wanted: set[bytes] = set()
         # Beside them, prefixes whose KV ends at a block boundary, for all attention groups at once.
         self._wanted_kv: set[bytes] = set()
+        self._doubtful: list[bytes] = []
 
     def num_clean(self, limit: int) -> int:
         """See ``BlockMemory``."""
@@ -103,20 +109,39 @@ class VllmMemory:
 
     def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
         """See ``BlockMemory``."""
-        keys: list[bytes] = []
         for blocks in dropped:
             if isinstance(blocks, bytes):
                 self._wanted_kv.discard(blocks)
-                keys += self._kv_keys(blocks)
+                self._doubtful += self._kv_keys(blocks)
             else:
-                of_checkpoint = self._keys(blocks)
-                self._wanted.difference_update(of_checkpoint)
-                keys += of_checkpoint
-        self._clean(keys)
+                keys = self._keys(blocks)
+                self._wanted.difference_update(keys)
+                self._doubtful += keys
 
-    def clean_kv(self, prefix_hashes: Iterable[bytes]) -> None:
+    def doubt_kv(self, prefix_hashes: Iterable[bytes]) -> None:
         """See ``BlockMemory``."""
-        self._clean([key for prefix_hash in prefix_hashes for key in self._kv_keys(prefix_hash)])
+        for prefix_hash in prefix_hashes:
+            self._doubtful += self._kv_keys(prefix_hash)
+
+    def clean(self) -> None:
+        """See ``BlockMemory``. What is free then comes next."""
+        if not self._doubtful:
+            return
+        pool = self._pool
+        find, others_of = pool.cached_block_hash_to_block.get_one_block, pool.cached_block_hashes_by_block
+        free: list[Any] = []
+        for key in self._doubtful:
+            while (block := find(key)) is not None:
+                others: Iterable[bytes] = others_of.get(block.block_id, ())
+                if any(map(self._is_wanted, (block.block_hash, *others))):
+                    break
+                pool.evict_blocks({block.block_id})
+                if block.ref_cnt == 0 and not block.is_null:
+                    pool.free_block_queue.remove(block)
+                    free.append(block)
+        self._doubtful.clear()
+        if free:
+            pool.free_block_queue.prepend_n(free)
 
     def holds(self, blocks: PrefixBlocks) -> bool:
         """See ``BlockMemory``."""
@@ -145,20 +170,3 @@ class VllmMemory:
             return True
         prefix_hash = self._prefix_of(key)
         return prefix_hash in self._wanted_kv and key in self._kv_keys(prefix_hash)
-
-    def _clean(self, keys: Iterable[bytes]) -> None:
-        """Take the hashes from blocks in which nothing is wanted any more; the free ones come next."""
-        pool = self._pool
-        find, others_of = pool.cached_block_hash_to_block.get_one_block, pool.cached_block_hashes_by_block
-        free: list[Any] = []
-        for key in keys:
-            while (block := find(key)) is not None:
-                others: Iterable[bytes] = others_of.get(block.block_id, ())
-                if any(map(self._is_wanted, (block.block_hash, *others))):
-                    break
-                pool.evict_blocks({block.block_id})
-                if block.ref_cnt == 0 and not block.is_null:
-                    pool.free_block_queue.remove(block)
-                    free.append(block)
-        if free:
-            pool.free_block_queue.prepend_n(free)

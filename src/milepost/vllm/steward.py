@@ -284,12 +284,13 @@ class Steward:
             return
         self.catch_up()
         while self._memory.num_clean(num_blocks) < num_blocks and self._cache.evict_least():
-            pass
+            self._memory.clean()
 
     def clear(self) -> None:
         """Forget all checkpoints, since the pool was emptied; what was learned stays."""
         self.catch_up()
         self._cache.clear()
+        self._memory.clean()
 
     def save(self) -> None:
         """Write what was learned to the file that the options name, if any."""
@@ -332,6 +333,7 @@ class Steward:
             believed = lease.resume_position
             # The pool has evicted it, unless another request is computing it just now and holds it.
             cache.discard(lease)
+            self._memory.clean()
             lease = acquire()
             if lease.resume_position == believed:
                 lease.release()
@@ -348,6 +350,7 @@ class Steward:
         useful = layout.blocks_of_kv(num_new_tokens) + self._max_stops * layout.blocks_of_state(1)
         spare = max(0, self._memory.num_clean(useful + running) - running)
         self._cache.resize(self._cache.stored_bytes + spare * layout.block_tokens)
+        self._memory.clean()
 
     def _commit(self, ticket: _Ticket) -> None:
         lease, planned = ticket.lease, ticket.stops
@@ -357,8 +360,9 @@ class Steward:
         if stored != planned:
             # Its first chunk went by what was planned.
             limit = max((ticket.hit, *stored))
-            self._memory.clean_kv(ticket.prompt.block_ends(limit, ticket.kv_limit))
+            self._memory.doubt_kv(ticket.prompt.block_ends(limit, ticket.kv_limit))
             ticket.stops, ticket.kv_limit = stored, limit
+        self._memory.clean()
         self._num_untold += ticket.num_untold
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
@@ -375,6 +379,7 @@ class Steward:
             return
         keys = _keys(block_hashes, position, layout.match_tokens)
         stored = self._cache.prolong(ticket.lease, keys, prompt)
+        self._memory.clean()
         if stored:
             ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
             self.counts.answers += 1
@@ -385,6 +390,7 @@ class Steward:
         if ticket.is_committed:
             ticket.is_settled = True
             num_lost = self._cache.settle(ticket.lease, self._memory.holds)
+            self._memory.clean()
             self.counts.kept += max(0, len(ticket.stops) - num_lost)
             self.counts.settled += 1
             block_tokens = self.layout.block_tokens
