@@ -5,6 +5,7 @@ class. Everything else that the caches hold is *state*, wherever it lives: in la
 the family's own, in a plain list, or on the model's modules.
 """
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,16 +102,17 @@ def prefill(model: PreTrainedModel, tokens: torch.Tensor) -> RealTensors:
                     setattr(module, name, None)
     with torch.no_grad():
         output = _call(model, tokens, cache, 0)
-    for name in ("past_key_values", "cache_params", "state"):
-        cache = output.get(name, cache)
-    return RealTensors(model, cache, output.logits)
+    return RealTensors(model, output.get(_cache_argument(model), cache), output.logits)
 
 
 def _call(model: PreTrainedModel, tokens: torch.Tensor, cache: Any, position: int) -> Any:
-    family = model.config.model_type
-    if family == "rwkv":
-        return model(tokens, state=cache, use_cache=True)
-    if family in ("mamba", "mamba2", "falcon_mamba", "xlstm"):
-        return model(tokens, cache_params=cache, use_cache=True)
-    positions = torch.arange(position, position + tokens.shape[1])[None]
-    return model(tokens, past_key_values=cache, position_ids=positions, use_cache=True)
+    arguments = {_cache_argument(model): cache}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        arguments["position_ids"] = torch.arange(position, position + tokens.shape[1])[None]
+    return model(tokens, use_cache=True, **arguments)
+
+
+def _cache_argument(model: PreTrainedModel) -> str:
+    # Since transformers 5.24 most families call it "cache".
+    accepted = inspect.signature(model.forward).parameters
+    return next(name for name in ("cache", "past_key_values", "cache_params", "state") if name in accepted)

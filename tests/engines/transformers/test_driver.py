@@ -87,7 +87,7 @@ def test_a_model_that_predicts_no_next_token_is_refused_by_name():
 def test_a_model_without_a_cache_is_refused_by_name():
     config = OpenAIGPTConfig(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2)
     with pytest.raises(
-        UnsupportedModelError, match="openai-gpt: its forward call takes none of past_key_values"
+        UnsupportedModelError, match="openai-gpt: its forward call takes none of cache, past_key"
     ):
         driver_for(OpenAIGPTLMHeadModel(config).eval())
 

@@ -11,7 +11,7 @@ table of them. A driver knows nothing of prompts, of where to cut, or of what is
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MethodType
@@ -22,10 +22,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
 
-__all__ = ["Adaptation", "Driver", "ForwardPatch", "LiveCache"]
+__all__ = ["Adaptation", "Driver", "ForwardPatch", "LiveCache", "cache_among"]
 
-# Forward arguments that carry a cache, in the order they are looked for.
-_CACHE_ARGUMENTS = ("past_key_values", "cache_params", "state")
+# Forward arguments that carry a cache: the one name since transformers 5.24, the two before it, and rwkv's.
+_CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
 # Configuration entries that name how many tokens a recurrent kernel takes at a time: Mamba-2 and xLSTM;
 # Bamba, Falcon-H1 and Granite; MiniMax.
 _CHUNK_SIZES = ("chunk_size", "mamba_chunk_size", "block_size")
@@ -85,6 +85,11 @@ class ForwardPatch:
     def _name(self) -> str:
         # accelerate moves a submodule's forward aside when it places its weights elsewhere.
         return "_old_forward" if "_old_forward" in vars(self.module) else "forward"
+
+
+def cache_among(arguments: Mapping[str, Any]) -> Any:
+    """Return the cache that a submodule was called with, by whatever name, or None."""
+    return next((arguments[name] for name in _CACHE_ARGUMENTS if arguments.get(name) is not None), None)
 
 
 def _dynamic_cache(model: PreTrainedModel) -> Any:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
-from milepost.engines.transformers.driver import ForwardPatch
+from milepost.engines.transformers.driver import ForwardPatch, cache_among
 
 __all__ = ["new_cache", "patches"]
 
@@ -47,27 +47,20 @@ def _forward(
     attention: Any,
     hidden_states: torch.Tensor,
     *,
-    position_embeddings: Any = None,
     attention_mask: torch.Tensor | None = None,
-    past_key_values: Any = None,
     **options: Any,
 ) -> Any:
-    layers = [] if past_key_values is None else past_key_values.layers
+    cache = cache_among(options)
+    layers = [] if cache is None else cache.layers
     index = attention.layer_idx
     if index >= len(layers) or not isinstance(layers[index], LinearAttentionLayer):
-        return upstream(
-            hidden_states,
-            position_embeddings=position_embeddings,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            **options,
-        )
+        return upstream(hidden_states, attention_mask=attention_mask, **options)
     projected = attention.act_fn(attention.qkv_proj(hidden_states))
     if attention_mask is not None:
         projected = projected * attention_mask[..., None].to(projected.dtype)
     heads = projected.unflatten(-1, (attention.num_attention_heads, 3 * attention.head_dim)).transpose(1, 2)
     outputs, state = _blocked(attention, *heads.chunk(3, dim=-1), state=layers[index].recurrent_states[0])
-    past_key_values.update_recurrent_state(state, index)
+    cache.update_recurrent_state(state, index)
     outputs = attention.norm(outputs.transpose(1, 2).flatten(-2).to(hidden_states.dtype))
     gate = functional.sigmoid(attention.output_gate(hidden_states))
     return attention.out_proj(gate * outputs), state

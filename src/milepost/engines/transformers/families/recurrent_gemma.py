@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
-from milepost.engines.transformers.driver import ForwardPatch
+from milepost.engines.transformers.driver import ForwardPatch, cache_among
 
 __all__ = ["new_cache", "patches"]
 
@@ -47,24 +47,17 @@ def _forward(
     input_states: torch.Tensor,
     *,
     position_ids: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    past_key_values: Any = None,
     **options: Any,
 ) -> Any:
-    layer = None if past_key_values is None else past_key_values.layers[layer_index]
+    cache = cache_among(options)
+    layer = None if cache is None else cache.layers[layer_index]
     if not isinstance(layer, LinearAttentionLayer):
-        return upstream(
-            input_states,
-            position_ids=position_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            **options,
-        )
-    branch = _convolve(block, block.linear_x(input_states).transpose(1, 2), past_key_values, layer_index)
+        return upstream(input_states, position_ids=position_ids, **options)
+    branch = _convolve(block, block.linear_x(input_states).transpose(1, 2), cache, layer_index)
     branch, recurrent_state = _recur(
         block.rg_lru, branch.transpose(1, 2), position_ids, layer.recurrent_states[0]
     )
-    past_key_values.update_recurrent_state(recurrent_state, layer_index)
+    cache.update_recurrent_state(recurrent_state, layer_index)
     return block.linear_out(branch * block.act_fn(block.linear_y(input_states))), None
 
 

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from milepost.engines.transformers.driver import ForwardPatch
+from milepost.engines.transformers.driver import ForwardPatch, cache_among
 
 __all__ = ["patches", "seeded_scan"]
 
@@ -88,22 +88,18 @@ def _forward(
     upstream: Callable[..., Any],
     mixer: Any,
     hidden_states: torch.Tensor,
-    *,
-    cache_params: Any = None,
-    attention_mask: torch.Tensor | None = None,
     **options: Any,
 ) -> Any:
-    state = None if cache_params is None else cache_params.layers[mixer.layer_idx].recurrent_states[0]
+    cache = cache_among(options)
+    state = None if cache is None else cache.layers[mixer.layer_idx].recurrent_states[0]
     # Upstream is right about a first segment and about a single token.
     if state is None or hidden_states.shape[1] == 1:
-        return upstream(hidden_states, cache_params=cache_params, attention_mask=attention_mask, **options)
+        return upstream(hidden_states, **options)
     # zamba scans head by head: [batch, heads, channels, state].
     states = [state] if state.ndim == 3 else list(state.unbind(dim=1))
     token = _initial_states.set(iter(states))
     try:
-        return forward_from_state(
-            mixer, hidden_states, cache_params=cache_params, attention_mask=attention_mask, **options
-        )
+        return forward_from_state(mixer, hidden_states, **options)
     finally:
         _initial_states.reset(token)
 
