@@ -10,6 +10,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 # The tested version; another one: make demo TORCH='torch>=2.9'
 TORCH  ?= torch==2.13.0
+# The tested versions of everything else; the newest: make demo VENV=.venv-newest TESTED=/dev/null
+TESTED ?= requirements/tested.txt
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # vLLM pins the torch, transformers and numba it needs, so it gets an environment of its own.
@@ -35,14 +37,14 @@ $(VENV)/torch.stamp: Makefile
 	@$(PIP) install --quiet '$(TORCH)'
 	@touch $@
 
-$(VENV)/demo.stamp: pyproject.toml $(VENV)/torch.stamp
+$(VENV)/demo.stamp: pyproject.toml $(TESTED) $(VENV)/torch.stamp
 	@echo "Installing milepost[transformers,report]"
-	@$(PIP) install --quiet --editable '.[transformers,report]'
+	@$(PIP) install --quiet --constraint $(TESTED) --editable '.[transformers,report]'
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
+$(VENV)/dev.stamp: pyproject.toml $(TESTED) $(VENV)/torch.stamp
 	@echo "Installing milepost[dev]"
-	@$(PIP) install --quiet --editable '.[dev]'
+	@$(PIP) install --quiet --constraint $(TESTED) --editable '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
 
 # torch comes by pip, which looks where pip is told to; the rest by uv, since pip cannot leave out a requirement.

@@ -15,7 +15,7 @@ bamba                               positions start at zero unless passed; the d
 xlstm, rwkv                         a cache of their own kind, which the model makes on its first call
 ==================================  ====================================================================
 
-Measured on transformers 5.15 to 5.23. The Mamba-1 families need a later version than 5.15, recurrent_gemma
+Measured on transformers 5.15 to 5.24. The Mamba-1 families need a later version than 5.15, recurrent_gemma
 needs 5.18; below that the probe refuses them, as it does whatever a later version breaks.
 
 Fixes are bound to the submodules of the one instance that is opened. Classes and modules of transformers
