@@ -13,8 +13,8 @@ import torch
 from characters import Characters
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers import engine as engine_module
 from milepost.engines.transformers import generation as generation_module
+from milepost.engines.transformers import opening as opening_module
 from milepost.engines.transformers import prefill as prefill_module
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.snapshot import capture_state, zero_state
@@ -559,7 +559,7 @@ def test_a_model_that_is_refused_is_given_back_as_it_came_and_one_that_is_open_k
 
 def test_a_sibling_answers_alike_from_a_cache_of_its_own_and_probes_nothing(model, monkeypatch):
     one = open_engine(model, policy="dense:64", numerics="fast")
-    monkeypatch.setattr(engine_module, "probe_resume", lambda driver: pytest.fail("probed again"))
+    monkeypatch.setattr(opening_module, "probe_resume", lambda driver: pytest.fail("probed again"))
     other = one.sibling(capacity="32MiB", policy="none")
     prompt = tiny_prompt(200)[0].numpy()
     assert one.generate(prompt, max_new_tokens=3).tokens == other.generate(prompt, max_new_tokens=3).tokens

@@ -100,7 +100,7 @@ def test_another_prompts_kv_is_a_miss_from_there_on(models, segment, reused):
 def test_payloads_of_an_engine_with_other_numerics_are_misses(models, change):
     ours = served(models["qwen3_5"], ONE)
     theirs = served(models["qwen3_5"], ONE, **change)
-    assert ours._fingerprint != theirs._fingerprint
+    assert ours._served.fingerprint != theirs._served.fingerprint
     checkpoints(ours, ONE)[128].payload = checkpoints(theirs, ONE)[128].payload
     assert_resumes(ours, models["qwen3_5"], ONE[:150], 64)
 
@@ -119,7 +119,7 @@ def test_engines_share_a_fingerprint_where_the_model_is_the_same_and_else_do_not
     def fingerprint(change=lambda model: None):
         model = tiny_model("qwen3_5")
         change(model)
-        return open_engine(model)._fingerprint
+        return open_engine(model)._served.fingerprint
 
     def tune(model):
         model.lm_head.weight.data *= 1.01

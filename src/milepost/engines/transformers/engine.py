@@ -14,36 +14,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-import numpy as np
-import torch
 import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
-from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.families import driver_for
-from milepost.engines.transformers.footprint import measure_footprint, seconds_to_prefill
+from milepost.engines.transformers.footprint import seconds_to_prefill
 from milepost.engines.transformers.generation import Completion, Generation, GenerationRequest, TokenEvent
-from milepost.engines.transformers.identity import engine_fingerprint, weights_digest
-from milepost.engines.transformers.loading import load_model
-from milepost.engines.transformers.prefill import Numerics
-from milepost.engines.transformers.probe import ProbeReport, probe_resume
+from milepost.engines.transformers.opening import ServedModel, checked_policy, serve_model
 from milepost.engines.transformers.sampling import Sampling
 from milepost.engines.transformers.scheduler import Scheduler
 from milepost.engines.transformers.text import Tokenizer, checked_text
-from milepost.errors import ConfigurationError, InvalidRequestError
+from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.interrupts import deferred_interrupts
 from milepost.placement import PlacementPolicy
-from milepost.policies import CachePolicy, parse_policy
+from milepost.policies import CachePolicy
 from milepost.prefix_cache import PrefixCache
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
 __all__ = ["Engine", "RequestOptions"]
 
 _log = logging.getLogger(__name__)
-
-# Segments of about this many tokens cost a prefill next to nothing; see benchmarks/capture.py.
-_DEFAULT_SEGMENT_TOKENS = 256
 
 Prompt = str | TokenLike
 
@@ -64,27 +54,16 @@ class RequestOptions(TypedDict, total=False):
 class Engine:
     """See the module. Built by :meth:`open`, which probes that the model resumes exactly."""
 
-    def __init__(
-        self,
-        *,
-        driver: Driver,
-        tokenizer: Tokenizer | None,
-        cache: PrefixCache,
-        probe: ProbeReport,
-        numerics: Numerics,
-        segment_tokens: int,
-        max_running: int,
-        fingerprint: bytes,
-    ) -> None:
-        self.driver = driver
-        self.tokenizer = tokenizer
+    def __init__(self, served: ServedModel, *, cache: PrefixCache, max_running: int) -> None:
+        self.driver = served.driver
+        self.tokenizer = served.tokenizer
         self.cache = cache
-        self.probe = probe
-        self.numerics = numerics
-        self.segment_tokens = segment_tokens
+        self.probe = served.probe
+        self.numerics = served.numerics
+        self.segment_tokens = served.segment_tokens
         self.max_running = max_running
+        self._served = served
         self._scheduler = Scheduler(max_running=max_running)
-        self._fingerprint = fingerprint
 
     @classmethod
     def open(
@@ -126,35 +105,22 @@ class Engine:
             CapacityError: the budget holds not even one checkpoint; the message names the least that does.
             ConfigurationError: another option breaks its rule.
         """
-        if numerics not in set(Numerics):
-            raise ConfigurationError(f"numerics={numerics!r}; give one of {', '.join(Numerics)}")
-        cache_policy = parse_policy(policy) if isinstance(policy, str) else policy
+        cache_policy = checked_policy(policy)
         capacity_bytes = parse_bytes(capacity)
-        opened = load_model(model, tokenizer=tokenizer, dtype=dtype, device=device, revision=revision)
-        driver = driver_for(opened.model)
+        served = serve_model(
+            model,
+            numerics=numerics,
+            segment_tokens=segment_tokens,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+        )
         try:
-            segment_tokens = _checked_segment(segment_tokens, driver)
-            probe = probe_resume(driver)
-            mode = Numerics(numerics)
-            cache = PrefixCache(
-                capacity_bytes=capacity_bytes,
-                footprint=measure_footprint(driver, probe),
-                policy=cache_policy,
-                grid=_grid(driver, mode, segment_tokens),
-                segment_tokens=segment_tokens,
-            )
-            engine = cls(
-                driver=driver,
-                tokenizer=opened.tokenizer,
-                cache=cache,
-                probe=probe,
-                numerics=mode,
-                segment_tokens=segment_tokens,
-                max_running=max_running,
-                fingerprint=_fingerprint(driver, mode, segment_tokens, opened.revision),
-            )
+            cache = served.new_cache(capacity=capacity_bytes, policy=cache_policy)
+            engine = cls(served, cache=cache, max_running=max_running)
         except BaseException:
-            driver.release()
+            served.driver.release()
             raise
         if engine.footprint.is_stateless:
             _log.warning("%s, whatever the placement policy", engine.description)
@@ -170,23 +136,8 @@ class Engine:
         Raises:
             ConfigurationError: as in :meth:`open`.
         """
-        cache = PrefixCache(
-            capacity_bytes=parse_bytes(capacity),
-            footprint=self.footprint,
-            policy=parse_policy(policy) if isinstance(policy, str) else policy,
-            grid=_grid(self.driver, self.numerics, self.segment_tokens),
-            segment_tokens=self.segment_tokens,
-        )
-        return type(self)(
-            driver=self.driver,
-            tokenizer=self.tokenizer,
-            cache=cache,
-            probe=self.probe,
-            numerics=self.numerics,
-            segment_tokens=self.segment_tokens,
-            max_running=self.max_running,
-            fingerprint=self._fingerprint,
-        )
+        cache = self._served.new_cache(capacity=capacity, policy=checked_policy(policy))
+        return type(self)(self._served, cache=cache, max_running=self.max_running)
 
     @property
     def footprint(self) -> Footprint:
@@ -275,7 +226,7 @@ class Engine:
             driver=self.driver,
             cache=self.cache,
             tokenizer=self.tokenizer,
-            fingerprint=self._fingerprint,
+            fingerprint=self._served.fingerprint,
             segment_tokens=self.segment_tokens,
             numerics=self.numerics,
         )
@@ -377,37 +328,3 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _fingerprint(driver: Driver, numerics: Numerics, segment_tokens: int, revision: str | None) -> bytes:
-    """Digest what makes states of this model, in this engine, interchangeable."""
-    config = driver.model.config
-    return engine_fingerprint(
-        config=config.to_diff_dict(),
-        revision=revision,
-        weights=weights_digest(driver.model),
-        dtype=driver.model.dtype,
-        device=driver.model.device.type,
-        attention=config.get_text_config(decoder=True)._attn_implementation,
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        numerics=numerics,
-        segment_tokens=segment_tokens,
-    )
-
-
-def _grid(driver: Driver, numerics: Numerics, segment_tokens: int) -> int:
-    """Strict checkpoints sit where every run is cut; fast ones wherever a cut changes little."""
-    return segment_tokens if numerics is Numerics.STRICT else driver.alignment
-
-
-def _checked_segment(segment_tokens: int | None, driver: Driver) -> int:
-    alignment = driver.alignment
-    if segment_tokens is None:
-        return int(np.ceil(_DEFAULT_SEGMENT_TOKENS / alignment)) * alignment
-    if segment_tokens < 1 or segment_tokens % alignment:
-        raise ConfigurationError(
-            f"segment_tokens={segment_tokens}; for {driver.family} it is a multiple of {alignment} "
-            "(64 and the model's own chunk size)"
-        )
-    return segment_tokens
