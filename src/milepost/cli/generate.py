@@ -39,7 +39,8 @@ def generate(
     Try: `milepost generate Qwen/Qwen3.5-0.8B @story.txt "Once upon a time" --max-new-tokens 32`
     """
     from milepost.demo.embedded_model import resolve_model
-    from milepost.engines.transformers.engine import Engine, RequestOptions
+    from milepost.engines.transformers.engine import Engine
+    from milepost.engines.transformers.requests import RequestOptions
 
     options: RequestOptions = {
         "max_new_tokens": max_new_tokens,

@@ -12,43 +12,28 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Self, Unpack
 
 import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
 from milepost.engines.transformers.footprint import seconds_to_prefill
-from milepost.engines.transformers.generation import Completion, Generation, GenerationRequest, TokenEvent
+from milepost.engines.transformers.generation import Completion, Generation, TokenEvent
 from milepost.engines.transformers.opening import ServedModel, checked_policy, serve_model
-from milepost.engines.transformers.sampling import Sampling
+from milepost.engines.transformers.requests import Prompt, RequestOptions, RequestReader
 from milepost.engines.transformers.scheduler import Scheduler
-from milepost.engines.transformers.text import Tokenizer, checked_text
+from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.interrupts import deferred_interrupts
 from milepost.placement import PlacementPolicy
 from milepost.policies import CachePolicy
 from milepost.prefix_cache import PrefixCache
-from milepost.tokens import TokenArray, TokenLike, as_tokens
+from milepost.tokens import TokenArray
 
-__all__ = ["Engine", "RequestOptions"]
+__all__ = ["Engine"]
 
 _log = logging.getLogger(__name__)
-
-Prompt = str | TokenLike
-
-
-class RequestOptions(TypedDict, total=False):
-    """Options of one request; :meth:`Engine.submit` says what they mean."""
-
-    max_new_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float
-    seed: int
-    stop: str | Sequence[str]
-    ignore_end_token: bool
-    tenant: str
 
 
 class Engine:
@@ -64,6 +49,7 @@ class Engine:
         self.max_running = max_running
         self._served = served
         self._scheduler = Scheduler(max_running=max_running)
+        self._requests = RequestReader(driver=served.driver, tokenizer=served.tokenizer)
 
     @classmethod
     def open(
@@ -157,70 +143,20 @@ class Engine:
         return f"{weight}, as much as the KV of {self.footprint.checkpoint_kv_tokens:,.0f} tokens"
 
     def encode(self, prompt: Prompt) -> TokenArray:
-        """Return ``prompt`` as checked tokens of this model.
+        """Return ``prompt`` as checked tokens of this model; see :meth:`RequestReader.encode`."""
+        return self._requests.encode(prompt)
 
-        Raises:
-            InvalidRequestError: it is empty, longer than the model's context, holds ids outside the
-                vocabulary, or is text and there is no tokenizer or it is no Unicode.
-        """
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise InvalidRequestError(
-                    "the prompt is text and this model has no tokenizer; pass token ids"
-                )
-            prompt = self.tokenizer.encode(checked_text(prompt))
-        tokens = as_tokens(prompt, vocabulary_size=self.driver.vocabulary_size)
-        limit = self.driver.context_length
-        if limit is not None and tokens.size >= limit:
-            raise InvalidRequestError(
-                f"the prompt has {tokens.size:,} tokens and the model's context {limit:,}, of which at least "
-                "one is for the answer; shorten the prompt"
-            )
-        return tokens
-
-    def submit(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | Sequence[str] = (),
-        ignore_end_token: bool = False,
-        tenant: str = "",
-    ) -> Generation:
+    def submit(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Generation:
         """Queue a request. It advances with every turn of :meth:`step`, beside the others.
 
         Args:
             prompt: Text or token ids.
-            max_new_tokens: Most tokens to generate.
-            temperature: 0 is greedy.
-            top_k: Draw from this many most likely tokens.
-            top_p: Draw from the fewest tokens that hold this much probability.
-            seed: Of the request's own random stream.
-            stop: Strings that end the answer.
-            ignore_end_token: Generate on past the model's end token.
-            tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
+            options: See :meth:`RequestReader.read`.
 
         Raises:
             InvalidRequestError: the prompt or an option breaks a rule; nothing was queued.
         """
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if stops and self.tokenizer is None:
-            raise InvalidRequestError("stop strings need a tokenizer, and this model has none")
-        tokens = self.encode(prompt)
-        limit = self.driver.context_length
-        room = max_new_tokens if limit is None else min(max_new_tokens, limit - tokens.size)
-        request = GenerationRequest(
-            tokens=tokens,
-            max_new_tokens=room,
-            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed),
-            stop=stops,
-            end_tokens=frozenset() if ignore_end_token else self.driver.end_tokens,
-            tenant=tenant,
-        )
+        request = self._requests.read(prompt, **options)
         generation = Generation(
             request,
             driver=self.driver,
