@@ -4,6 +4,7 @@
 #   make test       the whole test suite
 #   make vllm-test  the tests inside vLLM, in an environment of their own (.venv-vllm, 3 GB)
 #   make check      what CI runs before the tests: lint, format, types, layers
+#   make dist       wheel and source archive, built and checked
 #   make bench      the numbers the README quotes, one command each in benchmarks/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -24,10 +25,10 @@ VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 VLLM_UV     := UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1 $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vllm-test check bench clean
+.PHONY: help demo test vllm-test check dist bench clean
 
 help:
-	@sed -n '2,8s/^# \{0,1\}//p' Makefile
+	@sed -n '2,9s/^# \{0,1\}//p' Makefile
 
 $(VENV)/torch.stamp: Makefile
 	@echo "Making $(VENV) with $$($(PYTHON) --version) and $(TORCH)"
@@ -76,8 +77,14 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+dist: $(VENV)/dev.stamp
+	@rm -rf dist
+	@$(BIN)/python -m build --quiet
+	@$(BIN)/twine check --strict dist/*
+	@$(BIN)/python .ci/check_dist.py dist
+
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) report .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
