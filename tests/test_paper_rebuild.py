@@ -178,6 +178,7 @@ def table() -> dict[str, object]:
     """A table in which only dense:4096 is right."""
     strategies = [f"block_{every}" for every in (64, 256, 512, 1024, 2048, 4096)]
     strategies += [f"balanced_{count}" for count in (1, 3, 5, 8, 12, 16, 30)]
+    strategies += ["log", "sqrt"]
     strategies += [f"dp_{count}" for count in (1, 2, 3, 5, 12, 20, 25, 30)]
     saved = {"block_4096": 5 * 4096 / (6 * 6400)}
     return {

@@ -8,15 +8,16 @@ arabel1a/sparse-prefix-caching, commit e5cdcde; where it holds ``*_histograms.js
 (``e2e_dp_1_histograms.json`` of that repository), the planner starts from what the logged runs had learned.
 
 What can be had back, and what not
-    ``dense`` and ``balanced`` learn nothing, so the log determines them. The planner's runs depend on 600
-    requests that are not in the log, through the histogram of overlap depths that they left behind: it
-    counts for the first hundred requests or so (it fades by 0.99 a request), a quarter of the log. Without
-    that histogram, the log's own depths stand in for the missing ones. Then runs of few checkpoints may
-    come out differently, since the best single position jumps when a few weights change. With it, every run
-    has the logged number of checkpoints and saves the logged tokens to 0.0025. (``dp_300`` has three fewer:
-    those of the logged run that no overlap uses.) Saved tokens still differ by that much because the
-    warm-up's own entries, balanced, are of unknown length. (*As run* is the paper's way to plan, the other
-    ours, which always starts from the log's own depths: see :mod:`benchmarks.paper.published`.)
+    ``dense``, ``balanced``, ``dyadic`` and ``sqrt`` learn nothing, so the log determines them. The
+    planner's runs depend on 600 requests that are not in the log, through the histogram of overlap depths
+    that they left behind: it counts for the first hundred requests or so (it fades by 0.99 a request), a
+    quarter of the log. Without that histogram, the log's own depths stand in for the missing ones. Then
+    runs of few checkpoints may come out differently, since the best single position jumps when a few
+    weights change. With it, every run has the logged number of checkpoints and saves the logged tokens to
+    0.0025. (``dp_300`` has three fewer: those of the logged run that no overlap uses.) Saved tokens still
+    differ by that much because the warm-up's own entries, balanced, are of unknown length. (*As run* is
+    the paper's way to plan, the other ours, which always starts from the log's own depths: see
+    :mod:`benchmarks.paper.published`.)
 
     The learned policy runs in the cache that serves prompts, on the bytes that the logged cache takes for N
     mean sequences with as many checkpoints as the target allows. As there, a checkpoint is counted for the
@@ -41,7 +42,14 @@ from benchmarks.paper.learned import fifo_bytes, read_before, replay_cache
 from benchmarks.paper.published import PublishedDP, read_histogram
 from benchmarks.paper.rebuild import LoggedRequest, RebuiltLog, read_log, rebuild
 from benchmarks.printing import Row
-from milepost.placement import Balanced, Dense, HistogramDP, PlacementPolicy, PlacementRequest
+from milepost.placement import (
+    Balanced,
+    Dense,
+    HistogramDP,
+    PlacementPolicy,
+    PlacementRequest,
+)
+from milepost.policies import parse_policy
 
 __all__ = ["measure", "missing_logs"]
 
@@ -59,6 +67,8 @@ class _Workload:
     least_saved: float
     dense: tuple[int, ...]
     balanced: tuple[int, ...]
+    # Strategy of the table and our notation.
+    spaced: tuple[tuple[str, str], ...]
     # Strategy of the table and checkpoints of the run, where its name does not say.
     planned: tuple[tuple[str, int], ...]
 
@@ -72,6 +82,7 @@ _WORKLOADS = (
         least_saved=0.38,
         dense=(64, 256, 512, 1024, 2048, 4096),
         balanced=(1, 3, 5, 12, 30),
+        spaced=(("log", "dyadic:768"), ("sqrt", "sqrt")),
         planned=(
             ("dp_1", 1),
             ("dp_2", 2),
@@ -90,6 +101,7 @@ _WORKLOADS = (
         least_saved=0.77,
         dense=(256, 512, 1024, 2048, 4096),
         balanced=(1, 3, 5, 8, 16),
+        spaced=(("log", "dyadic:768"),),
         planned=(
             ("dp_1", 1),
             ("dp_2", 2),
@@ -124,6 +136,7 @@ def _rows(workload: _Workload, logs: Path) -> Iterator[Row]:
     fixed: list[tuple[str, str, PlacementPolicy]] = [
         *((f"block_{every}", f"dense:{every}", Dense(every=every)) for every in workload.dense),
         *((f"balanced_{count}", f"balanced:{count}", Balanced(count=count)) for count in workload.balanced),
+        *((strategy, notation, parse_policy(notation).placement) for strategy, notation in workload.spaced),
     ]
     for strategy, notation, policy in fixed:
         result = replay_fifo(rebuilt, policy, num_cached=workload.num_cached)

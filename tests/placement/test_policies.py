@@ -1,5 +1,7 @@
 """Every policy keeps the contract for any request, and each heuristic places what its docstring says."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,9 +107,49 @@ def test_balanced_with_fewer_allowed_splits_into_fewer_parts():
     assert placed(Balanced(count=8), 1000, max_checkpoints=1) == (500,)
 
 
-def test_square_root_places_about_as_many_positions_as_each_part_has_grid_steps():
-    assert placed(SquareRoot(), 100) == tuple(100 * cut // 11 for cut in range(1, 11))
-    assert len(placed(SquareRoot(), 6400, grid=64)) == 10
+@pytest.mark.parametrize(
+    ("num_tokens", "grid", "positions"),
+    [
+        (100, 1, tuple(range(10, 101, 10))),
+        (120, 1, tuple(range(10, 121, 10))),
+        # Every 126 tokens, and each floored: the steps of the grid alternate.
+        (16_000, 64, tuple(126 * count // 64 * 64 for count in range(1, 127))),
+        (16_000, 512, tuple(range(512, 15_873, 512))),
+        (6_466, 64, tuple(dict.fromkeys(80 * count // 64 * 64 for count in range(1, 81)))),
+        # A spacing of 63 tokens misses no step of 64 but the last.
+        (4_000, 64, tuple(range(64, 3_969, 64))),
+        (3, 1, (1, 2, 3)),
+        (3, 64, ()),
+    ],
+)
+def test_square_root_places_every_square_root_of_the_length_floored_to_the_grid(num_tokens, grid, positions):
+    assert placed(SquareRoot(), num_tokens, grid=grid) == positions
+
+
+def reference_cuts(num_tokens: int, *, every: int, grid: int) -> list[int]:
+    """As the paper's code has it: multiples of a spacing, each floored; a state at 0 is of no use."""
+    return sorted({multiple // grid * grid for multiple in range(every, num_tokens + 1, every)} - {0})
+
+
+@given(st.integers(1, 40_000), st.sampled_from([1, 16, 64, 400, 2048]))
+def test_square_root_is_the_reference_at_every_length_and_grid(num_tokens, grid):
+    expected = reference_cuts(num_tokens, every=math.isqrt(num_tokens), grid=grid)
+    assert list(placed(SquareRoot(), num_tokens, grid=grid)) == expected
+
+
+@given(st.integers(1, 40_000), st.sampled_from([1, 16, 64, 400, 2048]), st.integers(1, 60))
+def test_balanced_is_the_reference_to_rounding(num_tokens, grid, count):
+    if count >= num_tokens // grid:
+        return
+    every = num_tokens // (count + 1)
+    reference = [cut * every // grid * grid for cut in range(1, count + 1)]
+    for ours, theirs in zip(placed(Balanced(count=count), num_tokens, grid=grid), reference, strict=True):
+        # Their part is rounded down, so each cut is short by up to one token a part, and then floored.
+        assert 0 <= ours - theirs <= -(-count // grid) * grid
+
+
+def test_square_root_with_fewer_allowed_splits_into_fewer_parts():
+    assert placed(SquareRoot(), 10_000, max_checkpoints=3) == placed(Balanced(count=3), 10_000)
 
 
 def test_dyadic_places_the_powers_of_two_from_its_start():

@@ -68,8 +68,9 @@ class Periodic(PlacementPolicy):
 class Balanced(PlacementPolicy):
     """``count`` positions that cut the prompt into ``count + 1`` equal parts (all of them if it is short).
 
-    The best placement where every overlap depth is equally likely. With fewer than ``count`` allowed by
-    ``max_checkpoints``, the cut is into fewer equal parts, rather than losing one end.
+    The best placement where every overlap depth is equally likely, and a baseline of the paper, whose code
+    rounds a part down before it multiplies: its cuts lie up to ``count`` tokens before these. With fewer than
+    ``count`` allowed by ``max_checkpoints``, the cut is into fewer equal parts, rather than losing one end.
     """
 
     count: int
@@ -86,15 +87,22 @@ class Balanced(PlacementPolicy):
 @final
 @dataclass(frozen=True, slots=True)
 class SquareRoot(PlacementPolicy):
-    """About as many equal parts as each has grid steps: ``isqrt(num_tokens / grid)`` balanced positions.
+    """Every multiple of the square root of the prompt's length, rounded down, floored to the grid.
 
-    Memory and worst-case recomputation both grow as the square root of the prompt.
+    The paper's baseline, as its reference code runs it (arXiv 2605.05219): the number of checkpoints and the
+    worst-case recomputation both grow as the square root of the prompt. Up to ``grid ** 2`` tokens that is
+    every grid position. With fewer allowed by ``max_checkpoints``, the cut is as in :class:`Balanced`.
     """
 
     def place(self, request: PlacementRequest) -> Placement:
-        """Return the cuts beyond the resume position. O(sqrt(num_tokens / grid))."""
-        count = min(math.isqrt(request.num_tokens // request.grid), request.max_checkpoints)
-        return admissible(request, balanced_positions(request.num_tokens, grid=request.grid, count=count))
+        """Return the multiples beyond the resume position. O(sqrt(num_tokens))."""
+        num_tokens, grid = request.num_tokens, request.grid
+        every = max(1, math.isqrt(num_tokens))
+        # Spacings below a grid step share positions; the first may floor to 0, which needs no checkpoint.
+        wished = {position // grid * grid for position in range(every, num_tokens + 1, every)} - {0}
+        if len(wished) > request.max_checkpoints:
+            wished = set(balanced_positions(num_tokens, grid=grid, count=request.max_checkpoints))
+        return admissible(request, wished)
 
 
 @final

@@ -69,7 +69,9 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
         "dense": PolicyKind(Dense, "every multiple of EVERY tokens (block caching)", (_EVERY,)),
         "periodic": PolicyKind(Periodic, "every multiple of EVERY tokens, and the prompt's tail", (_EVERY,)),
         "balanced": PolicyKind(Balanced, "COUNT positions that split the prompt equally", (_COUNT,)),
-        "sqrt": PolicyKind(SquareRoot, "about sqrt(length / grid) positions, equally spaced"),
+        "sqrt": PolicyKind(
+            SquareRoot, "every multiple of sqrt(length) tokens, floored to the grid (arXiv 2605.05219)"
+        ),
         "dyadic": PolicyKind(
             Dyadic, "the powers of two from START on", (PolicyOption("start", "start", int, "768"),)
         ),
