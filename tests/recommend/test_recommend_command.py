@@ -29,7 +29,7 @@ def test_a_table_and_a_command_to_copy() -> None:
 def test_json_for_scripts_with_a_models_costs_and_the_memory(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(QWEN35_4B), encoding="utf-8")
-    code, output, _ = run(CHAT, "--model", str(config), "--memory", "8GiB", "--engine", "vllm", "--json")
+    code, output, _ = run(CHAT, "--model", str(config), "--capacity", "8GiB", "--engine", "vllm", "--json")
     assert code == 0
     facts = json.loads(output)
     assert facts["cost_unit"] == "flops"
@@ -53,9 +53,9 @@ def test_the_block_that_vllm_prints_can_be_given() -> None:
     [
         ((), "say what a checkpoint costs"),
         (("--checkpoint-kv-tokens", "1536"), "say how much memory there is"),
-        (("--checkpoint-kv-tokens", "1536", "--memory", "4GiB"), "--capacity is in bytes"),
+        (("--checkpoint-kv-tokens", "1536", "--capacity", "4GiB"), "--capacity is in bytes"),
         (("--engine", "vlm"), "'vlm' is unknown"),
-        (("--memory", "1GiB", "--capacity-kv-tokens", "1k"), "not both"),
+        (("--capacity", "1GiB", "--capacity-kv-tokens", "1k"), "not both"),
         (("--calibrate",), "--calibrate measures a --model"),
         (("--max-requests", "0"), "--max-requests"),
     ],

@@ -47,7 +47,7 @@ def refused(*arguments, monkeypatch, capsys) -> str:
 
 def test_json_is_a_list_of_runs_traces_first_then_capacities_then_policies(log):
     arguments = ["--policy", "tail", "--policy", "none", "--capacity-kv-tokens", "1k"]
-    done = run("simulate", log, "synthetic:chat,requests=20", *TIGHT, *arguments, "--format", "json")
+    done = run("simulate", log, "synthetic:chat,requests=20", *TIGHT, *arguments, "--json")
     assert done.exit_code == 0
     results = json.loads(done.stdout)
     assert [(r["trace"], r["capacity_kv_tokens"], r["policy"]) for r in results[:5]] == [
@@ -77,13 +77,13 @@ def test_json_is_a_list_of_runs_traces_first_then_capacities_then_policies(log):
 
 
 def test_the_same_command_prints_the_same_bytes(log):
-    arguments = ["simulate", log, "synthetic:agents,requests=30", *TIGHT, "--format", "json"]
+    arguments = ["simulate", log, "synthetic:agents,requests=30", *TIGHT, "--json"]
     assert run(*arguments).stdout == run(*arguments).stdout
 
 
 def test_seconds_are_measured_only_when_asked_for(log):
-    plain = json.loads(run("simulate", log, *TIGHT, "--format", "json").stdout)
-    timed = json.loads(run("simulate", log, *TIGHT, "--format", "json", "--timing").stdout)
+    plain = json.loads(run("simulate", log, *TIGHT, "--json").stdout)
+    timed = json.loads(run("simulate", log, *TIGHT, "--json", "--timing").stdout)
     assert {result["seconds"] for result in plain} == {None}
     assert all(result["seconds"] >= 0 for result in timed)
     assert "time" in run("simulate", log, *TIGHT, "--timing").stdout
@@ -103,7 +103,7 @@ def test_a_trace_of_nothing_to_reuse_has_a_table_too(tmp_path):
 
 def test_standard_input_is_read_once_for_all_policies(log, tmp_path):
     with open(log, "rb") as stream:
-        piped = CliRunner().invoke(app, ["simulate", "-", *TIGHT, "--format", "json"], input=stream.read())
+        piped = CliRunner().invoke(app, ["simulate", "-", *TIGHT, "--json"], input=stream.read())
     assert piped.exit_code == 0
     assert {result["trace"] for result in json.loads(piped.stdout)} == {"standard input"}
 
@@ -111,7 +111,7 @@ def test_standard_input_is_read_once_for_all_policies(log, tmp_path):
 def test_costs_come_from_a_configuration(log, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     arguments = ["--model", tmp_path / "config.json", "--capacity", "1GiB", "--policy", "tail"]
-    (result,) = json.loads(run("simulate", log, *arguments, "--format", "json").stdout)
+    (result,) = json.loads(run("simulate", log, *arguments, "--json").stdout)
     assert (result["capacity_kv_tokens"], result["checkpoint_kv_tokens"]) == (2**30 // 114_688, 0)
 
 
@@ -122,7 +122,7 @@ def test_bad_lines_are_fatal_or_counted(log, tmp_path, monkeypatch, capsys):
     said = refused("simulate", bad, *TIGHT, monkeypatch=monkeypatch, capsys=capsys)
     assert "line 1" in said
     assert "--skip-bad-lines" in said
-    done = run("simulate", bad, *TIGHT, "--skip-bad-lines", "--format", "json")
+    done = run("simulate", bad, *TIGHT, "--skip-bad-lines", "--json")
     assert json.loads(done.stdout)[0]["num_requests"] == 4
     assert "bad: skipped 1 malformed line; the first:" in done.stderr
 
@@ -146,7 +146,7 @@ def test_wrong_usage_exits_with_2_and_says_what_to_give(command, arguments, says
         says = "No such option"
     done = run(command, *arguments)
     assert done.exit_code == 2
-    assert says in " ".join(done.output.replace("│", " ").split())
+    assert says in " ".join(done.output.replace(" ", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_sweep_writes_a_file_resumes_it_and_prints_what_simulate_prints(log, t
     first = run(*arguments)
     content = output.read_bytes()
     second = run(*arguments)
-    simulated = run("simulate", log, *TIGHT, "--policy", "tail", "--format", "json")
+    simulated = run("simulate", log, *TIGHT, "--policy", "tail", "--json")
     assert first.stdout == second.stdout == simulated.stdout
     assert output.read_bytes() == content
     assert "1 of them were there already" in " ".join(second.stderr.split())

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from milepost.cli.options import POLICIES_HELP, Json
+from milepost.cli.options import Json, MaxNewTokens, Numerics
 from milepost.errors import MilepostError
 
 __all__ = ["demo"]
@@ -29,18 +28,24 @@ def demo(
     questions: Annotated[int, typer.Option(min=1, help="Questions about each.")] = 5,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help=POLICIES_HELP + "Default: none, dense:2048, balanced:4, learned."),
+        typer.Option(
+            help="Once for each to compare, the first is the reference; see `milepost policies`. "
+            "Default: none, dense:2048, balanced:4, learned."
+        ),
     ] = None,
     capacity: Annotated[
         str | None,
         typer.Option(
+            metavar="SIZE",
             help="Budget for states and KV of each policy, such as 512MB. "
-            "Default: the KV of all documents and two states for each."
+            "Default: the KV of all documents and two states for each.",
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 16,
-    numerics: Annotated[str, typer.Option(help="strict (bit for bit) or fast (to rounding).")] = "strict",
-    output: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path("report"),
+    max_new_tokens: MaxNewTokens = 16,
+    numerics: Numerics = "strict",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for demo.png and demo.json.")] = Path(
+        "report"
+    ),
     as_json: Json = False,
 ) -> None:
     """Answer questions about documents under several placement policies, and compare them.
@@ -51,6 +56,8 @@ def demo(
 
     Try: `milepost demo --model Qwen/Qwen3.5-0.8B --documents stories.jsonl --capacity 4GiB`
     """
+    from rich.console import Console
+
     from milepost.demo.command import DemoOptions, run_demo
 
     defaults = DemoOptions()

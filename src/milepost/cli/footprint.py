@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from milepost.cli.options import Json
+from milepost.cli.options import Calibrate, Json
 
 __all__ = ["footprint"]
 
@@ -16,9 +16,7 @@ def footprint(
         str | None, typer.Option(help="float32, bfloat16 or float16; as stored unless given.")
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Prompt length that FLOPs are given for.")] = 8192,
-    calibrate: Annotated[
-        bool, typer.Option(help="Load the model, measure prefills and print seconds too (slower).")
-    ] = False,
+    calibrate: Calibrate = False,
     as_json: Json = False,
 ) -> None:
     """Say what a checkpoint, a token of KV and a prefill of a model cost, from its configuration alone.

@@ -5,31 +5,37 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from milepost.cli.options import ModelArgument
-from milepost.errors import InvalidRequestError
+from milepost.cli.options import (
+    EngineCapacity,
+    EnginePolicy,
+    JsonLines,
+    MaxNewTokens,
+    ModelArgument,
+    Numerics,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
 
 __all__ = ["generate"]
 
 
 def generate(
     model: ModelArgument,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Texts; @FILE reads a file.")],
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from this many most likely tokens.")] = None,
-    top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens with this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the random stream.")] = 0,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="String that ends an answer; may be given twice.")
-    ] = None,
-    capacity: Annotated[str, typer.Option(help="Budget for states and KV.")] = "1GiB",
-    policy: Annotated[str, typer.Option(help="Placement policy; see `milepost policies`.")] = "learned",
-    numerics: Annotated[str, typer.Option(help="strict (bit for bit) or fast (to rounding).")] = "strict",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object a line for each prompt instead of text.")
-    ] = False,
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="Texts; @FILE reads a file.")],
+    max_new_tokens: MaxNewTokens = 128,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    stop: Stop = None,
+    capacity: EngineCapacity = "1GiB",
+    policy: EnginePolicy = "learned",
+    numerics: Numerics = "strict",
+    as_json: JsonLines = False,
 ) -> None:
     """Answer prompts one after the other, each resumed from the deepest checkpoint it shares.
 
@@ -38,6 +44,8 @@ def generate(
 
     Try: `milepost generate Qwen/Qwen3.5-0.8B @story.txt "Once upon a time" --max-new-tokens 32`
     """
+    from rich.console import Console
+
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.transformers.engine import Engine
     from milepost.engines.transformers.requests import RequestOptions
@@ -74,6 +82,9 @@ def _read_prompt(prompt: str) -> str:
     """Return the prompt, or the text of the file that ``@FILE`` names."""
     if not prompt.startswith("@"):
         return prompt
+
+    from milepost.errors import InvalidRequestError
+
     path = Path(prompt[1:])
     try:
         return path.read_text(encoding="utf-8")

@@ -1,12 +1,64 @@
-"""Options that several commands share."""
+"""The vocabulary of the command line: what several commands ask for is declared here once, so that it has one
+name, one notation and one meaning everywhere.
+
+Nothing here or in a command's own module may import what help does not need: see ``tests/cli``.
+"""
 
 from typing import Annotated
 
 import typer
 
-__all__ = ["POLICIES_HELP", "Json", "ModelArgument"]
+__all__ = [
+    "DEFAULT_REPLAY_POLICIES",
+    "ENGINE_NAMES",
+    "Calibrate",
+    "Capacities",
+    "CapacitiesKvTokens",
+    "Capacity",
+    "CapacityKvTokens",
+    "CheckpointKvTokens",
+    "CostModel",
+    "EngineCapacity",
+    "EnginePolicy",
+    "Grid",
+    "Json",
+    "JsonLines",
+    "MaxNewTokens",
+    "MaxRequests",
+    "ModelArgument",
+    "Numerics",
+    "Policies",
+    "Seed",
+    "SkipBadLines",
+    "Stop",
+    "Temperature",
+    "Timing",
+    "TokenizerName",
+    "TopK",
+    "TopP",
+    "TraceArgument",
+    "TracesArgument",
+]
 
+DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
+# Those of milepost.recommend.ENGINES, whose import would cost a help text half a second.
+ENGINE_NAMES = ("milepost", "vllm", "sglang", "tensorrt", "llamacpp")
+
+_TRACE_HELP = (
+    "JSON lines of block hashes, token ids or request bodies, plain, .gz or .zst; '-' for standard input; or "
+    "made-up traffic, such as synthetic:chat,requests=1000,seed=1."
+)
+_CAPACITY_KV_TOKENS = "Budget for states and KV together, in tokens of KV, such as 400000, 400k or 1M."
+_CAPACITY = "The same in bytes, such as 40GiB; needs --model."
+_EACH = " Once for each to compare."
+
+# What comes out.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object a line for each prompt instead of text.")
+]
+
+# A model that runs, and how.
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -14,4 +66,87 @@ ModelArgument = Annotated[
         help="Folder or hub id of a causal LM, or 'embedded' for a small one built on the spot.",
     ),
 ]
-POLICIES_HELP = "Placement policy, once for each to compare; the first is the reference. "
+EngineCapacity = Annotated[
+    str, typer.Option("--capacity", metavar="SIZE", help="Budget for states and KV together, such as 4GiB.")
+]
+EnginePolicy = Annotated[str, typer.Option("--policy", help="Placement policy; see `milepost policies`.")]
+Numerics = Annotated[str, typer.Option(help="strict (bit for bit) or fast (to rounding).")]
+Calibrate = Annotated[
+    bool,
+    typer.Option("--calibrate", help="Load the model, measure prefills and give seconds too (slower)."),
+]
+
+# What is asked of it.
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from this many most likely tokens.")]
+TopP = Annotated[float, typer.Option(help="Draw from the fewest tokens with this probability.")]
+Seed = Annotated[int, typer.Option(help="Of the random stream.")]
+Stop = Annotated[list[str] | None, typer.Option(help="String that ends an answer; may be given twice.")]
+
+# Recorded traffic.
+TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=f"Request log: {_TRACE_HELP}")]
+TracesArgument = Annotated[list[str], typer.Argument(metavar="TRACE", help=f"Request logs: {_TRACE_HELP}")]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="For logs of text: a hub id, a folder, or a tokenizer.json."),
+]
+SkipBadLines = Annotated[
+    bool, typer.Option("--skip-bad-lines", help="Count malformed lines instead of stopping at the first.")
+]
+MaxRequests = Annotated[
+    int | None,
+    typer.Option("--max-requests", min=1, help="Replay only the first so many requests of each log."),
+]
+
+# What it is replayed under.
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        help="Once for each to compare; see `milepost policies`. Default: "
+        f"{', '.join(DEFAULT_REPLAY_POLICIES)}.",
+    ),
+]
+CapacityKvTokens = Annotated[
+    str | None, typer.Option("--capacity-kv-tokens", metavar="N", help=_CAPACITY_KV_TOKENS)
+]
+CapacitiesKvTokens = Annotated[
+    list[str] | None,
+    typer.Option("--capacity-kv-tokens", metavar="N", help=_CAPACITY_KV_TOKENS + _EACH),
+]
+Capacity = Annotated[str | None, typer.Option("--capacity", metavar="SIZE", help=_CAPACITY)]
+Capacities = Annotated[list[str] | None, typer.Option("--capacity", metavar="SIZE", help=_CAPACITY + _EACH)]
+CheckpointKvTokens = Annotated[
+    float | None,
+    typer.Option(
+        "--checkpoint-kv-tokens",
+        metavar="C",
+        help="What a checkpoint costs, in tokens of KV; `milepost footprint MODEL` says it of a model.",
+    ),
+]
+CostModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Take the costs from a model's configuration: a folder, a hub id, or the path of a config.json.",
+    ),
+]
+Grid = Annotated[
+    int | None,
+    typer.Option(
+        "--grid",
+        min=1,
+        help="Checkpoints sit at multiples of this many tokens. Default: the trace's blocks, or 64 tokens "
+        "where it has token ids or text.",
+    ),
+]
+Timing = Annotated[
+    bool,
+    typer.Option(
+        "--timing",
+        help="Measure the processor time that each policy takes. Without it, `seconds` is null and the same "
+        "input gives the same output, byte for byte.",
+    ),
+]

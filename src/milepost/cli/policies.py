@@ -8,7 +8,10 @@ __all__ = ["policies"]
 
 
 def policies(as_json: Json = False) -> None:
-    """List the placement policies and how they are written."""
+    """List the placement policies and how they are written.
+
+    Try: `milepost policies`, then `milepost simulate synthetic:chat --policy balanced:4 --policy learned ...`
+    """
     from milepost.policies import describe_policies
 
     described = describe_policies()

@@ -1,6 +1,7 @@
 """``milepost probe``."""
 
 import json
+from dataclasses import asdict
 
 from milepost.cli.options import Json, ModelArgument
 
@@ -8,9 +9,10 @@ __all__ = ["probe"]
 
 
 def probe(model: ModelArgument, as_json: Json = False) -> None:
-    """Prove on a model that it resumes exactly, or say why it cannot be used. Takes ten short prefills."""
-    from dataclasses import asdict
+    """Prove on a model that it resumes exactly, or say why it cannot be used. Takes ten short prefills.
 
+    Try: `milepost probe Qwen/Qwen3.5-0.8B`
+    """
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.transformers.families import driver_for
     from milepost.engines.transformers.loading import load_model

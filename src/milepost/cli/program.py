@@ -1,11 +1,16 @@
-"""The commands together. Each lives in a file of its own; adding one is that file and a line of the table."""
+"""The commands together. Each lives in a file of its own; adding one is that file and a line of the table.
+
+Those files import typer and what names their options, and nothing else until they run, so that help costs
+what it says and no more.
+"""
 
 import os
 import sys
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from milepost.cli.command import Command
 from milepost.cli.demo import demo
 from milepost.cli.footprint import footprint
 from milepost.cli.generate import generate
@@ -20,28 +25,45 @@ from milepost.errors import MilepostError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
+    # Plain text wraps where boxes cut, and is a third of the start of a help text.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Sparse prefix caching for hybrid and recurrent language models: exact states at a few well-chosen "
-    "prompt positions, the same outputs, a fraction of the prefill.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C. Results go to standard "
+    "output, everything else to standard error.",
 )
 
 # In the order of the help.
 _COMMANDS = (demo, generate, simulate, sweep, recommend, report, footprint, probe, policies)
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=Command)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"milepost {version('milepost')}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True)
+def _milepost(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sparse prefix caching for hybrid and recurrent language models: exact states at a few well-chosen
+    prompt positions, the same outputs, a fraction of the prefill.
+    """
 
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code. Typer sees to wrong usage and Ctrl-C."""
-    console = Console(stderr=True)
     # Advice about optional kernels would bury the answers; whoever wants it sets the variable.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        app(standalone_mode=True)
+        app()
     except MilepostError as error:
-        console.print(f"[bold red]Error:[/] {type(error).__name__}: ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        typer.secho("Error:", fg="red", bold=True, nl=False, err=True)
+        typer.echo(f" {type(error).__name__}: {error}", err=True)
         sys.exit(1)

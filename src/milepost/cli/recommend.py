@@ -4,68 +4,49 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from milepost.cli.advice_text import print_advice
-from milepost.cli.options import Json
-from milepost.cli.traffic import (
-    CheckpointCost,
-    ModelConfig,
+from milepost.cli.options import (
+    ENGINE_NAMES,
+    Calibrate,
+    Capacity,
+    CapacityKvTokens,
+    CheckpointKvTokens,
+    CostModel,
+    Json,
+    MaxRequests,
     SkipBadLines,
     TokenizerName,
-    build_settings,
-    config_of,
-    report_bad_lines,
-    unique,
+    TraceArgument,
 )
-from milepost.footprint import Footprint
-from milepost.recommend import ENGINES, ModelLayout, layout_of, nominal_layout
-from milepost.recommend import recommend as recommend_settings
-from milepost.traces import TraceRequest, open_trace
+
+if TYPE_CHECKING:
+    from milepost.footprint import Footprint
+    from milepost.traces import TraceRequest
 
 __all__ = ["recommend"]
 
-_ENGINE_NAMES = ", ".join(ENGINES)
+_ENGINES = ", ".join(ENGINE_NAMES)
 
 
 def recommend(
-    trace: Annotated[
-        str,
-        typer.Argument(
-            metavar="TRACE",
-            help="Request log: JSON lines of block hashes, token ids or request bodies, plain, .gz or .zst; "
-            "'-' for standard input; or made-up traffic, such as synthetic:chat,requests=1000,seed=1.",
-        ),
-    ],
-    model: ModelConfig = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory for states and KV together, such as 40GiB; needs --model."),
-    ] = None,
-    checkpoint_kv_tokens: CheckpointCost = None,
-    capacity_kv_tokens: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="The memory in tokens of KV instead, such as 400000, 400k or 1M."),
-    ] = None,
+    trace: TraceArgument,
+    model: CostModel = None,
+    capacity_kv_tokens: CapacityKvTokens = None,
+    capacity: Capacity = None,
+    checkpoint_kv_tokens: CheckpointKvTokens = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help=f"Advise on this engine alone; may be given twice. One of {_ENGINE_NAMES}."),
+        typer.Option(help=f"Advise on this engine alone; may be given twice. One of {_ENGINES}."),
     ] = None,
     block_size: Annotated[
         int | None,
         typer.Option(min=1, help="vLLM's attention block, as it prints at its start. Default: worked out."),
     ] = None,
-    max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Replay only the first so many requests.")
-    ] = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(help="Load the model, measure prefills, and give the saving in seconds too (slower)."),
-    ] = False,
+    max_requests: MaxRequests = None,
+    calibrate: Calibrate = False,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
     as_json: Json = False,
@@ -76,21 +57,28 @@ def recommend(
     memory. For each engine, the setting that reuses most is printed as a command line to copy, with what to
     expect of it and how much more the best policy would reuse.
 
-    Try: `milepost recommend requests.jsonl.zst --model Qwen/Qwen3.5-4B --memory 40GiB --engine vllm`
+    Try: `milepost recommend requests.jsonl.zst --model Qwen/Qwen3.5-4B --capacity 40GiB --engine vllm`
     """
-    engines = unique(engine or tuple(ENGINES))
-    if unknown := [name for name in engines if name not in ENGINES]:
-        raise typer.BadParameter(
-            f"{unknown[0]!r} is unknown; it is one of {_ENGINE_NAMES}", param_hint="--engine"
-        )
-    if memory is not None and capacity_kv_tokens is not None:
-        raise typer.BadParameter("give --memory or --capacity-kv-tokens, not both")
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from milepost.cli.advice_text import print_advice
+    from milepost.cli.traffic import build_settings, config_of, report_bad_lines, unique
+    from milepost.recommend import ModelLayout, layout_of, nominal_layout
+    from milepost.recommend import recommend as recommend_settings
+    from milepost.traces import open_trace
+
+    engines = unique(engine or ENGINE_NAMES)
+    if unknown := [name for name in engines if name not in ENGINE_NAMES]:
+        raise typer.BadParameter(f"{unknown[0]!r} is unknown; it is one of {_ENGINES}", param_hint="--engine")
+    if capacity is not None and capacity_kv_tokens is not None:
+        raise typer.BadParameter("give --capacity or --capacity-kv-tokens, not both")
     if calibrate and model is None:
         raise typer.BadParameter("--calibrate measures a --model; give one")
     (setting,) = build_settings(
         policies=["learned"],
         capacity_kv_tokens=[capacity_kv_tokens] if capacity_kv_tokens else None,
-        capacity=[memory] if memory else None,
+        capacity=[capacity] if capacity else None,
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
@@ -113,7 +101,7 @@ def recommend(
         disable=not errors.is_terminal,
     ) as progress:
 
-        def watch(requests: Sequence[TraceRequest], label: str) -> Iterable[TraceRequest]:
+        def watch(requests: Sequence["TraceRequest"], label: str) -> Iterable["TraceRequest"]:
             return progress.track(requests, total=len(requests), description=label)
 
         advice = recommend_settings(
@@ -121,7 +109,7 @@ def recommend(
             footprint=footprint,
             capacity_kv_tokens=setting.capacity_kv_tokens,
             model=None if model is None else _servable(model),
-            memory_bytes=setting.capacity_kv_tokens * setting.unit_bytes if memory else None,
+            memory_bytes=setting.capacity_kv_tokens * setting.unit_bytes if capacity else None,
             layout=layout,
             engines=engines,
             max_requests=max_requests,
@@ -140,7 +128,7 @@ def _servable(model: str) -> str:
     return str(path.parent) if path.is_file() else model
 
 
-def _in_seconds(footprint: Footprint, model: str) -> Footprint:
+def _in_seconds(footprint: "Footprint", model: str) -> "Footprint":
     """Return ``footprint`` with its cost measured on this machine."""
     from milepost.engines.transformers.engine import Engine
     from milepost.footprint import calibrate

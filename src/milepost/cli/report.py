@@ -1,32 +1,34 @@
 """``milepost report``."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from milepost.cli.traffic import (
-    CapacityBytes,
-    CapacityTokens,
-    CheckpointCost,
+from milepost.cli.options import (
+    Capacities,
+    CapacitiesKvTokens,
+    CheckpointKvTokens,
+    CostModel,
     Grid,
-    ModelConfig,
+    Json,
+    MaxRequests,
     Policies,
     SkipBadLines,
     TokenizerName,
-    Traces,
-    build_settings,
-    report_bad_lines,
-    unique,
+    TracesArgument,
 )
-from milepost.footprint import PrefillCost, fit_seconds
-from milepost.simulator import Setting, TraceSource, distinct_names
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from milepost.footprint import PrefillCost
+    from milepost.simulator import Setting
 
 __all__ = ["report"]
 
@@ -35,12 +37,12 @@ _REQUESTS_PER_UPDATE = 50
 
 
 def report(
-    traces: Traces,
+    traces: TracesArgument,
     policy: Policies = None,
-    capacity_kv_tokens: CapacityTokens = None,
-    capacity: CapacityBytes = None,
-    checkpoint_kv_tokens: CheckpointCost = None,
-    model: ModelConfig = None,
+    capacity_kv_tokens: CapacitiesKvTokens = None,
+    capacity: Capacities = None,
+    checkpoint_kv_tokens: CheckpointKvTokens = None,
+    model: CostModel = None,
     prefill_seconds: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,8 +55,10 @@ def report(
         Path, typer.Option("--output", "-o", help="Folder for index.html and figures/.")
     ] = Path("report"),
     grid: Grid = None,
+    max_requests: MaxRequests = None,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
+    as_json: Json = False,
 ) -> None:
     """Replay request logs and write one page about them, with every figure also as SVG and PNG.
 
@@ -65,7 +69,11 @@ def report(
     Try: `milepost report synthetic:chat --policy learned --policy tail+junction --capacity-kv-tokens 50k
     --capacity-kv-tokens 100k --capacity-kv-tokens 200k --checkpoint-kv-tokens 1536 --output report`
     """
+    from rich.console import Console
+
+    from milepost.cli.traffic import build_settings, report_bad_lines, unique
     from milepost.report import prepare_folder, study_trace, write_report
+    from milepost.simulator import TraceSource, distinct_names
 
     settings = build_settings(
         policies=policy,
@@ -77,7 +85,7 @@ def report(
     footprint = settings[0].footprint if model is not None else None
     cost = _prefill_cost(settings[0], has_model=model is not None, measured=prefill_seconds)
     prepare_folder(output)
-    sources = [TraceSource(path, tokenizer, skip_bad_lines) for path in unique(traces)]
+    sources = [TraceSource(path, tokenizer, skip_bad_lines, max_requests) for path in unique(traces)]
     opened = [(source.open(), name) for source, name in zip(sources, distinct_names(sources), strict=True)]
     errors = Console(stderr=True)
     studies = []
@@ -105,21 +113,35 @@ def report(
             ("--model", model),
             ("--prefill-seconds", prefill_seconds),
             ("--grid", grid),
+            ("--max-requests", max_requests),
             ("--tokenizer", tokenizer),
             ("--skip-bad-lines", skip_bad_lines),
             ("--output", output),
         )
         page, *figures = write_report(studies, output, command=command)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "page": str(page),
+                    "figures": [str(figure) for figure in figures],
+                    "results": [result.as_json() for study in studies for result in study.results],
+                },
+                indent=2,
+            )
+        )
     errors.print(f"Wrote {page}, and {len(figures)} figure files beside it.", markup=False, highlight=False)
 
 
-def _prefill_cost(setting: Setting, *, has_model: bool, measured: list[str] | None) -> PrefillCost:
+def _prefill_cost(setting: "Setting", *, has_model: bool, measured: list[str] | None) -> "PrefillCost":
     """Return F(p): in seconds where prefills were measured, else in FLOPs of the model, else in tokens.
 
     Raises:
         typer.BadParameter: a measurement is not written TOKENS=SECONDS.
         ConfigurationError: the measurements do not determine a cost.
     """
+    from milepost.footprint import PrefillCost, fit_seconds
+
     cost = setting.footprint.cost if has_model else PrefillCost.tokens()
     if not measured:
         return cost
@@ -154,8 +176,10 @@ def _command_line(*options: tuple[str, object]) -> str:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str], Callable[[], None]]]:
+def _progress(console: "Console") -> Iterator[Callable[[str], Callable[[], None]]]:
     """Show what is being done and how many requests are, where somebody is looking."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"))
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal

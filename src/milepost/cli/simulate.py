@@ -4,60 +4,54 @@ import json
 import time
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from milepost.cli.result_table import result_tables
-from milepost.cli.traffic import (
-    CapacityBytes,
-    CapacityTokens,
-    CheckpointCost,
+from milepost.cli.options import (
+    Capacities,
+    CapacitiesKvTokens,
+    CheckpointKvTokens,
+    CostModel,
     Grid,
-    ModelConfig,
+    Json,
+    MaxRequests,
     Policies,
     SkipBadLines,
     Timing,
     TokenizerName,
-    Traces,
-    build_settings,
-    report_bad_lines,
-    unique,
+    TracesArgument,
 )
-from milepost.simulator import TraceSource, distinct_names, simulate_all
-from milepost.traces import Trace, TraceRequest
 
-__all__ = ["OutputFormat", "simulate"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from milepost.traces import Trace, TraceRequest
+
+__all__ = ["simulate"]
 
 _REQUESTS_PER_UPDATE = 50
 
 
-class OutputFormat(StrEnum):
-    """How results are printed."""
-
+class _OldFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
 
 
-Format = Annotated[
-    OutputFormat, typer.Option("--format", help="A table for people, or a JSON list of all runs.")
-]
-
-
 def simulate(
-    traces: Traces,
+    traces: TracesArgument,
     policy: Policies = None,
-    capacity_kv_tokens: CapacityTokens = None,
-    capacity: CapacityBytes = None,
-    checkpoint_kv_tokens: CheckpointCost = None,
-    model: ModelConfig = None,
-    output_format: Format = OutputFormat.TABLE,
+    capacity_kv_tokens: CapacitiesKvTokens = None,
+    capacity: Capacities = None,
+    checkpoint_kv_tokens: CheckpointKvTokens = None,
+    model: CostModel = None,
     grid: Grid = None,
+    max_requests: MaxRequests = None,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
     timing: Timing = False,
+    as_json: Json = False,
+    old_format: Annotated[_OldFormat, typer.Option("--format", hidden=True)] = _OldFormat.TABLE,
 ) -> None:
     """Replay request logs under several policies and capacities, and say what each would have reused.
 
@@ -67,6 +61,13 @@ def simulate(
 
     Try: `milepost simulate synthetic:chat --capacity-kv-tokens 100k --checkpoint-kv-tokens 1536`
     """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from milepost.cli.result_table import result_tables
+    from milepost.cli.traffic import build_settings, report_bad_lines, unique
+    from milepost.simulator import TraceSource, distinct_names, simulate_all
+
     settings = build_settings(
         policies=policy,
         capacity_kv_tokens=capacity_kv_tokens,
@@ -74,7 +75,7 @@ def simulate(
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
-    sources = [TraceSource(path, tokenizer, skip_bad_lines) for path in unique(traces)]
+    sources = [TraceSource(path, tokenizer, skip_bad_lines, max_requests) for path in unique(traces)]
     opened = [(source.open(), name) for source, name in zip(sources, distinct_names(sources), strict=True)]
     errors = Console(stderr=True)
     columns = (
@@ -95,7 +96,7 @@ def simulate(
                 name=name,
             )
             report_bad_lines(name, trace.num_bad_lines, trace.bad_lines, errors)
-    if output_format is OutputFormat.JSON:
+    if as_json or old_format is _OldFormat.JSON:
         print(json.dumps([result.as_json() for result in results], indent=2))
         return
     console = Console()
@@ -103,7 +104,7 @@ def simulate(
         console.print(table)
 
 
-def _watched(trace: Trace, name: str, progress: Progress) -> Iterator[TraceRequest]:
+def _watched(trace: "Trace", name: str, progress: "Progress") -> Iterator["TraceRequest"]:
     """Yield the requests of ``trace`` while the display counts them."""
     task = progress.add_task(name, total=None, count=0)
     for number, request in enumerate(trace):

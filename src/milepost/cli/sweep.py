@@ -5,48 +5,40 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from milepost.cli.options import Json
-from milepost.cli.result_table import result_tables
-from milepost.cli.traffic import (
-    CapacityBytes,
-    CapacityTokens,
-    CheckpointCost,
+from milepost.cli.options import (
+    Capacities,
+    CapacitiesKvTokens,
+    CheckpointKvTokens,
+    CostModel,
     Grid,
-    ModelConfig,
+    Json,
+    MaxRequests,
     Policies,
     SkipBadLines,
     TokenizerName,
-    Traces,
-    build_settings,
-    report_bad_lines,
-    unique,
+    TracesArgument,
 )
-from milepost.simulator import SweepPoint, SweepProgress, TraceSource, available_cores, distinct_names
-from milepost.simulator import sweep as sweep_points
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from milepost.simulator import SweepProgress
 
 __all__ = ["sweep"]
 
 
 def sweep(
-    traces: Traces,
+    traces: TracesArgument,
     policy: Policies = None,
-    capacity_kv_tokens: CapacityTokens = None,
-    capacity: CapacityBytes = None,
-    checkpoint_kv_tokens: CheckpointCost = None,
-    model: ModelConfig = None,
+    capacity_kv_tokens: CapacitiesKvTokens = None,
+    capacity: Capacities = None,
+    checkpoint_kv_tokens: CheckpointKvTokens = None,
+    model: CostModel = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="JSON lines, one a point; what it has is not done again.")
     ] = Path("sweep.jsonl"),
@@ -54,6 +46,7 @@ def sweep(
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes at once. Default: one for each core.")
     ] = None,
     grid: Grid = None,
+    max_requests: MaxRequests = None,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
     as_json: Json = False,
@@ -67,6 +60,13 @@ def sweep(
     Try: `milepost sweep synthetic:chat synthetic:agents --capacity-kv-tokens 50k --capacity-kv-tokens 200k
     --checkpoint-kv-tokens 1536 --policy learned --policy balanced:4 --output sweep.jsonl`
     """
+    from rich.console import Console
+
+    from milepost.cli.result_table import result_tables
+    from milepost.cli.traffic import build_settings, report_bad_lines, unique
+    from milepost.simulator import SweepPoint, TraceSource, available_cores, distinct_names
+    from milepost.simulator import sweep as sweep_points
+
     settings = build_settings(
         policies=policy,
         capacity_kv_tokens=capacity_kv_tokens,
@@ -74,7 +74,7 @@ def sweep(
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
-    sources = [TraceSource(path, tokenizer, skip_bad_lines) for path in unique(traces)]
+    sources = [TraceSource(path, tokenizer, skip_bad_lines, max_requests) for path in unique(traces)]
     points = [SweepPoint(source, setting) for source, setting in product(sources, settings)]
     errors = Console(stderr=True)
     with _progress_bar(errors) as watch:
@@ -93,8 +93,17 @@ def sweep(
 
 
 @contextmanager
-def _progress_bar(console: Console) -> Iterator[Callable[[SweepProgress], None]]:
+def _progress_bar(console: "Console") -> Iterator[Callable[["SweepProgress"], None]]:
     """Show how far a sweep is and how long it will take, where somebody is looking."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,11 +113,11 @@ def _progress_bar(console: Console) -> Iterator[Callable[[SweepProgress], None]]
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def watch(state: SweepProgress) -> None:
+        def watch(state: "SweepProgress") -> None:
             if state.stage not in tasks:
                 tasks[state.stage] = progress.add_task(state.stage, total=state.total)
-            progress.update(tasks[state.stage], completed=state.done)  # type: ignore[arg-type]
+            progress.update(tasks[state.stage], completed=state.done)
 
         yield watch

@@ -1,106 +1,21 @@
-"""Options of the commands that replay recorded traffic, and what is made of them."""
+"""What the commands that replay recorded traffic make of their options."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from milepost.byte_size import parse_bytes
+from milepost.cli.options import DEFAULT_REPLAY_POLICIES
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
 from milepost.simulator import Setting, nominal_footprint
 
-__all__ = [
-    "CapacityBytes",
-    "CapacityTokens",
-    "CheckpointCost",
-    "Grid",
-    "ModelConfig",
-    "Policies",
-    "SkipBadLines",
-    "Timing",
-    "TokenizerName",
-    "Traces",
-    "build_settings",
-    "config_of",
-    "report_bad_lines",
-    "unique",
-]
-
-DEFAULT_POLICIES = ("learned", "vllm", "none")
-
-Traces = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="TRACE...",
-        help="Request logs: JSON lines of block hashes, token ids or request bodies, plain, .gz or .zst; '-' "
-        "for standard input; or made-up traffic, such as synthetic:chat,requests=1000,seed=1.",
-    ),
-]
-Policies = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--policy",
-        help=f"Once for each to compare; see `milepost policies`. Default: {', '.join(DEFAULT_POLICIES)}.",
-    ),
-]
-CapacityTokens = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--capacity-kv-tokens",
-        metavar="N",
-        help="Budget for states and KV together, in tokens of KV, such as 400000, 400k or 1M. "
-        "Once for each to compare.",
-    ),
-]
-CapacityBytes = Annotated[
-    list[str] | None,
-    typer.Option("--capacity", metavar="SIZE", help="The same in bytes, such as 40GiB; needs --model."),
-]
-CheckpointCost = Annotated[
-    float | None,
-    typer.Option(
-        "--checkpoint-kv-tokens",
-        metavar="C",
-        help="What a checkpoint costs, in tokens of KV; `milepost footprint MODEL` says it of a model.",
-    ),
-]
-ModelConfig = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="MODEL",
-        help="Take the costs from a model's configuration: a folder, a hub id, or the path of a config.json.",
-    ),
-]
-TokenizerName = Annotated[
-    str | None,
-    typer.Option("--tokenizer", help="For logs of text: a hub id, a folder, or a tokenizer.json."),
-]
-SkipBadLines = Annotated[
-    bool, typer.Option("--skip-bad-lines", help="Count malformed lines instead of stopping at the first.")
-]
-Grid = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Checkpoints sit at multiples of this many tokens. Default: the trace's blocks, or 64 tokens "
-        "where it has token ids or text.",
-    ),
-]
-Timing = Annotated[
-    bool,
-    typer.Option(
-        "--timing",
-        help="Measure the processor time that each policy takes. Without it, `seconds` is null and the same "
-        "input gives the same output, byte for byte.",
-    ),
-]
+__all__ = ["build_settings", "config_of", "report_bad_lines", "unique"]
 
 _AMOUNT = re.compile(r"([0-9][0-9_,]*|[0-9]*\.[0-9]+)([kM]?)")
 _MULTIPLES = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -132,7 +47,7 @@ def build_settings(
     return [
         Setting(policy=policy, capacity_kv_tokens=tokens, footprint=budget.footprint)
         for tokens, policy in product(
-            budget.capacities, unique(policy.strip() for policy in policies or DEFAULT_POLICIES)
+            budget.capacities, unique(policy.strip() for policy in policies or DEFAULT_REPLAY_POLICIES)
         )
     ]
 

@@ -24,11 +24,12 @@ _STANDARD_INPUT = "-"
 @final
 @dataclass(frozen=True, slots=True)
 class TraceSource:
-    """Where a trace comes from; see :func:`milepost.traces.open_trace`."""
+    """Where a trace comes from, see :func:`milepost.traces.open_trace`, and how much of it counts."""
 
     path: str
     tokenizer: str | None = None
     skip_bad_lines: bool = False
+    max_requests: int | None = None
 
     def open(self) -> Trace:
         """Return the trace.
@@ -37,7 +38,8 @@ class TraceSource:
             TraceFormatError: there is no such file.
             ConfigurationError: the notation of a synthetic trace has a mistake.
         """
-        return open_trace(self.path, tokenizer=self.tokenizer, skip_bad_lines=self.skip_bad_lines)
+        trace = open_trace(self.path, tokenizer=self.tokenizer, skip_bad_lines=self.skip_bad_lines)
+        return trace if self.max_requests is None else trace.first(self.max_requests)
 
     def require_rereadable(self) -> None:
         """Raise ``ConfigurationError`` where the trace can be read only once."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
+from milepost.errors import ConfigurationError
 from milepost.traces.request import TraceRequest
 
 __all__ = ["Tally", "Trace"]
@@ -60,6 +62,16 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"Trace({self.name!r})"
+
+    def first(self, max_requests: int) -> "Trace":
+        """Return the trace of the first so many requests. Nothing behind them is read.
+
+        Raises:
+            ConfigurationError: there would be none.
+        """
+        if max_requests < 1:
+            raise ConfigurationError(f"max_requests={max_requests}; replay at least 1")
+        return Trace(self.name, lambda tally: islice(self._produce(tally), max_requests))
 
     @property
     def num_requests(self) -> int:
