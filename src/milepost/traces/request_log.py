@@ -4,30 +4,20 @@
 generation prompt, as a server would; ``{"prompt": ...}`` and ``{"text": ...}`` are encoded as they are, and a
 ``prompt`` of token ids needs no tokenizer. The envelope is ``{"timestamp": ..., "request": {...}, "response":
 {"usage": ...}}``, with ``body`` in the place of ``request`` in OpenAI's batch files.
-
-Where messages end
-------------------
-The end of a message is where the rendering of the messages up to it ends, if that is how the whole prompt
-begins. Some templates refuse a conversation that ends there (no user's turn yet) or write it differently (a
-last answer keeps its thoughts). Then the next message's beginning serves: the whole conversation is rendered
-with that message's text replaced, and what lies before the replacement is shared by whatever follows. Where
-that, too, is not how the prompt begins, the template rewrites history, and the breakpoint is dropped.
-
-Rendering is done once a message, so a request costs O(messages · characters) for it, and O(characters) for
-its tokens.
 """
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from milepost.chat.conversation import Conversation
+from milepost.chat.messages import read_messages
+from milepost.chat.prompt_tokenizer import PromptTokenizer
 from milepost.errors import InvalidRequestError
 from milepost.traces.fields import Record, first_of, labels_of, whole_number
-from milepost.traces.messages import read_messages
-from milepost.traces.prompt_tokenizer import PromptTokenizer
 from milepost.traces.request import TraceRequest
 from milepost.traces.token_ids import token_keys
 
@@ -35,8 +25,6 @@ __all__ = ["RequestLog"]
 
 _BODY_NAMES = ("messages", "prompt", "text")
 _ENVELOPE_NAMES = ("request", "body")
-# Stands for a text that is not known yet; templates trim and split texts, so it is one plain word.
-_PROBE = "milepostxprobexmilepost"
 
 
 class RequestLog:
@@ -80,64 +68,12 @@ class RequestLog:
         )
 
     def _chat_of(self, body: Record) -> tuple[list[int], tuple[int, ...]]:
-        chat = _Chat(self._tokenizer, body)
-        encoded = self._tokenizer.encode(chat.prompt, add_special_tokens=False)
-        found = {encoded.position_of(character) for character in chat.boundaries()}
-        return encoded.tokens, tuple(sorted(found - {0}))
-
-
-class _Chat:
-    """The messages of one request, as its template writes them."""
-
-    def __init__(self, tokenizer: PromptTokenizer, body: Record) -> None:
-        self._tokenizer = tokenizer
-        self._messages = read_messages(body)
-        self._tools = body.get("tools") or None
         options = body.get("chat_template_kwargs") or {}
         if not isinstance(options, Mapping):
             raise InvalidRequestError(f"chat_template_kwargs={reprlib.repr(options)}; give an object")
-        self._options = options
-        self.prompt = self._render([message.fields for message in self._messages], add_generation_prompt=True)
-
-    def boundaries(self) -> set[int]:
-        """Return the characters of the prompt where messages end or the client asked for a cache point."""
-        found = set()
-        for index, message in enumerate(self._messages):
-            found.add(self._end_of(index))
-            # What follows a cache point is not known, so it is a probe for its own position.
-            found.update(
-                self._probe(index, message.with_text(message.text[:offset] + _PROBE))
-                for offset in message.cache_point_offsets
-            )
-        return {character for character in found if character is not None}
-
-    def _end_of(self, index: int) -> int | None:
-        try:
-            head = self._render(self._fields(index + 1))
-        except InvalidRequestError:
-            head = None
-        if head is not None and self.prompt.startswith(head):
-            return len(head)
-        if index + 1 == len(self._messages):
-            return None
-        return self._probe(index + 1, self._messages[index + 1].with_text(_PROBE))
-
-    def _probe(self, index: int, probing: Mapping[str, Any]) -> int | None:
-        """Return where the probe's text stands if the prompt begins as what lies before it."""
-        try:
-            rendered = self._render([*self._fields(index), probing])
-        except InvalidRequestError:
-            return None
-        at = rendered.rfind(_PROBE)
-        return at if at > 0 and self.prompt.startswith(rendered[:at]) else None
-
-    def _fields(self, count: int) -> list[Mapping[str, Any]]:
-        return [message.fields for message in self._messages[:count]]
-
-    def _render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
-        return self._tokenizer.render(
-            messages, tools=self._tools, options=self._options, add_generation_prompt=add_generation_prompt
-        )
+        return Conversation(
+            self._tokenizer, read_messages(body), tools=body.get("tools"), template_options=options
+        ).encoded()
 
 
 def _body_of(record: Record) -> Record:

@@ -29,8 +29,22 @@ CALLS = (
 )
 
 
-def write_chat_tokenizer(folder: Path, template: str | None = CHATML) -> Path:
-    """Save the tokenizer and return its folder."""
+# As of models that also see: a content is a list of parts, and a text of its own is not looked at.
+ONLY_PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}" + _PROMPT
+)
+# As Qwen3's: roles that it does not know are left out without a word.
+KNOWN_ROLES = (
+    "{% for m in messages %}{% if m.role in ('system', 'user', 'assistant') %}" + _TURN + "{% endif %}"
+    "{% endfor %}" + _PROMPT
+)
+WRITES_BOS = "{{ bos_token }}" + CHATML
+
+
+def chat_tokenizer(template: str | None = CHATML, *, single: str = "<s> $A"):
+    """Return the tokenizer; ``single`` says which special tokens go around a text of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -40,9 +54,14 @@ def write_chat_tokenizer(folder: Path, template: str | None = CHATML) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        single=single, special_tokens=[(token, tokenizer.token_to_id(token)) for token in SPECIAL]
     )
-    saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|im_end|>")
-    saved.chat_template = template
-    saved.save_pretrained(folder)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|im_end|>")
+    made.chat_template = template
+    return made
+
+
+def write_chat_tokenizer(folder: Path, template: str | None = CHATML) -> Path:
+    """Save the tokenizer and return its folder."""
+    chat_tokenizer(template).save_pretrained(folder)
     return folder

@@ -1,0 +1,158 @@
+"""Chat messages to the tokens that a model reads, and where in them each message ends.
+
+The end of a message is where the rendering of the messages up to it ends, if that is how the whole prompt
+begins. Some templates refuse a conversation that ends there (no user's turn yet) or write it differently (a
+last answer keeps its thoughts). Then the next message's beginning serves: the whole conversation is rendered
+with that message's text replaced, and what lies before the replacement is shared by whatever follows. Where
+that, too, is not how the prompt begins, the template rewrites history, and the breakpoint is dropped.
+
+Rendering is done once a message, so a request costs O(messages · characters) for it, and O(characters) for
+its tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from milepost.chat.messages import Message
+from milepost.chat.prompt_tokenizer import PROBE, PromptTokenizer
+from milepost.errors import InvalidRequestError
+
+__all__ = ["Conversation"]
+
+# Roles that templates know; what one of them leaves out of these (an answer's thoughts) it leaves out on
+# purpose.
+_USUAL_ROLES = frozenset(("system", "user", "assistant", "tool", "function"))
+
+
+class Conversation:
+    """The messages of one request, as its template writes them.
+
+    Args:
+        tokenizer: Renders and encodes.
+        messages: At least one.
+        tools: For the template; None for none.
+        template_options: Passed on to the template, as ``enable_thinking``.
+        continue_final_message: The answer continues the last message; else it is a new one.
+
+    Attributes:
+        text: The prompt as the template renders it.
+
+    Raises:
+        InvalidRequestError: the template refuses these messages, or leaves those of an unusual role out.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PromptTokenizer,
+        messages: Sequence[Message],
+        *,
+        tools: Any = None,
+        template_options: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._tools = tools or None
+        self._options = template_options or {}
+        self._messages = self._with_known_roles(messages)
+        self.text = self._render(
+            [message.fields for message in self._messages],
+            add_generation_prompt=not continue_final_message,
+            continue_final_message=continue_final_message,
+        )
+
+    def encoded(self) -> tuple[list[int], tuple[int, ...]]:
+        """Return the prompt's tokens, and at how many of them its messages end or a cache point is."""
+        encoded = self._tokenizer.encode(self.text, add_special_tokens=False)
+        if encoded.end_characters is None:
+            return encoded.tokens, ()
+        found = {encoded.position_of(character) for character in self.boundaries()}
+        return encoded.tokens, tuple(sorted(found - {0}))
+
+    def boundaries(self) -> set[int]:
+        """Return the characters of the prompt where messages end or the client asked for a cache point."""
+        found = set()
+        for index, message in enumerate(self._messages):
+            found.add(self._end_of(index))
+            # What follows a cache point is not known, so it is a probe for its own position.
+            found.update(
+                self._probe(index, message.with_text(message.text[:offset] + PROBE))
+                for offset in message.cache_point_offsets
+            )
+        return {character for character in found if character is not None}
+
+    def ignores_tools(self) -> bool:
+        """Return whether there are tools and the template renders the same prompt without them."""
+        if self._tools is None:
+            return False
+        fields = self._fields(len(self._messages))
+        without = self._tokenizer.render(fields, options=self._options, add_generation_prompt=False)
+        return without == self._render(fields)
+
+    def _with_known_roles(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages as the template knows them: a developer's may have to be the system's."""
+        given = list(messages)
+        unusual = {message.fields["role"] for message in given} - _USUAL_ROLES
+        left_out = sorted(role for role in unusual if not self._shows(given, role))
+        if not left_out:
+            return given
+        if left_out == ["developer"]:
+            return [
+                Message({**message.fields, "role": "system"}, message.cache_point_offsets)
+                if message.fields["role"] == "developer"
+                else message
+                for message in given
+            ]
+        self._render([message.fields for message in given])  # where it refuses them, in its own words
+        raise InvalidRequestError(
+            f"the chat template of {self._tokenizer.name} leaves out messages of role {left_out[0]!r}; use a "
+            "role that it knows"
+        )
+
+    def _shows(self, messages: Sequence[Message], role: str) -> bool:
+        """Return whether the template writes the text of messages of ``role``."""
+        probing = [
+            message.with_text(PROBE) if message.fields["role"] == role else message.fields
+            for message in messages
+        ]
+        try:
+            return PROBE in self._render(probing)
+        except InvalidRequestError:
+            return False
+
+    def _end_of(self, index: int) -> int | None:
+        try:
+            head = self._render(self._fields(index + 1))
+        except InvalidRequestError:
+            head = None
+        if head is not None and self.text.startswith(head):
+            return len(head)
+        if index + 1 == len(self._messages):
+            return None
+        return self._probe(index + 1, self._messages[index + 1].with_text(PROBE))
+
+    def _probe(self, index: int, probing: Mapping[str, Any]) -> int | None:
+        """Return where the probe's text stands if the prompt begins as what lies before it."""
+        try:
+            rendered = self._render([*self._fields(index), probing])
+        except InvalidRequestError:
+            return None
+        at = rendered.rfind(PROBE)
+        return at if at > 0 and self.text.startswith(rendered[:at]) else None
+
+    def _fields(self, count: int) -> list[Mapping[str, Any]]:
+        return [message.fields for message in self._messages[:count]]
+
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+    ) -> str:
+        return self._tokenizer.render(
+            messages,
+            tools=self._tools,
+            options=self._options,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )

@@ -1,0 +1,55 @@
+"""Open the tokenizer that a user names: from this machine where it is there, never with code of its own."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from milepost.errors import ConfigurationError
+
+__all__ = ["open_tokenizer"]
+
+
+def open_tokenizer(source: str | Path | None) -> Any:
+    """Return the tokenizer named by a Hugging Face name, a folder, or a ``tokenizer.json``.
+
+    Raises:
+        ConfigurationError: none was named, or it cannot be opened, or it does not say where its tokens lie.
+    """
+    if source is None:
+        raise ConfigurationError(
+            "the log has text, and no tokenizer was named; name the one of the served model (--tokenizer): a "
+            "Hugging Face name, a folder, or a tokenizer.json"
+        )
+    try:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    except ImportError as error:
+        raise ConfigurationError(
+            "a log of text needs transformers to make tokens of it; install milepost[transformers]"
+        ) from error
+    path = Path(source)
+    try:
+        if path.is_file() and not (path.parent / "tokenizer_config.json").is_file():
+            tokenizer = cast(Any, PreTrainedTokenizerFast)(tokenizer_file=str(path))
+        else:
+            folder = path.parent if path.is_file() else path
+            tokenizer = _open_pretrained(AutoTokenizer, str(folder if folder.exists() else source))
+    except Exception as error:  # tokenizers raise plain Exceptions
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigurationError(
+            f"tokenizer={str(source)!r} cannot be opened: {reason}; give a Hugging Face name, a folder or a "
+            "tokenizer.json"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigurationError(
+            f"tokenizer={str(source)!r} is a {type(tokenizer).__name__}, which does not say where its tokens "
+            "lie in the text; give one with a tokenizer.json"
+        )
+    return tokenizer
+
+
+def _open_pretrained(auto_tokenizer: Any, source: str) -> Any:
+    try:
+        return auto_tokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except OSError:
+        if Path(source).exists():
+            raise
+        return auto_tokenizer.from_pretrained(source, trust_remote_code=False)

@@ -1,0 +1,76 @@
+"""Messages to tokens: as the model's template writes them, with nothing left out in silence."""
+
+import pytest
+
+from chat_tokenizer import CHATML, KNOWN_ROLES, NEEDS_USER, ONLY_PARTS, WRITES_BOS, chat_tokenizer
+from milepost.chat.conversation import Conversation
+from milepost.chat.messages import read_messages
+from milepost.chat.prompt_tokenizer import PromptTokenizer
+from milepost.errors import InvalidRequestError
+
+CHAT = [
+    {"role": "system", "content": "be kind"},
+    {"role": "user", "content": "hé </s> <|im_end|> you"},
+    {"role": "assistant", "content": "yes"},
+    {"role": "user", "content": "why"},
+]
+TOOLS = [{"type": "function", "function": {"name": "look"}}]
+
+
+def conversation(messages, template=CHATML, **options):
+    return Conversation(
+        PromptTokenizer(chat_tokenizer(template)), read_messages({"messages": messages}), **options
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, WRITES_BOS, NEEDS_USER, KNOWN_ROLES])
+@pytest.mark.parametrize("continues", [False, True])
+def test_the_tokens_are_those_that_transformers_makes(template, continues):
+    messages = CHAT[:3] if continues else CHAT
+    tokens, breakpoints = conversation(messages, template, continue_final_message=continues).encoded()
+    expected = chat_tokenizer(template).apply_chat_template(
+        messages,
+        add_generation_prompt=not continues,
+        continue_final_message=continues,
+        return_dict=False,
+    )
+    assert tokens == expected
+    assert breakpoints
+    assert all(0 < position <= len(tokens) for position in breakpoints)
+
+
+def test_an_answer_that_is_continued_ends_with_its_text():
+    assert conversation(CHAT[:3], continue_final_message=True).text.endswith("<|im_start|>assistant\nyes")
+
+
+def test_parts_of_a_text_are_the_text():
+    whole = [{"role": "user", "content": "one two"}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": " two"}]}]
+    for template in (CHATML, ONLY_PARTS):
+        assert conversation(whole, template).encoded() == conversation(parts, template).encoded()
+
+
+@pytest.mark.parametrize(("template", "role"), [(CHATML, "developer"), (KNOWN_ROLES, "system")])
+def test_a_developer_is_the_system_where_the_template_knows_no_developers(template, role):
+    messages = [{"role": "developer", "content": "be kind"}, *CHAT[1:]]
+    assert conversation(messages, template).text.startswith(f"<|im_start|>{role}\nbe kind<|im_end|>")
+
+
+def test_a_role_that_the_template_leaves_out_is_an_error_and_one_that_it_writes_is_not():
+    messages = [*CHAT, {"role": "critic", "content": "no"}]
+    with pytest.raises(InvalidRequestError, match="leaves out messages of role 'critic'"):
+        conversation(messages, KNOWN_ROLES)
+    assert "<|im_start|>critic\nno<|im_end|>" in conversation(messages, CHATML).text
+
+
+def test_a_template_that_refuses_says_so_in_its_own_words():
+    with pytest.raises(InvalidRequestError, match=r"refuses these messages: no user query"):
+        conversation(CHAT[:1], NEEDS_USER)
+    with pytest.raises(InvalidRequestError, match=r"refuses these messages: no user query"):
+        conversation([{"role": "critic", "content": "no"}], NEEDS_USER)
+
+
+def test_tools_that_the_template_does_not_know_are_noticed():
+    assert not conversation(CHAT, CHATML, tools=TOOLS).ignores_tools()
+    assert conversation(CHAT, KNOWN_ROLES, tools=TOOLS).ignores_tools()
+    assert not conversation(CHAT, KNOWN_ROLES).ignores_tools()
