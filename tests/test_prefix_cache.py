@@ -149,6 +149,32 @@ def test_where_one_was_dropped_eviction_is_to_blame():
     assert parts(serve(cache, range(30))) == (0, 0, 2, 0, 28)
 
 
+def test_where_the_cache_was_emptied_reset_is_to_blame():
+    cache = new_cache(policy=Dense(every=16))
+    serve(cache, range(30))
+    cache.clear()
+    cache.check()
+    # A prompt that parts before the position splits the path, and one that is as before puts it back.
+    report = serve(cache, [*range(20), 99, 99])
+    assert (report.reused, report.reset, report.placement, report.eviction) == (0, 16, 4, 0)
+    cache.check()
+    report = serve(cache, range(30))
+    assert (report.reused, report.reset, report.placement, report.alignment) == (16, 0, 12, 2)
+    cache.check()
+
+
+def test_what_was_evicted_before_the_cache_was_emptied_is_told_apart():
+    cache = new_cache(policy=Dense(every=8))
+    serve(cache, range(30))
+    while cache.statistics().num_checkpoints > 2:
+        assert cache.evict_least()
+    cache.clear()
+    report = serve(cache, range(30))
+    assert report.eviction + report.reset == 24
+    assert min(report.eviction, report.reset) > 0
+    cache.check()
+
+
 def test_all_causes_at_once_are_told_apart():
     cache = new_cache(policy=Dense(every=8), capacity_bytes=290)
     serve(cache, range(40))  # states at 8, 16, 24, 32 and 40

@@ -134,6 +134,9 @@ class BareEngine:
         scheduler_cls: What ``--scheduler-cls`` would name; None for vLLM's own.
         model: Folder of any hybrid model; nothing but its configuration is read.
         is_async: Schedule each step before the outcome of the one before is known.
+        bitmask: When the loop asks for the bitmask: "always" while the model computes, as vLLM does;
+            "late", once the step before has come in, as it does where a grammar waits for tokens; "never", as
+            an embedder may; "sometimes", at random.
     """
 
     def __init__(
@@ -150,6 +153,7 @@ class BareEngine:
         max_num_batched_tokens=512,
         scheduling_policy="fcfs",
         is_async=False,
+        bitmask="sometimes",
         seed=0,
         **arguments,
     ) -> None:
@@ -187,6 +191,7 @@ class BareEngine:
         self._worker = SimulatedWorker(self.kv_cache_config, block_size=block_size, seed=seed)
         self._in_flight: deque = deque()
         self._depth = 2 if is_async else 1
+        self._bitmask = bitmask
         self._chance = random.Random(seed)
         self._num_added = 0
         self.num_preemptions = 0
@@ -221,12 +226,13 @@ class BareEngine:
         step = self.scheduler.schedule()
         self.num_preemptions += len(step.preempted_req_ids or ())
         output = self._worker.execute(step, self.scheduler.requests)
-        # Where the bitmask waits for tokens, vLLM asks for it later.
-        if self._chance.random() < 0.7:
+        if self._bitmask == "always" or (self._bitmask == "sometimes" and self._chance.random() < 0.7):
             self.scheduler.get_grammar_bitmask(step)
         self._in_flight.append((step, output))
         while len(self._in_flight) >= self._depth:
             self._finish_step()
+        if self._bitmask == "late":
+            self.scheduler.get_grammar_bitmask(step)
         return step.total_num_scheduled_tokens
 
     def run(self, *, most_idle_steps=10) -> None:

@@ -1,4 +1,4 @@
-"""Where every prompt token went: reused, or recomputed for one of four reasons."""
+"""Where every prompt token went: reused, or recomputed for one of five reasons."""
 
 from dataclasses import dataclass, fields
 
@@ -7,7 +7,7 @@ __all__ = ["CacheStatistics", "Ledger", "RequestReport", "TokenAccount"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAccount:
-    """Prompt tokens by what became of them; the five parts add up to ``num_tokens``.
+    """Prompt tokens by what became of them; the six parts add up to ``num_tokens``.
 
     Attributes:
         num_tokens: Tokens of the prompts.
@@ -16,6 +16,7 @@ class TokenAccount:
         alignment: Behind the last grid position that could be resumed from.
         placement: No checkpoint was ever stored there.
         eviction: A checkpoint was there and was dropped.
+        reset: A checkpoint was there, and went when the whole cache was emptied.
         checkpoints_stored: Captured checkpoints that are stored, by this request or by one before it.
         checkpoints_rejected: Captured checkpoints that the budget could not hold beside what is in use.
     """
@@ -28,6 +29,7 @@ class TokenAccount:
     eviction: int
     checkpoints_stored: int
     checkpoints_rejected: int
+    reset: int = 0
 
     @property
     def recomputed(self) -> int:

@@ -34,6 +34,7 @@ class Lease:
         request: PlacementRequest,
         usable_position: int,
         reached_position: int,
+        cleared_position: int,
         checkpoint: Checkpoint | None,
         kv_segments: Sequence[Any],
     ) -> None:
@@ -43,6 +44,7 @@ class Lease:
         self.request = request
         self.usable_position = usable_position
         self.reached_position = reached_position
+        self.cleared_position = cleared_position
         self.checkpoint = checkpoint
         self.state: Payload | None = None if checkpoint is None else checkpoint.payload
         self.kv_segments = kv_segments

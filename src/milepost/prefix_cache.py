@@ -10,7 +10,8 @@ checkpoints alike, lets the policy learn from the overlap, and accounts for ever
     unseen      L - m    no earlier prompt had it
     alignment   m - u    it lies behind the last usable grid position u (the last token is always computed)
     placement   u - r    no checkpoint was ever stored there; r is the deepest that was
-    eviction    r - c    a checkpoint was there and was dropped
+    reset       r - e    a checkpoint was there, and went when the whole cache was emptied
+    eviction    e - c    a checkpoint was there and was dropped
 
 The cache knows no tensors, no clock and no model: payloads are opaque handles, time is the order of
 commits, and the same object serves an engine, a simulator and a test. It has one owner and takes no locks.
@@ -217,6 +218,7 @@ class PrefixCache:
             request=request,
             usable_position=min(located.overlap_depth // self.grid * self.grid, last_usable),
             reached_position=located.reached_position,
+            cleared_position=located.cleared_position,
             checkpoint=self._store.anchor(located),
             kv_segments=self._store.kv_segments(located),
         )
@@ -277,7 +279,8 @@ class PrefixCache:
             reused=request.resume_position,
             unseen=request.num_tokens - request.overlap_depth,
             alignment=request.overlap_depth - lease.usable_position,
-            placement=lease.usable_position - lease.reached_position,
+            placement=lease.usable_position - lease.cleared_position,
+            reset=lease.cleared_position - lease.reached_position,
             eviction=lease.reached_position - request.resume_position,
             checkpoints_stored=num_stored,
             checkpoints_rejected=len(placement.positions) - num_stored,
@@ -371,7 +374,9 @@ class PrefixCache:
         return self._store.evict_least()
 
     def clear(self) -> None:
-        """Take out all checkpoints that no lease holds. What was learned stays."""
+        """Take out all checkpoints that no lease holds. What was learned stays; who misses them is told apart
+        from who misses what was evicted.
+        """
         self._store.clear()
 
     def statistics(self) -> CacheStatistics:

@@ -76,6 +76,9 @@ class Pool:
     def retain(self, blocks):
         self.wanted.update((blocks.prefix_hash, group) for group in blocks.groups)
 
+    def wants(self, blocks):
+        return all((blocks.prefix_hash, group) in self.wanted for group in blocks.groups)
+
     def retain_kv(self, prefix_hashes):
         self.wanted.update((each, group) for each in prefix_hashes for group in KV_GROUPS)
 

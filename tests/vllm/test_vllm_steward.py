@@ -232,10 +232,30 @@ def test_cleared_with_the_pool():
     for block in range(200):
         vllm.pool.wipe(block)
     vllm.steward.clear()
+    assert vllm.steward.num_open == 0, "it will be looked up again"
     assert vllm.look_up(waiting) == 0
     vllm.finish(waiting)
-    assert vllm.steward.statistics().num_checkpoints == 0
+    before = vllm.steward.statistics()
+    assert before.num_checkpoints == 0
     assert vllm.serve([*DOCUMENT, 7, 8, 9]).hit == 0
+    after = vllm.steward.statistics()
+    assert after.reset - before.reset == len(DOCUMENT)
+    assert (after.placement, after.eviction) == (before.placement, before.eviction)
+    vllm.check()
+
+
+def test_cleared_while_requests_run():
+    vllm = taught()
+    running = vllm.ask([*DOCUMENT, *range(2000, 2064)])
+    assert vllm.step(running)
+    vllm.preempt(running)
+    for block in range(200):
+        vllm.pool.wipe(block)
+    vllm.steward.clear()
+    assert vllm.look_up(running) == 0
+    while running.computed < len(running.tokens):
+        assert vllm.step(running)
+    vllm.finish(running)
     vllm.check()
 
 

@@ -95,6 +95,7 @@ class Node:
         kv: Payloads of the KV segments that end in ``(start, end]``, in order, resident up to some segment.
         checkpoints: Checkpoints at positions in ``(start, end]``, ascending.
         dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
+        cleared: Positions in ``(start, end]`` whose checkpoint went when the whole cache was emptied, ascending.
         num_live_children: Children with a checkpoint somewhere below.
         sighting: The latest prompt that reached this node's end.
         junction: What is known of partings at this node's end; None where no two prompts have parted.
@@ -102,7 +103,7 @@ class Node:
     """
 
     __slots__ = (
-        "checkpoints", "children", "data", "dropped", "end", "junction", "kv", "num_kv_reached",
+        "checkpoints", "children", "cleared", "data", "dropped", "end", "junction", "kv", "num_kv_reached",
         "num_live_children", "parent", "sighting", "start",
     )  # fmt: skip
 
@@ -118,6 +119,7 @@ class Node:
         self.kv: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
         self.dropped: list[int] = []
+        self.cleared: list[int] = []
         self.num_live_children = 0
         self.num_kv_reached = 0
         self.junction: Junction | None = None

@@ -63,6 +63,7 @@ class Located:
         resume_position: The deepest position to resume from, 0 where there is none.
         checkpoint: The checkpoint at ``resume_position``; None at 0, and where KV alone is resumed from.
         reached_position: The deepest usable position that was ever stored, evicted since or not.
+        cleared_position: The same, or deeper: those that went when the cache was emptied count too.
         resident_kv_tokens: Leading tokens whose KV is stored.
         checkpoint_positions: Every stored checkpoint along the shared part.
         earlier: The latest prompt that shares it all; None where nothing is shared.
@@ -74,6 +75,7 @@ class Located:
     resume_position: int
     checkpoint: Checkpoint | None
     reached_position: int
+    cleared_position: int
     checkpoint_positions: tuple[int, ...]
     earlier: Sighting | None
     junctions: tuple[tuple[int, Junction], ...]
@@ -141,7 +143,7 @@ class PrefixStore:
         usable = min(depth, limit)
         resumable = usable if resume_limit is None else min(usable, resume_limit)
         deepest: Checkpoint | None = None
-        reached = 0
+        reached = cleared = 0
         positions: list[int] = []
         junctions: list[tuple[int, Junction]] = []
         for node in match.path:
@@ -152,6 +154,8 @@ class PrefixStore:
                 deepest = node.deepest_checkpoint(resumable) or deepest
             if node.checkpoints or node.dropped:
                 reached = max(reached, _deepest_ever(node, usable))
+            if node.cleared:
+                cleared = max(cleared, _last_within(node.cleared, usable))
             if node.junction is not None and node.end <= depth:
                 junctions.append((node.end, node.junction))
         resume = deepest.position if deepest is not None else 0
@@ -166,6 +170,7 @@ class PrefixStore:
             resume_position=resume,
             checkpoint=deepest,
             reached_position=max(reached, resume),
+            cleared_position=max(cleared, reached, resume),
             checkpoint_positions=tuple(positions),
             resident_kv_tokens=min(resident, depth),
             earlier=match.path[-1].sighting if match.path else None,
@@ -373,6 +378,8 @@ class PrefixStore:
         """Take out every checkpoint that nothing pins; what was learned stays."""
         self._rank_stale()
         for checkpoint in self._order.checkpoints():
+            if not checkpoint.is_kv_only:
+                insort(checkpoint.node.cleared, checkpoint.position)
             self._remove(checkpoint)
 
     def ranked_or_pinned(self) -> tuple[int, int]:
@@ -431,6 +438,8 @@ class PrefixStore:
         # KV alone is nothing to resume from: the state that was dropped here is missing still.
         if position in node.dropped and (payload is not None or self.is_stateless):
             node.dropped.remove(position)
+        if position in node.cleared and (payload is not None or self.is_stateless):
+            node.cleared.remove(position)
         self.checkpoint_bytes += num_bytes
         self.num_checkpoints += 1
         self._spread_life(node, was_live=was_live)
@@ -573,5 +582,10 @@ class _KVOnly:
 def _deepest_ever(node: Node, limit: int) -> int:
     """Return the deepest position of at most ``limit`` that this node holds or held a checkpoint at, or 0."""
     held = node.deepest_checkpoint(limit)
-    num_dropped = bisect_right(node.dropped, limit)
-    return max(held.position if held else 0, node.dropped[num_dropped - 1] if num_dropped else 0)
+    return max(held.position if held else 0, _last_within(node.dropped, limit))
+
+
+def _last_within(positions: list[int], limit: int) -> int:
+    """Return the last of ascending ``positions`` that is at most ``limit``, or 0."""
+    num_within = bisect_right(positions, limit)
+    return positions[num_within - 1] if num_within else 0

@@ -242,6 +242,8 @@ class RadixTree:
             checkpoint.node = upper
         half = bisect_right(lower.dropped, at)
         upper.dropped, lower.dropped = lower.dropped[:half], lower.dropped[half:]
+        half = bisect_right(lower.cleared, at)
+        upper.cleared, lower.cleared = lower.cleared[:half], lower.cleared[half:]
         # A copy each, so that forgetting one half really frees its keys.
         lower.data = lower.data[cut:]
         lower.start, lower.parent = at, upper
@@ -267,6 +269,7 @@ class RadixTree:
             lower.sighting.hold(checkpoint)
         upper.checkpoints += lower.checkpoints
         upper.dropped += lower.dropped
+        upper.cleared += lower.cleared
         upper.num_live_children = lower.num_live_children
         upper.sighting, upper.junction = lower.sighting, lower.junction
         self.version += 1

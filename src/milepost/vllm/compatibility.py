@@ -28,6 +28,7 @@ _SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     ),
     (Scheduler, "_update_after_schedule", ("self", "scheduler_output")),
     (Scheduler, "get_grammar_bitmask", ("self", "scheduler_output")),
+    (Scheduler, "update_from_output", ("self", "scheduler_output", "model_runner_output")),
     (Scheduler, "_free_request", ("self", "request")),
     (
         MambaManager,

@@ -142,7 +142,13 @@ class PlannedAttentionManager(FullAttentionManager):
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
         now = self.num_cached_block.get(request_id, 0)
         if now > before:
-            filled = self.req_to_blocks[request_id][before:now]
+            blocks = self.req_to_blocks[request_id]
+            # vLLM takes from a block that is full now the keys of the prefixes that end inside it.
+            for position in self.steward.kept_inside(
+                request_id, before * self.block_size, now * self.block_size
+            ):
+                self._find_inside(request, position, blocks)
+            filled = blocks[before:now]
             self._filled_this_step.update(block.block_id for block in filled)
             self._drop_duplicates(filled)
 
@@ -167,17 +173,21 @@ class PlannedAttentionManager(FullAttentionManager):
         blocks = self.req_to_blocks[request.request_id]
         # Deepest first: a longer prefix in the same block replaces a shorter one, not the other way round.
         for position in reversed(self.steward.admit(request.request_id)):
-            inside = position % self.block_size != 0 and position <= num_tokens
-            index = position // self.block_size
-            if inside and index < len(blocks) and not self._is_elsewhere(request, position, blocks[index]):
-                self.block_pool.cache_partial_block(
-                    request=request,
-                    block=blocks[index],
-                    num_tokens=position,
-                    kv_cache_group_id=self.kv_cache_group_id,
-                    block_size=self.block_size,
-                )
-                self._filled_this_step.add(blocks[index].block_id)
+            if position % self.block_size != 0 and position <= num_tokens:
+                self._find_inside(request, position, blocks)
+
+    def _find_inside(self, request: Any, position: int, blocks: Sequence[Any]) -> None:
+        """Let the KV before ``position``, inside one of the request's ``blocks``, be found."""
+        index = position // self.block_size
+        if index < len(blocks) and not self._is_elsewhere(request, position, blocks[index]):
+            self.block_pool.cache_partial_block(
+                request=request,
+                block=blocks[index],
+                num_tokens=position,
+                kv_cache_group_id=self.kv_cache_group_id,
+                block_size=self.block_size,
+            )
+            self._filled_this_step.add(blocks[index].block_id)
 
     def _is_elsewhere(self, request: Any, position: int, block: Any) -> bool:
         """Return whether another block than ``block`` has the same KV: once more would be once too often."""

@@ -20,6 +20,7 @@ _COUNTERS = {
     "milepost_unseen_tokens": "Prompt tokens that no earlier prompt had.",
     "milepost_lost_to_placement_tokens": "Shared prompt tokens computed again: no checkpoint was put there.",
     "milepost_lost_to_eviction_tokens": "Shared prompt tokens computed again: the checkpoint was evicted.",
+    "milepost_lost_to_reset_tokens": "Shared prompt tokens computed again: the prefix cache was reset.",
     "milepost_lost_to_block_floor_tokens": "Shared prompt tokens computed again: they lie behind the last "
     "block boundary.",
 }
@@ -59,6 +60,7 @@ class Metrics:
             "milepost_unseen_tokens": account.unseen,
             "milepost_lost_to_placement_tokens": account.placement,
             "milepost_lost_to_eviction_tokens": account.eviction,
+            "milepost_lost_to_reset_tokens": account.reset,
             "milepost_lost_to_block_floor_tokens": account.alignment,
         }
         for name, value in now.items():

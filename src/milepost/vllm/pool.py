@@ -42,6 +42,9 @@ class BlockMemory(Protocol):
     def retain_kv(self, prefix_hashes: Sequence[bytes]) -> None:
         """Note that the cache wants to keep the last KV block of each prefix."""
 
+    def wants(self, blocks: PrefixBlocks) -> bool:
+        """Return whether the cache wants to keep ``blocks``."""
+
     def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
         """Note that the cache wants these no more, states and KV. Until :meth:`clean`, it may change its
         mind: to make room on a path may drop KV that the next checkpoint of the same path needs.
@@ -106,6 +109,10 @@ class VllmMemory:
     def retain_kv(self, prefix_hashes: Sequence[bytes]) -> None:
         """See ``BlockMemory``."""
         self._wanted_kv.update(prefix_hashes)
+
+    def wants(self, blocks: PrefixBlocks) -> bool:
+        """See ``BlockMemory``."""
+        return self._wanted.issuperset(self._keys(blocks))
 
     def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
         """See ``BlockMemory``."""

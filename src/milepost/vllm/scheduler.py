@@ -118,8 +118,13 @@ class _Planned(_Base):
         # vLLM asks for it when it has sent a step to the workers: while the model computes, time is free.
         self.steward.catch_up()
         self.steward.make_room(self._num_blocks_soon())
-        self._metrics.update()
         return super().get_grammar_bitmask(*args, **kwargs)
+
+    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
+        # An embedder's loop may not ask for the bitmask, and vLLM's own asks late where one waits for tokens.
+        self.steward.catch_up()
+        self._metrics.update()
+        return super().update_from_output(*args, **kwargs)
 
     def _num_blocks_soon(self) -> int:
         """Return how many blocks the next step needs for prompts that are not computed yet. O(running)."""

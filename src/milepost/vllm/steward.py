@@ -15,11 +15,9 @@ while the model computes; or before anything else that reads or changes the cach
 were done at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
-
-import numpy as np
 
 from milepost.accounting import CacheStatistics
 from milepost.lease import Lease
@@ -29,13 +27,13 @@ from milepost.prefix_cache import PrefixCache
 from milepost.tokens import KeyArray
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.options import Options
-from milepost.vllm.pool import BlockMemory, PrefixBlocks
+from milepost.vllm.pool import BlockMemory
+from milepost.vllm.ticket import PromptBlocks, Stage, Ticket, hash_keys
 
 __all__ = ["Steward", "StewardCounts"]
 
 # A remembered token takes 8 bytes for every block hash: next to nothing.
 _HISTORY_PER_POOL = 30
-_KEY_BYTES = 8
 
 
 @dataclass(slots=True)
@@ -59,68 +57,6 @@ class StewardCounts:
     answers: int = 0
     stale: int = 0
     settled: int = 0
-
-
-@final
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """One request on its way. ``stops`` are ascending; ``kv_limit`` is how far its KV is worth a hash;
-    ``num_untold`` tokens at the end of the prompt are unknown to the cache; ``num_computed`` is how far its
-    prefill has come, -1 before it has begun; once the answer has come to ``next_answer`` tokens, prompt
-    included, its state may be worth keeping.
-    """
-
-    lease: Lease
-    prompt: "_Prompt"
-    hit: int
-    stops: tuple[int, ...]
-    num_untold: int = 0
-    kv_limit: int = 0
-    num_computed: int = -1
-    is_admitted: bool = False
-    is_committed: bool = False
-    is_settled: bool = False
-    is_preempted: bool = False
-    next_answer: int = 0
-    kv_hashed: int = 0
-
-    @property
-    def is_captured(self) -> bool:
-        """Whether its prefill is past its last stop."""
-        return self.num_computed >= (self.stops[-1] if self.stops else 0)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """Block hashes of a prompt; also where the payloads of its checkpoints come from."""
-
-    hashes: Sequence[bytes]
-    layout: PoolLayout
-    memory: BlockMemory
-
-    def checkpoint(self, position: int) -> PrefixBlocks:
-        layout = self.layout
-        inside = position % layout.block_tokens != 0
-        groups = layout.state_groups + (layout.kv_groups if inside else ())
-        blocks = PrefixBlocks(self.ending(position), groups, len(groups) * layout.block_tokens)
-        self.memory.retain(blocks)
-        return blocks
-
-    def kv_segments(self, start: int, end: int) -> Sequence[bytes]:
-        prefix_hashes = self.block_ends(start, end)
-        self.memory.retain_kv(prefix_hashes)
-        return prefix_hashes
-
-    def ending(self, position: int) -> bytes:
-        """Return the hash of the prefix that ends there."""
-        return self.hashes[position // self.layout.match_tokens - 1]
-
-    def block_ends(self, start: int, end: int) -> Sequence[bytes]:
-        """Return the hashes of the prefixes that end at a block boundary in ``(start, end]``."""
-        block_tokens, match_tokens = self.layout.block_tokens, self.layout.match_tokens
-        first = start // block_tokens * block_tokens + block_tokens
-        return self.hashes[first // match_tokens - 1 : end // match_tokens : block_tokens // match_tokens]
 
 
 @final
@@ -159,9 +95,9 @@ class Steward:
             capture_tokens=options.stop_tokens,
             on_drop=self._forget,
         )
-        self._tickets: dict[str, _Ticket] = {}
+        self._tickets: dict[str, Ticket] = {}
         # Requests that the cache has to be told of.
-        self._behind: list[_Ticket] = []
+        self._behind: list[Ticket] = []
         # Tokens behind the last whole hash of each prompt: to be computed, whatever was seen.
         self._num_untold = 0
 
@@ -175,8 +111,8 @@ class Steward:
         may_hit: bool = True,
         breakpoints: Sequence[int] = (),
     ) -> None:
-        """Plan a request that vLLM found ``hit`` tokens of, after :meth:`catch_up`. Called anew for as long
-        as it waits.
+        """Plan a request that vLLM found ``hit`` tokens of. Called anew for as long as it waits, and when it
+        was preempted.
 
         Args:
             request_id: vLLM's.
@@ -186,14 +122,18 @@ class Steward:
             may_hit: False where the request must not read the cache, whatever is there.
             breakpoints: Positions of its messages' ends, where the client said so.
         """
-        ticket = self._tickets.pop(request_id, None)
-        if ticket is not None:
+        self.catch_up()
+        ticket = self._tickets.get(request_id)
+        if ticket is not None and ticket.stage is not Stage.WAITING:
+            # What it was to keep is kept or lost.
             self._settle(ticket)
-            if ticket.is_admitted:
-                # It was preempted. What it was to keep is kept or lost, and nothing more is learned from it.
-                self._tickets[request_id] = ticket
-                ticket.stops, ticket.kv_limit, ticket.is_preempted = (), hit, True
-                return
+            ticket.stops, ticket.kv_limit = (), hit
+            if ticket.stage is not Stage.PREEMPTED:
+                ticket.enter(Stage.PREEMPTED)
+            return
+        if ticket is not None:
+            del self._tickets[request_id]
+            ticket.lease.release()
         match_tokens = self.layout.match_tokens
         if not self.layout.grid_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
             # Too short to be resumed, or not hashed.
@@ -203,17 +143,17 @@ class Steward:
         num_told = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
         num_untold = num_tokens - num_told
         breakpoints = [position for position in breakpoints if position <= num_told]
-        lease = self._acquire(_keys(block_hashes, num_told, match_tokens), num_told,
+        lease = self._acquire(hash_keys(block_hashes, num_told, match_tokens), num_told,
                               hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
         self._make_capacity_true(num_told - hit)
-        prompt = _Prompt(block_hashes, self.layout, self._memory)
+        prompt = PromptBlocks(block_hashes, self.layout, self._memory)
         stops = self._cache.plan(lease).positions
-        self._tickets[request_id] = _Ticket(lease, prompt, hit, stops, num_untold)
+        self._tickets[request_id] = Ticket(lease, prompt, hit, stops, num_untold)
 
     def next_stop(self, request_id: str, start: int, end: int) -> int:
         """Return where a chunk of ``[start, end)`` has to end."""
-        ticket = self._tickets.get(request_id)
-        if ticket is None or ticket.is_settled:
+        ticket = self._ticket(request_id)
+        if ticket is None or ticket.stage in (Stage.SETTLED, Stage.PREEMPTED):
             return end
         for position in ticket.stops:
             if start < position < end:
@@ -222,11 +162,11 @@ class Steward:
 
     def admit(self, request_id: str) -> tuple[int, ...]:
         """Promise the checkpoints of a request that has its blocks, once; return those to keep, ascending."""
-        ticket = self._tickets.get(request_id)
+        ticket = self._ticket(request_id)
         if ticket is None:
             return ()
-        if not ticket.is_admitted:
-            ticket.is_admitted = True
+        if ticket.stage is Stage.WAITING:
+            ticket.enter(Stage.ADMITTED)
             ticket.kv_limit = max((ticket.hit, *ticket.stops))
             self._behind.append(ticket)
         return ticket.stops
@@ -236,24 +176,38 @@ class Steward:
         just reached a block boundary, keep the state there too if that is worth it: it exists anyway, and who
         asks on resumes there.
         """
-        ticket = self._tickets.get(request_id)
+        ticket = self._ticket(request_id)
         if ticket is None:
             return ()
-        if ticket.is_settled and num_tokens >= ticket.next_answer:
-            self._keep_answer(ticket, block_hashes, num_tokens)
+        boundary = num_tokens // self.layout.block_tokens * self.layout.block_tokens
+        if ticket.answer_reaches(boundary):
+            self._keep_answer(ticket, block_hashes, boundary)
         return self.admit(request_id)
 
     def kv_limit(self, request_id: str) -> int:
         """Return how many tokens of a request have KV that some checkpoint needs: what lies behind it can
         never be resumed from.
         """
-        ticket = self._tickets.get(request_id)
+        ticket = self._ticket(request_id)
         return 0 if ticket is None else ticket.kv_limit
+
+    def kept_inside(self, request_id: str, start: int, end: int) -> list[int]:
+        """Return where, in ``(start, end)``, checkpoints of a request lie inside blocks and are wanted still:
+        a block that fills up forgets by what else it was found.
+        """
+        ticket = self._ticket(request_id)
+        if ticket is None or not ticket.kept_inside:
+            return []
+        return [
+            position
+            for position in ticket.kept_inside
+            if start < position < end and self._memory.wants(ticket.prompt.blocks(position))
+        ]
 
     def note_step(self, request_id: str, num_computed_tokens: int) -> None:
         """Note how far the prefill has come; let go of a request whose last checkpoint is captured."""
-        ticket = self._tickets.get(request_id)
-        if ticket is None or ticket.is_settled or not ticket.is_admitted:
+        ticket = self._ticket(request_id)
+        if ticket is None or ticket.stage not in (Stage.ADMITTED, Stage.PROMISED):
             return
         ticket.num_computed = num_computed_tokens
         self.counts.stops += num_computed_tokens in ticket.stops
@@ -264,7 +218,11 @@ class Steward:
         """Forget a request that is finished or aborted."""
         self.catch_up()
         ticket = self._tickets.pop(request_id, None)
-        if ticket is not None:
+        if ticket is None:
+            return
+        if ticket.stage is Stage.WAITING:
+            ticket.lease.release()
+        else:
             self._settle(ticket)
 
     def catch_up(self) -> None:
@@ -273,7 +231,7 @@ class Steward:
             return
         behind, self._behind = self._behind, []
         for ticket in behind:
-            if not ticket.is_committed:
+            if ticket.stage is Stage.ADMITTED:
                 self._commit(ticket)
             if ticket.is_captured:
                 self._settle(ticket)
@@ -287,8 +245,16 @@ class Steward:
             self._memory.clean()
 
     def clear(self) -> None:
-        """Forget all checkpoints, since the pool was emptied; what was learned stays."""
+        """Forget all checkpoints, since the pool was emptied; what was learned stays. Requests that wait will
+        be looked up again.
+        """
         self.catch_up()
+        for request_id, ticket in list(self._tickets.items()):
+            if ticket.stage is Stage.WAITING:
+                ticket.lease.release()
+                del self._tickets[request_id]
+            else:
+                self._settle(ticket, is_intact=lambda _: True)
         self._cache.clear()
         self._memory.clean()
 
@@ -352,9 +318,9 @@ class Steward:
         self._cache.resize(self._cache.stored_bytes + spare * layout.block_tokens)
         self._memory.clean()
 
-    def _commit(self, ticket: _Ticket) -> None:
+    def _commit(self, ticket: Ticket) -> None:
         lease, planned = ticket.lease, ticket.stops
-        ticket.is_committed = True
+        ticket.enter(Stage.PROMISED)
         self._cache.commit(lease, Placement(planned), ticket.prompt)
         stored = tuple(c.position for c in lease.held if c.position in planned)
         if stored != planned:
@@ -367,47 +333,41 @@ class Steward:
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
-    def _keep_answer(self, ticket: _Ticket, block_hashes: Sequence[bytes], num_tokens: int) -> None:
+    def _keep_answer(self, ticket: Ticket, block_hashes: Sequence[bytes], position: int) -> None:
         self.catch_up()
         layout = self.layout
-        position = num_tokens // layout.block_tokens * layout.block_tokens
-        ticket.next_answer = position + layout.block_tokens
         hashed = ticket.kv_hashed // layout.block_tokens * layout.block_tokens
-        prompt = _Prompt(block_hashes, layout, self._memory)
-        if ticket.is_preempted or (hashed and not self._memory.holds_kv(prompt.ending(hashed))):
+        prompt = PromptBlocks(block_hashes, layout, self._memory)
+        if hashed and not self._memory.holds_kv(prompt.ending(hashed)):
             # The KV of the prompt was evicted, and its blocks are not given their hashes again.
             return
-        keys = _keys(block_hashes, position, layout.match_tokens)
+        keys = hash_keys(block_hashes, position, layout.match_tokens)
         stored = self._cache.prolong(ticket.lease, keys, prompt)
         self._memory.clean()
         if stored:
             ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
             self.counts.answers += 1
 
-    def _settle(self, ticket: _Ticket) -> None:
-        if ticket.is_settled:
+    def _settle(self, ticket: Ticket, *, is_intact: Callable[[Any], bool] | None = None) -> None:
+        """Let go of what a promised ticket holds; nothing where that was done before."""
+        if ticket.stage is not Stage.PROMISED:
             return
-        if ticket.is_committed:
-            ticket.is_settled = True
-            num_lost = self._cache.settle(ticket.lease, self._memory.holds)
-            self._memory.clean()
-            self.counts.kept += max(0, len(ticket.stops) - num_lost)
-            self.counts.settled += 1
-            block_tokens = self.layout.block_tokens
-            ticket.next_answer = (ticket.lease.request.num_tokens // block_tokens + 1) * block_tokens
-            # From here on its blocks may be evicted, and must not be given their hashes again.
-            ticket.stops, ticket.kv_limit, ticket.kv_hashed = (), 0, ticket.kv_limit
-        else:
-            ticket.lease.release()
+        ticket.enter(Stage.SETTLED)
+        num_lost = self._cache.settle(ticket.lease, is_intact or self._memory.holds)
+        self._memory.clean()
+        self.counts.kept += max(0, len(ticket.stops) - num_lost)
+        self.counts.settled += 1
+        block_tokens = self.layout.block_tokens
+        ticket.kept_inside = tuple(position for position in ticket.stops if position % block_tokens)
+        # From here on its blocks may be evicted, and must not be given their hashes again.
+        ticket.stops, ticket.kv_limit, ticket.kv_hashed = (), 0, ticket.kv_limit
+
+    def _ticket(self, request_id: str) -> Ticket | None:
+        """Return the ticket of a request that is planned for, up to date whatever vLLM has called before."""
+        ticket = self._tickets.get(request_id)
+        if ticket is not None and ticket.is_due:
+            self.catch_up()
+        return ticket
 
     def _forget(self, dropped: Sequence[Any]) -> None:
         self._memory.forget(blocks for blocks in dropped if blocks is not None)
-
-
-def _keys(block_hashes: Sequence[bytes], num_tokens: int, match_tokens: int) -> KeyArray:
-    """Return the first eight bytes of each hash, shape ``[num_tokens // match_tokens]``. They tell prompts
-    apart well enough to plan by; what is resumed from, vLLM decides by whole hashes.
-    """
-    num_whole = num_tokens // match_tokens
-    stride = len(block_hashes[0]) // _KEY_BYTES
-    return np.frombuffer(b"".join(block_hashes[:num_whole]), np.int64)[::stride]

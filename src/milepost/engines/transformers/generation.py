@@ -94,7 +94,7 @@ class Completion:
     def summary(self) -> str:
         """Return one line on what was reused and what it took."""
         report = self.report
-        causes = ("unseen", "alignment", "placement", "eviction")
+        causes = ("unseen", "alignment", "placement", "eviction", "reset")
         lost = ", ".join(f"{getattr(report, cause):,} {cause}" for cause in causes if getattr(report, cause))
         return (
             f"{report.reused:,} of {report.num_tokens:,} prompt tokens reused ({lost}); first token after "
