@@ -4,8 +4,8 @@ import json
 from itertools import pairwise
 
 import pytest
-from chat_tokenizer import CALLS, CHATML, COUNTS_MESSAGES, NEEDS_USER, THINKS_LAST, write_chat_tokenizer
 
+from chat_tokenizer import CALLS, CHATML, COUNTS_MESSAGES, NEEDS_USER, THINKS_LAST, write_chat_tokenizer
 from milepost.errors import ConfigurationError, TraceFormatError
 from milepost.traces import open_trace
 
