@@ -95,7 +95,7 @@ class Node:
         kv: Payloads of the KV segments that end in ``(start, end]``, in order, resident up to some segment.
         checkpoints: Checkpoints at positions in ``(start, end]``, ascending.
         dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
-        cleared: Positions in ``(start, end]`` whose checkpoint went when the whole cache was emptied, ascending.
+        cleared: Positions in ``(start, end]`` whose checkpoint went when all was cleared, ascending.
         num_live_children: Children with a checkpoint somewhere below.
         sighting: The latest prompt that reached this node's end.
         junction: What is known of partings at this node's end; None where no two prompts have parted.
