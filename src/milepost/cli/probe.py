@@ -1,26 +1,55 @@
 """``milepost probe``."""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
+
+import typer
+from rich.console import Console
 
 from milepost.cli.options import Json, ModelArgument
 
 __all__ = ["probe"]
 
+# 1 is any error and 2 wrong usage, so a model on which nothing could be tested has a number of its own.
+_EXIT_CODES = {"passed": 0, "refused": 1, "undecided": 3}
+
 
 def probe(model: ModelArgument, as_json: Json = False) -> None:
-    """Prove on a model that it resumes exactly, or say why it cannot be used. Takes ten short prefills.
+    """Prove on a model that it resumes exactly, or say why it cannot be used. Takes about ten short prefills.
+
+    The verdict is *passed* (exit code 0), *refused* (1), or *undecided* (3): a lost state did not show, so
+    nothing was tested. Only a model that passed is served.
 
     Try: `milepost probe Qwen/Qwen3.5-0.8B`
     """
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.transformers.families import driver_for
     from milepost.engines.transformers.loading import load_model
-    from milepost.engines.transformers.probe import probe_resume
+    from milepost.engines.transformers.probe import measure_resume
 
-    report = asdict(probe_resume(driver_for(load_model(resolve_model(model)[0]).model)))
+    report = measure_resume(driver_for(load_model(resolve_model(model)[0]).model))
     if as_json:
-        print(json.dumps(report))
-        return
-    for name, value in report.items():
-        print(f"{name:28} {value}")
+        print(json.dumps({name: _as_json(value) for name, value in asdict(report).items()}))
+    else:
+        _print(asdict(report))
+        if report.refusal is not None:
+            Console(stderr=True, soft_wrap=True).print(
+                f"{report.family} is {report.verdict}: {report.refusal}", markup=False, highlight=False
+            )
+    raise typer.Exit(_EXIT_CODES[report.verdict])
+
+
+def _as_json(value: Any) -> Any:
+    """JSON has no word for what is not finite, which is what broken logits are away from each other."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(facts: Mapping[str, Any], *, under: str = "") -> None:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            _print(value, under=f"{under}{name}.")
+        else:
+            print(f"{under + name:28} {value}")

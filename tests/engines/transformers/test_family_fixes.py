@@ -10,9 +10,10 @@ from resuming import distance, prompt
 from torch import nn
 
 from families import BROKEN_UPSTREAM_FAMILIES, tiny_model
-from milepost.engines.transformers.driver import Driver, ForwardPatch
+from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.families.selective_scan import seeded_scan
+from milepost.engines.transformers.patch import ForwardPatch
 
 # bamba needs no fix of its code: the driver passes it the positions that it would count wrongly.
 PATCHED_FAMILIES = tuple(family for family in BROKEN_UPSTREAM_FAMILIES if family != "bamba")

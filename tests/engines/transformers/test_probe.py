@@ -7,7 +7,7 @@ from resuming import prompt, run_cold, tiny_driver
 from families import ALL_FAMILIES, tiny_model
 from milepost.engines.transformers.driver import Adaptation, Driver
 from milepost.engines.transformers.families import driver_for
-from milepost.engines.transformers.probe import measure_resume, probe_resume
+from milepost.engines.transformers.probe import Verdict, measure_resume, probe_resume
 from milepost.errors import UnsupportedModelError
 
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -20,6 +20,7 @@ NOT_CONTINUED = "does not continue from the state it is given"
 def test_every_family_passes_with_its_own_driver(family, dtype, seed):
     report = probe_resume(tiny_driver(family, dtype), seed=seed)
 
+    assert report.verdict is Verdict.PASSED
     assert report.refusal is None
     assert report.resume_difference == 0.0
     assert report.one_shot_distance < (1e-5 if dtype == torch.float32 else 0.1)
@@ -96,8 +97,10 @@ def test_a_state_without_influence_is_refused_after_a_longer_try():
         for block in model.backbone.layers:
             block.mixer.out_proj.weight.zero_()
 
+    assert measure_resume(driver_for(model)).verdict is Verdict.UNDECIDED
     with pytest.raises(
-        UnsupportedModelError, match=r"after 296 tokens, .*it cannot be told whether it resumes"
+        UnsupportedModelError,
+        match=r"not tested: .* after 296 tokens, .*it cannot be told whether it resumes",
     ):
         probe_resume(driver_for(model))
 

@@ -5,24 +5,29 @@ nothing between calls: all that a request has computed so far lives in its :clas
 can be interleaved freely over one model.
 
 Positions are always passed, never left to the model: some families count from zero whatever their cache
-holds (bamba). What else a family needs to continue exactly is an :class:`Adaptation`; ``families`` holds the
-table of them. A driver knows nothing of prompts, of where to cut, or of what is worth keeping.
+holds (bamba). Where their meaning hangs on the length of the sequence, ``positions`` says how. What else a
+family needs to continue exactly is an :class:`Adaptation`; ``families`` holds the table of them. A driver
+knows nothing of prompts, of where to cut, or of what is worth keeping.
 """
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MethodType
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from milepost.engines.transformers import positions
+from milepost.engines.transformers.patch import ForwardPatch
 from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
 
-__all__ = ["Adaptation", "Driver", "ForwardPatch", "LiveCache", "cache_among"]
+__all__ = ["Adaptation", "Driver", "LiveCache", "cache_among"]
+
+_log = logging.getLogger(__name__)
 
 # Forward arguments that carry a cache: the one name since transformers 5.24, the two before it, and rwkv's.
 _CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
@@ -31,60 +36,18 @@ _CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
 _CHUNK_SIZES = ("chunk_size", "mamba_chunk_size", "block_size")
 # Gated delta rule and KDA kernels take this many, without saying so in a configuration.
 _KERNEL_CHUNK = 64
-# Marks a forward method as ours, so that a second driver of the same model does not fix it twice.
-_PATCHED = "_milepost_upstream_forward"
 
 
 @dataclass(slots=True)
 class LiveCache:
-    """What one request has computed: the model's own cache object after ``position`` tokens."""
+    """What one request has computed: the model's own cache object after ``position`` tokens.
+
+    ``frequency_length`` is what the prompt is rotated by (see ``positions``): 0 for nearly all models.
+    """
 
     cache: Any
     position: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardPatch:
-    """A replacement of one submodule's forward call, on that submodule alone: its class stays as it is.
-
-    ``forward`` is called with the upstream bound method, the submodule, and the call's arguments.
-    """
-
-    module: torch.nn.Module
-    forward: Callable[..., Any]
-
-    def apply(self) -> bool:
-        """Bind the replacement and return True; where one is bound already, return False and let it be."""
-        name = self._name
-        upstream = getattr(self.module, name)
-        if hasattr(upstream, _PATCHED):
-            return False
-        forward = self.forward
-        # Bound anew on each call, so that a deep copy of the model does not call into this one.
-        function = getattr(upstream, "__func__", None)
-
-        def patched(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            bound = upstream if function is None else MethodType(function, module)
-            return forward(bound, module, *args, **kwargs)
-
-        setattr(patched, _PATCHED, upstream)
-        setattr(self.module, name, MethodType(patched, self.module))
-        return True
-
-    def undo(self) -> None:
-        """Put back what ``apply`` found."""
-        name = self._name
-        upstream = getattr(getattr(self.module, name), _PATCHED, None)
-        if upstream is None:
-            return
-        delattr(self.module, name)
-        if getattr(self.module, name, None) != upstream:
-            setattr(self.module, name, upstream)
-
-    @property
-    def _name(self) -> str:
-        # accelerate moves a submodule's forward aside when it places its weights elsewhere.
-        return "_old_forward" if "_old_forward" in vars(self.module) else "forward"
+    frequency_length: int = 0
 
 
 def cache_among(arguments: Mapping[str, Any]) -> Any:
@@ -108,11 +71,14 @@ class Adaptation:
         new_cache: Makes the empty cache of one request; it may return None where the model makes its own.
         patches: Replacements that make the family continue from its state, for one model instance.
         has_context_limit: False where the configuration's length binds training only.
+        starts_over: Whether ``generate`` computes everything anew where an answer outgrows the original
+            context, since the positions of all its tokens change.
     """
 
     new_cache: Callable[[PreTrainedModel], Any] = _dynamic_cache
     patches: Callable[[PreTrainedModel], Iterable[ForwardPatch]] = _no_patches
     has_context_limit: bool = True
+    starts_over: bool = False
 
 
 class Driver:
@@ -132,7 +98,10 @@ class Driver:
         self._cache_argument = self._find_cache_argument(accepted)
         self._takes_positions = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
-        self._patches = [patch for patch in self._adaptation.patches(model) if patch.apply()]
+        self._length_rules = positions.length_rules(self._config)
+        self._context_length, self._declared_length = positions.context_lengths(self._config)
+        wanted = [*self._adaptation.patches(model), *positions.patches(model)]
+        self._patches = [patch for patch in wanted if patch.apply()]
 
     @cached_property
     def alignment(self) -> int:
@@ -142,10 +111,13 @@ class Driver:
 
     @property
     def context_length(self) -> int | None:
-        """Tokens the model was made for, or None where its family has no limit."""
-        if not self._adaptation.has_context_limit:
-            return None
-        return getattr(self._config, "max_position_embeddings", None)
+        """Most tokens of a sequence, or None where the model computes at any length."""
+        return self._context_length if self._adaptation.has_context_limit else None
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether the forward call is told where its tokens stand."""
+        return self._takes_positions
 
     @property
     def vocabulary_size(self) -> int:
@@ -165,9 +137,21 @@ class Driver:
         """Return an empty cache for one request."""
         return self._adaptation.new_cache(self.model)
 
-    def start(self) -> LiveCache:
-        """Return the live cache of a request that has computed nothing."""
-        return LiveCache(cache=self.new_cache())
+    def start(self, *, num_tokens: int = 1) -> LiveCache:
+        """Return the live cache of a request for a prompt of ``num_tokens`` that has computed nothing."""
+        return LiveCache(cache=self.new_cache(), frequency_length=self.frequency_length(num_tokens))
+
+    def frequency_length(self, num_tokens: int) -> int:
+        """Return what a prompt of this length is rotated by: prompts share states where it is equal."""
+        return positions.frequency_length(self._length_rules, num_tokens)
+
+    def must_start_over(self, live: LiveCache) -> bool:
+        """Whether the next token of an answer changes the positions of all before it, as ``generate`` has it:
+        then the sequence so far is to be computed anew, as a prompt.
+        """
+        if not (self._length_rules and self._adaptation.starts_over):
+            return False
+        return live.position == self._config.original_max_position_embeddings
 
     @torch.inference_mode()
     def advance(self, live: LiveCache, tokens: torch.Tensor) -> torch.Tensor:
@@ -180,12 +164,31 @@ class Driver:
             raise InvalidRequestError(
                 f"tokens has shape {list(tokens.shape)}; give one dimension of at least one token"
             )
-        outputs = self.model(**self._arguments(live, tokens.to(self.model.device)))
-        # Some families keep their cache to themselves: then the one passed in is the one advanced.
-        live.cache = getattr(outputs, self._cache_argument, live.cache)
-        live.position += tokens.numel()
+        outputs = self._forward(live, tokens.to(self.model.device))
         logits: torch.Tensor = outputs.logits[0, -1].clone()
         return logits
+
+    @torch.inference_mode()
+    def logits_before(self, tokens: torch.Tensor, *, last_position: int) -> torch.Tensor:
+        """Run ``tokens`` from nothing, the last of them at ``last_position`` instead of behind the others;
+        return the logits of the one before it, which no causal model computes from the last one.
+        """
+        arguments = self._arguments(self.start(), tokens.to(self.model.device), num_logits=2)
+        arguments["position_ids"][..., -1] = last_position
+        with positions.rotated_for(0):
+            outputs = self.model(**arguments)
+        logits: torch.Tensor = outputs.logits[0, -2].clone()
+        return logits
+
+    def _forward(self, live: LiveCache, tokens: torch.Tensor) -> Any:
+        end = live.position + tokens.numel()
+        self._warn_beyond_declared(end)
+        with positions.rotated_for(live.frequency_length if live.frequency_length > end else 0):
+            outputs = self.model(**self._arguments(live, tokens))
+        # Some families keep their cache to themselves: then the one passed in is the one advanced.
+        live.cache = getattr(outputs, self._cache_argument, live.cache)
+        live.position = end
+        return outputs
 
     def wait_for_device(self) -> None:
         """Return once the device has done what it was given: it works behind a clock's back."""
@@ -199,7 +202,7 @@ class Driver:
         while self._patches:
             self._patches.pop().undo()
 
-    def _arguments(self, live: LiveCache, tokens: torch.Tensor) -> dict[str, Any]:
+    def _arguments(self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "input_ids": tokens[None],
             "use_cache": True,
@@ -209,8 +212,20 @@ class Driver:
             end = live.position + tokens.numel()
             arguments["position_ids"] = torch.arange(live.position, end, device=tokens.device)[None]
         if self._takes_logits_to_keep:
-            arguments["logits_to_keep"] = 1
+            arguments["logits_to_keep"] = num_logits
         return arguments
+
+    def _warn_beyond_declared(self, num_tokens: int) -> None:
+        declared = self._declared_length
+        if declared is None or num_tokens <= declared or not self._adaptation.has_context_limit:
+            return
+        self._declared_length = None
+        _log.warning(
+            "%s: a sequence is longer than the %s tokens that its configuration speaks of; it is computed as "
+            "transformers computes it, and this is said once",
+            self.family,
+            f"{declared:,}",
+        )
 
     def _find_cache_argument(self, accepted: Iterable[str]) -> str:
         if self.model.training:

@@ -132,7 +132,11 @@ class Generation:
         self.request = request
         self._driver = driver
         self._cache = cache
-        self._fingerprint = fingerprint
+        # Prompts whose positions mean something else share nothing. The tenant's name only keeps them apart
+        # in the tree, so that neither drops the other's states; the digest decides whose a payload is.
+        rotated_for = driver.frequency_length(request.tokens.size)
+        self._fingerprint = fingerprint + rotated_for.to_bytes(8, "little")
+        self._namespace = f"{request.tenant}\0{rotated_for}" if rotated_for else request.tenant
         self._segment_tokens = segment_tokens
         self._numerics = numerics
         self._sampler = Sampler(request.sampling)
@@ -240,8 +244,7 @@ class Generation:
             assert self._prefill.logits is not None
             self._logits_digest = _digest(self._prefill.logits)
         else:
-            last = torch.tensor([self._tokens[-1]], device=self._driver.model.device)
-            self._prefill.logits = self._driver.advance(self._prefill.live, last)
+            self._prefill.logits = self._prefill.advance(self._tokens)
         assert self._prefill.logits is not None
         events = self._accept(self._sampler.draw(self._prefill.logits))
         self._finished = time.perf_counter()
@@ -261,7 +264,7 @@ class Generation:
             )
             with deferred_interrupts():
                 self._lease = self._cache.acquire(
-                    self.request.tokens, tenant=self.request.tenant, resume_limit=resume_limit
+                    self.request.tokens, tenant=self._namespace, resume_limit=resume_limit
                 )
             if belongs_to(self._lease, digests):
                 break

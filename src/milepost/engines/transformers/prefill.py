@@ -117,6 +117,20 @@ class Prefill:
             self._driver.wait_for_device()
             self.capture_seconds += time.perf_counter() - started
 
+    def advance(self, answer: Sequence[int]) -> torch.Tensor:
+        """Compute the last token of ``answer``, which follows the prompt, and return its logits.
+
+        Where it changes the positions of all tokens before it, they are computed anew first, in this turn.
+        """
+        last = torch.tensor(answer[-1:], device=self._tokens.device)
+        if not self._driver.must_start_over(self.live):
+            return self._driver.advance(self.live, last)
+        tokens = torch.cat([self._tokens, torch.tensor(answer, device=self._tokens.device)])
+        self.live = self._driver.start(num_tokens=tokens.numel())
+        for piece in tokens.split(self._segment_tokens):
+            logits = self._driver.advance(self.live, piece)
+        return logits
+
     def checkpoint(self, position: int) -> StoredState:
         """Return the state captured at ``position`` (see ``PayloadSource``)."""
         return self._captured[position]
@@ -134,16 +148,18 @@ class Prefill:
         ]
 
     def _resume(self, lease: Lease) -> LiveCache:
+        live = self._driver.start(num_tokens=self._tokens.numel())
         if lease.resume_position == 0:
-            return self._driver.start()
+            return live
         segments = [stored.segment for stored in lease.kv_segments]
         state = lease.state
         snapshot = None
         if isinstance(state, StoredState):
             snapshot = state.snapshot
             segments += [state.tail] if state.tail is not None else []
-        cache = build_cache(snapshot, segments, new_cache=self._driver.new_cache)
-        return LiveCache(cache=cache, position=lease.resume_position)
+        live.cache = build_cache(snapshot, segments, new_cache=self._driver.new_cache)
+        live.position = lease.resume_position
+        return live
 
     def _next_cut(self) -> int:
         position, end = self.live.position, self._tokens.numel()

@@ -9,7 +9,9 @@ wrong logits; a new one may do so tomorrow. So a model is asked, on a short prom
   family which ignores its state cannot reach. It is reached up to rounding only. How far rounding carries in
   this model, at this precision, is measured too: every linear layer's output is disturbed in its last bit.
 * *A lost state shows.* The same state, zeroed, must change the logits by more than rounding may. Otherwise
-  the comparisons above could not have failed, and say nothing.
+  the comparisons above could not have failed, and say nothing: then the model is *undecided*, and no more
+  served than one that failed.
+* *A longer prompt is rotated alike*, or by a rule that is known (``far_positions``).
 
 The prompt is cut at the alignment, then at an odd place where the snapshot is taken, and ends in one token
 and two more: near the cut, where a lost state or a lost convolution context weighs most, with both code paths
@@ -20,13 +22,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from enum import StrEnum
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from milepost.engines.transformers.distance import logits_distance
 from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.far_positions import FarPositions, measure_far_positions
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,
@@ -37,7 +42,7 @@ from milepost.engines.transformers.snapshot import (
 )
 from milepost.errors import UnsupportedModelError
 
-__all__ = ["ProbeReport", "measure_resume", "probe_resume"]
+__all__ = ["ProbeReport", "Verdict", "measure_resume", "probe_resume"]
 
 # Lengths of the last three segments. The snapshot is taken before the last two.
 _TAIL = (37, 1, 2)
@@ -50,6 +55,14 @@ _ROUNDING_MARGIN = 1.5
 _LEAST_TOLERANCE = 5e-3
 # A lost state must show this many times as clearly as the most that is tolerated.
 _LOST_STATE_MARGIN = 2.0
+
+
+class Verdict(StrEnum):
+    """What a probe says. Only a model that passed is served."""
+
+    PASSED = "passed"
+    REFUSED = "refused"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,11 @@ class ProbeReport:
         checkpoint_bytes: Size of the snapshot.
         kv_bytes_per_token: Size of the sequence tensors over the tokens they hold.
         has_state: Whether the model keeps anything beside sequence tensors.
-        refusal: Why the model cannot be resumed safely, or None where it can.
+        far_positions: What a token far behind changes; None where nobody tells the model positions, or where
+            something else decided before.
+        verdict: Whether the model is served. *Undecided* means that nothing was tested, since a lost state
+            did not show.
+        refusal: Why the model is not served, or None where it is.
     """
 
     family: str
@@ -86,6 +103,8 @@ class ProbeReport:
     checkpoint_bytes: int
     kv_bytes_per_token: float
     has_state: bool
+    far_positions: FarPositions | None
+    verdict: Verdict
     refusal: str | None
 
 
@@ -102,7 +121,7 @@ def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
 
 
 def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
-    """Measure how ``driver`` resumes: ten forward calls, two of them over the whole prompt in one go.
+    """Measure how ``driver`` resumes: fourteen forward calls, two of them over the whole prompt in one go.
 
     A prompt on which a lost state does not show is followed by one that is about four times as long.
 
@@ -111,7 +130,7 @@ def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
     """
     for num_grid_steps in _NUM_GRID_STEPS:
         try:
-            report, is_decided = _probe(driver, (num_grid_steps * driver.alignment, *_TAIL), seed)
+            report = _probe(driver, (num_grid_steps * driver.alignment, *_TAIL), seed)
         except torch.OutOfMemoryError:
             raise
         except UnsupportedModelError as error:
@@ -121,13 +140,13 @@ def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
                 f"{driver.family}: its forward call fails on the cache it is given: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        if is_decided:
+        if report.verdict is not Verdict.UNDECIDED:
             break
     return report
 
 
-def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> tuple[ProbeReport, bool]:
-    """Return what one prompt says, and whether a longer one could not say more."""
+def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> ProbeReport:
+    """Return what one prompt says."""
     cuts = (0, *accumulate(segment_lengths))
     resume_position = cuts[-3]
     tokens = _random_tokens(driver, cuts[-1], seed)
@@ -148,13 +167,18 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> tuple
     with _disturbed(driver.model, seed):
         rounded = _run(driver, driver.start(), tokens, (0, cuts[-1]))
     distances = _Distances(
-        resume=_distance(resumed, uninterrupted),
-        one_shot=_distance(resumed, one_shot),
-        rounding=_distance(rounded, one_shot),
-        lost_state=_distance(lost, resumed),
+        resume=logits_distance(resumed, uninterrupted),
+        one_shot=logits_distance(resumed, one_shot),
+        rounding=logits_distance(rounded, one_shot),
+        lost_state=logits_distance(lost, resumed),
     )
-    refusal, is_decided = _judge(distances, is_repeatable, cuts[-1])
-    report = ProbeReport(
+    verdict, refusal = _judge(distances, is_repeatable, cuts[-1])
+    far_positions = measure_far_positions(driver, tokens) if verdict is Verdict.PASSED else None
+    if far_positions is not None:
+        refusal = far_positions.refusal(distances.tolerance, is_repeatable=is_repeatable)
+    if refusal is not None and verdict is Verdict.PASSED:
+        verdict = Verdict.REFUSED
+    return ProbeReport(
         family=driver.family,
         positions=cuts[1:],
         resume_position=resume_position,
@@ -166,9 +190,10 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> tuple
         checkpoint_bytes=snapshot.num_bytes,
         kv_bytes_per_token=sum(piece.num_bytes for piece in segments) / resume_position,
         has_state=has_state,
+        far_positions=far_positions,
+        verdict=verdict,
         refusal=refusal,
     )
-    return report, is_decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,29 +203,35 @@ class _Distances:
     rounding: float
     lost_state: float
 
+    @property
+    def tolerance(self) -> float:
+        """The most that rounding may explain."""
+        return max(_ROUNDING_MARGIN * self.rounding, _LEAST_TOLERANCE)
 
-def _judge(distances: _Distances, is_repeatable: bool, num_tokens: int) -> tuple[str | None, bool]:
-    """Return why to refuse, or None, and whether a longer prompt could not change that."""
+
+def _judge(distances: _Distances, is_repeatable: bool, num_tokens: int) -> tuple[Verdict, str | None]:
+    """Return what the distances say, and why, where the model is not to be served."""
     if not all(math.isfinite(distance) for distance in astuple(distances)):
-        return f"its logits are not finite on {num_tokens} random tokens", True
-    tolerance = max(_ROUNDING_MARGIN * distances.rounding, _LEAST_TOLERANCE)
+        return Verdict.REFUSED, f"its logits are not finite on {num_tokens} random tokens"
+    tolerance = distances.tolerance
     if distances.resume > (0.0 if is_repeatable else tolerance):
-        return (
+        return Verdict.REFUSED, (
             f"resumed logits are {distances.resume:.2g} away from uninterrupted ones, where 0 is due: "
             "it keeps state where no snapshot of its cache reaches"
-        ), True
+        )
     if distances.one_shot > tolerance:
-        return (
+        return Verdict.REFUSED, (
             f"resumed logits are {distances.one_shot:.2g} away from those of one forward call over the whole "
             f"prompt, where rounding explains {tolerance:.2g} and a lost state makes "
             f"{distances.lost_state:.2g}: its code does not continue from the state it is given"
-        ), True
+        )
     if distances.lost_state < _LOST_STATE_MARGIN * tolerance:
-        return (
-            f"zeroing its state moves the logits by {distances.lost_state:.2g} after {num_tokens} tokens, "
-            f"and rounding may explain {tolerance:.2g}, so it cannot be told whether it resumes"
-        ), False
-    return None, True
+        return Verdict.UNDECIDED, (
+            f"not tested: zeroing its state moves the logits by {distances.lost_state:.2g} after "
+            f"{num_tokens} tokens, and rounding may explain {tolerance:.2g}, so it cannot be told whether it "
+            "resumes"
+        )
+    return Verdict.PASSED, None
 
 
 @contextmanager
@@ -247,13 +278,6 @@ def _run(driver: Driver, live: LiveCache, tokens: torch.Tensor, cuts: Sequence[i
     for start, end in pairwise(cuts):
         logits = driver.advance(live, tokens[start:end])
     return logits.float()
-
-
-def _distance(logits: torch.Tensor, reference: torch.Tensor) -> float:
-    """Norm of the difference over the norm of the centred reference; masked entries (-inf) aside."""
-    kept = ~(logits.isneginf() & reference.isneginf())
-    reference = reference[kept]
-    return float((logits[kept] - reference).norm() / (reference - reference.mean()).norm())
 
 
 def _zero(segment: KVSegment) -> KVSegment:

@@ -13,6 +13,7 @@ minimax                             past length is read from a layer that keeps 
                                     take a path without blocks (``minimax``)
 bamba                               positions start at zero unless passed; the driver always passes them
 xlstm, rwkv                         a cache of their own kind, which the model makes on its first call
+phi3, phi4_multimodal, phimoe       an answer that outgrows the original context starts over (``positions``)
 ==================================  ====================================================================
 
 Measured on transformers 5.15 to 5.24. The Mamba-1 families need a later version than 5.15, recurrent_gemma
@@ -31,6 +32,8 @@ __all__ = ["driver_for"]
 
 _SELECTIVE_SCAN = Adaptation(patches=selective_scan.patches)
 
+_STARTS_OVER = Adaptation(starts_over=True)
+
 _ADAPTATIONS: dict[str, Adaptation] = {
     "mamba": _SELECTIVE_SCAN,
     "falcon_mamba": _SELECTIVE_SCAN,
@@ -40,6 +43,9 @@ _ADAPTATIONS: dict[str, Adaptation] = {
     "minimax": Adaptation(new_cache=minimax.new_cache, patches=minimax.patches),
     "xlstm": Adaptation(new_cache=lambda model: None),
     "rwkv": Adaptation(new_cache=lambda model: None, has_context_limit=False),
+    "phi3": _STARTS_OVER,
+    "phi4_multimodal": _STARTS_OVER,
+    "phimoe": _STARTS_OVER,
 }
 
 
