@@ -2,12 +2,12 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from milepost.cli.options import Json, ModelArgument
 
@@ -36,9 +36,7 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
     else:
         _print(asdict(report))
         if report.refusal is not None:
-            Console(stderr=True, soft_wrap=True).print(
-                f"{report.family} is {report.verdict}: {report.refusal}", markup=False, highlight=False
-            )
+            print(f"{report.family} is {report.verdict}: {report.refusal}", file=sys.stderr)
     raise typer.Exit(_EXIT_CODES[report.verdict])
 
 
