@@ -20,7 +20,7 @@ import xxhash
 
 from milepost.errors import InvalidRequestError
 
-__all__ = ["Message", "read_messages"]
+__all__ = ["Message", "check_texts_only", "read_messages"]
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _CACHE_POINTS = ("cache_control", "prompt_cache_breakpoint")
@@ -61,6 +61,33 @@ def read_messages(body: Mapping[str, Any]) -> list[Message]:
     system = body.get("system")
     head = [] if system is None else [{"role": "system", "content": system}]
     return [_read_message(message) for message in (*head, *given)]
+
+
+def check_texts_only(messages: Sequence[Any]) -> None:
+    """Check that a model which reads texts can be given these messages.
+
+    Raises:
+        InvalidRequestError: one has no role, no content and no tool calls either, or a part that is no text.
+    """
+    for number, message in enumerate(messages):
+        where = f"message {number}, {reprlib.repr(message)},"
+        if not isinstance(message, Mapping):
+            raise InvalidRequestError(
+                f"{where} is no mapping; write {{'role': ..., 'content': ...}} (of an object, its "
+                "model_dump())"
+            )
+        if not isinstance(message.get("role"), str) or not message["role"]:
+            raise InvalidRequestError(f"{where} has no role; write {{'role': ..., 'content': ...}}")
+        content = message.get("content")
+        if content is None and not message.get("tool_calls"):
+            raise InvalidRequestError(f"{where} has neither content nor tool_calls; write a 'content'")
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if isinstance(part, Mapping) and kind not in _TEXT_TYPES:
+                raise InvalidRequestError(
+                    f"{where} has a part of type {kind!r}; this engine reads texts alone: leave it out, or "
+                    "describe it in words"
+                )
 
 
 def _read_message(given: Any) -> Message:

@@ -18,8 +18,8 @@ from milepost.demo.embedded_model import ByteTokenizer, build_embedded_model
 from milepost.demo.figure import draw_comparison
 from milepost.demo.table import comparison_table
 from milepost.demo.workload import Ask, interleave
+from milepost.engines.transformers.completion import Completion
 from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.generation import Completion
 from milepost.engines.transformers.loading import load_model
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError

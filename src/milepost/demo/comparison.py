@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from milepost.demo.workload import Ask
+from milepost.engines.transformers.completion import Completion
 from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.generation import Completion
 
 __all__ = ["Answer", "Comparison", "PolicyRun", "compare_policies"]
 
@@ -164,7 +164,7 @@ def compare_policies(
     for number, ask in enumerate(asks):
         turn = number % len(policies)
         for policy in (*policies[turn:], *policies[:turn]):
-            completion = engines[policy].generate(ask.tokens, max_new_tokens=max_new_tokens)
+            completion = engines[policy].generate(ask.tokens, max_new_tokens=max_new_tokens, temperature=0.0)
             held = engines[policy].cache.statistics()
             answers[policy].append(Answer(completion, held.checkpoint_bytes, held.kv_bytes))
             if on_answer is not None:

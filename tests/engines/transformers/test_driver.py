@@ -52,7 +52,6 @@ def test_a_driver_knows_its_context_and_vocabulary(family):
 
     assert (driver.context_length is None) == (family in UNLIMITED)
     assert driver.vocabulary_size == 256
-    assert driver.end_tokens == {2}
     assert driver.family == tiny_config(family).model_type
 
 
@@ -64,13 +63,6 @@ def test_logits_belong_to_the_caller(family):
 
     assert logits.shape == (256,)
     assert logits.untyped_storage().nbytes() == logits.nbytes
-
-
-def test_several_end_tokens_are_all_known():
-    model = tiny_model("qwen3")
-    model.generation_config.eos_token_id = [2, 7]
-
-    assert driver_for(model).end_tokens == {2, 7}
 
 
 def test_an_encoder_decoder_is_refused_by_name():

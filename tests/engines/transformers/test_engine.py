@@ -3,7 +3,6 @@
 import gc
 import itertools
 import logging
-import math
 import signal
 import weakref
 
@@ -239,30 +238,12 @@ def test_an_end_token_ends_the_answer_and_is_no_part_of_it(model, monkeypatch):
     assert engine.generate(prompt, max_new_tokens=12, ignore_end_token=True).tokens == whole.tokens
 
 
-def test_an_answer_ends_at_max_new_tokens_or_at_the_models_context():
-    model = tiny_model("qwen3_5")
-    model.config.max_position_embeddings = 100
-    engine = open_engine(model)
-    prompt = tiny_prompt(97)[0].numpy()
-    answer = engine.generate(prompt, max_new_tokens=50, ignore_end_token=True)
-    assert (len(answer.tokens), answer.finish_reason) == (3, "length")
-    assert len(engine.generate(prompt, max_new_tokens=1, ignore_end_token=True).tokens) == 1
-    with pytest.raises(InvalidRequestError, match="the prompt has 100 tokens and the model's context 100"):
-        engine.generate(tiny_prompt(100)[0].numpy())
-
-
 def test_tenants_share_nothing(engine):
     prompt = tiny_prompt(200)[0].numpy()
     one, other = (engine.generate(prompt, max_new_tokens=3, tenant=tenant) for tenant in "ab")
     assert (one.report.reused, other.report.reused, other.report.unseen) == (0, 0, 200)
     assert_equal([one], [other])
     assert engine.generate(prompt, max_new_tokens=1, tenant="a").report.reused == 192
-
-
-def test_a_text_is_a_prompt_where_there_is_a_tokenizer(engine):
-    text = "the quick brown fox"
-    answer = engine.generate(text, max_new_tokens=2)
-    assert answer.tokens == engine.generate(list(text.encode()), max_new_tokens=2).tokens
 
 
 def test_a_prompt_of_one_token_is_answered(engine):
@@ -627,52 +608,6 @@ def test_a_policy_off_the_rules_fails_its_request_and_nothing_else(model):
 
 
 # Bad input
-
-
-@pytest.mark.parametrize(
-    ("prompt", "options", "says"),
-    [
-        ([], {}, "empty"),
-        ("", {}, "empty"),
-        ([5, 256], {}, r"token id 256 at position 1 is outside the vocabulary \[0, 256\)"),
-        ([-1], {}, "token id -1"),
-        ([[1, 2]], {}, "one at a time"),
-        ([0.5], {}, "integers"),
-        (None, {}, "dimensions"),
-        ([1], {"max_new_tokens": 0}, "max_new_tokens=0"),
-        ([1], {"max_new_tokens": -3}, "max_new_tokens=-3"),
-        ([1], {"temperature": math.nan}, "temperature=nan"),
-        ([1], {"temperature": -1.0}, "temperature=-1.0"),
-        ([1], {"top_k": 0}, "top_k=0"),
-        ([1], {"top_p": 0.0}, "top_p=0.0"),
-        ([1], {"seed": 2**70}, "seed="),
-        ([1], {"stop": ""}, "stop string is empty"),
-        ([1], {"stop": [7]}, "stop strings are strings"),
-    ],
-)
-def test_a_bad_request_is_refused_by_name_and_nothing_is_lost(engine, prompt, options, says):
-    kept = tiny_prompt(130)[0].numpy()
-    engine.generate(kept, max_new_tokens=1)
-    before = engine.cache.statistics()
-    with pytest.raises(InvalidRequestError, match=says):
-        engine.generate(prompt, **options)
-    assert engine.step() is None
-    assert engine.cache.statistics() == before
-    assert engine.generate(kept, max_new_tokens=1).report.reused == 128
-
-
-def test_half_a_character_is_no_text_whatever_the_tokenizer_makes_of_it(engine):
-    with pytest.raises(InvalidRequestError, match=r"'\\ud800' at position 3, half of a surrogate pair"):
-        engine.generate("abc\ud800")
-
-
-def test_text_needs_a_tokenizer(model):
-    engine = open_engine(model, tokenizer=None)
-    for prompt, options in (("text", {}), ([1], {"stop": "."})):
-        with pytest.raises(InvalidRequestError, match="tokenizer"):
-            engine.generate(prompt, **options)
-    answer = engine.generate([1, 2], max_new_tokens=3)
-    assert answer.text == ""
 
 
 def test_one_text_where_several_prompts_belong_is_refused(engine):

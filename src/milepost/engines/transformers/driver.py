@@ -124,15 +124,6 @@ class Driver:
         """Number of token ids the model knows; valid ids are below it."""
         return int(self._config.vocab_size)
 
-    @property
-    def end_tokens(self) -> frozenset[int]:
-        """Ids of the tokens that end an answer; empty where the model names none."""
-        ends: set[int] = set()
-        for config in (self._config, self.model.config, self.model.generation_config):
-            token = getattr(config, "eos_token_id", None)
-            ends.update(token if isinstance(token, list | tuple) else () if token is None else (token,))
-        return frozenset(int(token) for token in ends)
-
     def new_cache(self) -> Any:
         """Return an empty cache for one request."""
         return self._adaptation.new_cache(self.model)

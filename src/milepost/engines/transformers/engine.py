@@ -9,16 +9,17 @@ Everything runs in the caller's thread. An engine has one owner.
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
+from milepost.engines.transformers.completion import Completion, TokenEvent
 from milepost.engines.transformers.footprint import seconds_to_prefill
-from milepost.engines.transformers.generation import Completion, Generation, TokenEvent
+from milepost.engines.transformers.generation import Generation
 from milepost.engines.transformers.opening import ServedModel, checked_policy, serve_model
 from milepost.engines.transformers.requests import Prompt, RequestOptions, RequestReader
 from milepost.engines.transformers.scheduler import Scheduler
@@ -49,7 +50,9 @@ class Engine:
         self.max_running = max_running
         self._served = served
         self._scheduler = Scheduler(max_running=max_running)
-        self._requests = RequestReader(driver=served.driver, tokenizer=served.tokenizer)
+        self._requests = RequestReader(
+            driver=served.driver, tokenizer=served.tokenizer, settings=served.generation_settings
+        )
 
     @classmethod
     def open(
@@ -65,6 +68,7 @@ class Engine:
         device: str | None = None,
         revision: str | None = None,
         max_running: int = 8,
+        generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
     ) -> Self:
         """Open a model and prove on it, in a few hundred tokens, that resuming changes nothing.
 
@@ -84,6 +88,8 @@ class Engine:
             device: ``cpu``, ``cuda`` ...; the fastest there is unless given; not for a model in memory.
             revision: Of a hub id, and of nothing else.
             max_running: Requests that are interleaved at most; each holds a live cache.
+            generation_config: Settings that take the place of the model's own, as
+                ``{"repetition_penalty": 1.1}``; for what no request says otherwise.
 
         Raises:
             ModelLoadError: the model cannot be read.
@@ -101,6 +107,7 @@ class Engine:
             dtype=dtype,
             device=device,
             revision=revision,
+            generation_config=generation_config,
         )
         try:
             cache = served.new_cache(capacity=capacity_bytes, policy=cache_policy)
@@ -150,8 +157,8 @@ class Engine:
         """Queue a request. It advances with every turn of :meth:`step`, beside the others.
 
         Args:
-            prompt: Text or token ids.
-            options: See :meth:`RequestReader.read`.
+            prompt: A text, chat messages (``[{"role": "user", "content": ...}]``), or token ids.
+            options: See :class:`RequestOptions`.
 
         Raises:
             InvalidRequestError: the prompt or an option breaks a rule; nothing was queued.

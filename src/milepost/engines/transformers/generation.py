@@ -2,108 +2,26 @@
 
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import replace
 
 import torch
 import xxhash
 
 from milepost.accounting import RequestReport
+from milepost.engines.transformers.completion import Completion, FinishReason, TokenEvent
 from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.identity import PrefixDigests
 from milepost.engines.transformers.prefill import Numerics, Prefill, belongs_to
-from milepost.engines.transformers.sampling import Sampler, Sampling
+from milepost.engines.transformers.requests import GenerationRequest
+from milepost.engines.transformers.sampling import Sampler, TokenLogprobs
 from milepost.engines.transformers.text import TextStream, Tokenizer
 from milepost.errors import InvalidRequestError
 from milepost.interrupts import deferred_interrupts
 from milepost.lease import Lease
 from milepost.placement import Placement
 from milepost.prefix_cache import PrefixCache
-from milepost.tokens import TokenArray
 
-__all__ = ["Completion", "FinishReason", "Generation", "GenerationRequest", "TokenEvent"]
-
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationRequest:
-    """What is asked for.
-
-    Attributes:
-        tokens: The prompt, checked.
-        max_new_tokens: Most tokens to generate; fewer where the model's context ends.
-        sampling: How tokens are drawn.
-        stop: Strings that end the answer and are not part of it.
-        end_tokens: Token ids that end the answer and are not part of it.
-        tenant: Whose prompt it is; tenants share nothing.
-    """
-
-    tokens: TokenArray
-    max_new_tokens: int
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    end_tokens: frozenset[int] = frozenset()
-    tenant: str = ""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InvalidRequestError(f"max_new_tokens={self.max_new_tokens}; give at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One generated token and the text that it settled (empty without a tokenizer). No token comes with text
-    that was held back until the answer's end settled it.
-    """
-
-    token: int | None
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """A finished answer.
-
-    Attributes:
-        tokens: Generated token ids, end tokens left out.
-        text: Generated text up to the first stop string; empty without a tokenizer.
-        finish_reason: ``stop`` (an end token or a stop string) or ``length``.
-        report: What was reused of the prompt, and why the rest was not.
-        captured_positions: Where states were captured in the prompt's one prefill pass.
-        prompt_logits_digest: Digest of the logits behind the prompt, bit by bit: equal digests mean equal
-            logits, which says more than equal tokens.
-        ttft_seconds: From the first look at the cache to the first token, everything charged: restore,
-            prefill, capture, storing.
-        capture_seconds: The part of it spent on capturing and storing checkpoints.
-        prefill_seconds: The part of it spent in the model and on capture.
-        decode_seconds: From the first token to the last.
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-    finish_reason: FinishReason
-    report: RequestReport
-    captured_positions: tuple[int, ...]
-    prompt_logits_digest: str
-    ttft_seconds: float
-    prefill_seconds: float
-    capture_seconds: float
-    decode_seconds: float
-
-    def summary(self) -> str:
-        """Return one line on what was reused and what it took."""
-        report = self.report
-        causes = ("unseen", "alignment", "placement", "eviction", "reset")
-        lost = ", ".join(f"{getattr(report, cause):,} {cause}" for cause in causes if getattr(report, cause))
-        return (
-            f"{report.reused:,} of {report.num_tokens:,} prompt tokens reused ({lost}); first token after "
-            f"{self.ttft_seconds:.2f} s, {len(self.tokens)} tokens in {self.decode_seconds:.2f} s more"
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return asdict(self)
+__all__ = ["Generation"]
 
 
 class Generation:
@@ -139,7 +57,7 @@ class Generation:
         self._namespace = f"{request.tenant}\0{rotated_for}" if rotated_for else request.tenant
         self._segment_tokens = segment_tokens
         self._numerics = numerics
-        self._sampler = Sampler(request.sampling)
+        self._sampler = Sampler(request.sampling, prompt=request.tokens, device=driver.model.device)
         self._stream = None if tokenizer is None else TextStream(tokenizer, request.stop)
         self.events: list[TokenEvent] = []
         self.error: Exception | None = None
@@ -148,6 +66,7 @@ class Generation:
         self._placement = Placement(())
         self._prefill: Prefill | None = None
         self._tokens: list[int] = []
+        self._logprobs: list[TokenLogprobs] = []
         self._text: list[str] = []
         self._report: RequestReport | None = None
         self._finish_reason: FinishReason | None = None
@@ -219,6 +138,8 @@ class Generation:
             tokens=tuple(self._tokens),
             text="".join(self._text),
             finish_reason=self._finish_reason,
+            is_cut_by_context=self._finish_reason == "length" and self.request.is_cut_by_context,
+            logprobs=None if self.request.sampling.num_logprobs is None else tuple(self._logprobs),
             report=self._report,
             captured_positions=self._captured_positions,
             prompt_logits_digest=self._logits_digest,
@@ -246,7 +167,7 @@ class Generation:
         else:
             self._prefill.logits = self._prefill.advance(self._tokens)
         assert self._prefill.logits is not None
-        events = self._accept(self._sampler.draw(self._prefill.logits))
+        events = self._accept(*self._sampler.draw(self._prefill.logits))
         self._finished = time.perf_counter()
         self._first_token = self._first_token or self._finished
         if self._finish_reason is not None:
@@ -264,7 +185,10 @@ class Generation:
             )
             with deferred_interrupts():
                 self._lease = self._cache.acquire(
-                    self.request.tokens, tenant=self._namespace, resume_limit=resume_limit
+                    self.request.tokens,
+                    tenant=self._namespace,
+                    breakpoints=self.request.breakpoints,
+                    resume_limit=resume_limit,
                 )
             if belongs_to(self._lease, digests):
                 break
@@ -305,27 +229,29 @@ class Generation:
             self._lease.release()
             self._lease = None
 
-    def _accept(self, token: int) -> list[TokenEvent]:
+    def _accept(self, token: int, logprobs: TokenLogprobs | None) -> list[TokenEvent]:
         if token in self.request.end_tokens:
             self._finish_reason = "stop"
             return self._flush(None)
         self._tokens.append(token)
+        if logprobs is not None:
+            self._logprobs.append(logprobs)
         text = "" if self._stream is None else self._stream.push(token)
         self._text.append(text)
         if self._stream is not None and self._stream.stopped:
             self._finish_reason = "stop"
         elif len(self._tokens) >= self.request.max_new_tokens:
-            events = self._flush(TokenEvent(token, text))
+            events = self._flush(TokenEvent(token, text, logprobs))
             self._finish_reason = "stop" if self._stream is not None and self._stream.stopped else "length"
             return events
-        return [TokenEvent(token, text)]
+        return [TokenEvent(token, text, logprobs)]
 
     def _flush(self, event: TokenEvent | None) -> list[TokenEvent]:
         """Add the text that was held back to the last event."""
         rest = "" if self._stream is None else self._stream.finish()
         self._text.append(rest)
         if event is not None:
-            return [TokenEvent(event.token, event.text + rest)]
+            return [replace(event, text=event.text + rest)]
         return [TokenEvent(None, rest)] if rest else []
 
 

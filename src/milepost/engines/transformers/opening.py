@@ -1,7 +1,9 @@
 """From a model to all that engines over it share: loaded, probed, measured, and named by a fingerprint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from milepost.byte_size import parse_bytes
 from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint
+from milepost.engines.transformers.generation_settings import GenerationSettings
 from milepost.engines.transformers.identity import engine_fingerprint, weights_digest
 from milepost.engines.transformers.loading import load_model
 from milepost.engines.transformers.prefill import Numerics
@@ -39,6 +42,7 @@ class ServedModel:
         footprint: What its checkpoints and KV cost.
         numerics: What a warm run promises against a cold one.
         segment_tokens: KV is stored, and strict prefill is cut, at multiples of this.
+        generation_settings: What its generation_config asks for, and what was overridden of it.
         fingerprint: What makes states of it interchangeable.
     """
 
@@ -48,6 +52,7 @@ class ServedModel:
     footprint: Footprint
     numerics: Numerics
     segment_tokens: int
+    generation_settings: GenerationSettings
     fingerprint: bytes
 
     def new_cache(self, *, capacity: int | str, policy: CachePolicy | PlacementPolicy) -> PrefixCache:
@@ -77,6 +82,7 @@ def serve_model(
     dtype: str,
     device: str | None,
     revision: str | None,
+    generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
 ) -> ServedModel:
     """Load, probe and measure a model; arguments and errors as in ``Engine.open``.
 
@@ -89,6 +95,7 @@ def serve_model(
     driver = driver_for(opened.model)
     try:
         segment_tokens = _checked_segment(segment_tokens, driver)
+        settings = GenerationSettings(driver.model, overrides=generation_config)
         probe = probe_resume(driver)
         return ServedModel(
             driver=driver,
@@ -97,6 +104,7 @@ def serve_model(
             footprint=measure_footprint(driver, probe),
             numerics=mode,
             segment_tokens=segment_tokens,
+            generation_settings=settings,
             fingerprint=_fingerprint(driver, mode, segment_tokens, opened.revision),
         )
     except BaseException:

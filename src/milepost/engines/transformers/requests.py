@@ -1,102 +1,215 @@
 """What a request may ask for, and how it is checked before anything is queued."""
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
 
 from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.generation import GenerationRequest
+from milepost.engines.transformers.generation_settings import GenerationSettings
+from milepost.engines.transformers.option_values import (
+    finite_number,
+    text_value,
+    texts,
+    truth,
+    whole_number,
+)
+from milepost.engines.transformers.prompts import Prompt, PromptReader
 from milepost.engines.transformers.sampling import Sampling
 from milepost.engines.transformers.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
-from milepost.tokens import TokenArray, TokenLike, as_tokens
+from milepost.tokens import TokenArray
 
-__all__ = ["Prompt", "RequestOptions", "RequestReader"]
+__all__ = ["GenerationRequest", "Prompt", "RequestOptions", "RequestReader"]
 
-Prompt = str | TokenLike
+# Below it, no two logits are near enough for a draw to be anything but the likeliest token (as in vLLM).
+_LEAST_TEMPERATURE = 1e-5
 
 
 class RequestOptions(TypedDict, total=False):
-    """Options of one request; :meth:`RequestReader.read` says what they mean."""
+    """Options of one request. None is as good as not given.
 
-    max_new_tokens: int
-    temperature: float
+    What is not given is as the model's ``generation_config`` says, and else as ``generate`` of transformers
+    has it, of which 50 for ``top_k`` is the one to know. ``docs/requests.md`` has the whole of it.
+
+    Attributes:
+        max_new_tokens: Most tokens to generate; 128 where the model does not say either.
+        temperature: 0 is greedy; above, logits are divided by it and tokens are drawn.
+        top_k: Draw from this many most likely tokens; 0 or -1 for all.
+        top_p: Draw from the fewest most likely tokens that hold this much probability.
+        min_p: Draw from tokens with at least this share of the likeliest one's probability.
+        repetition_penalty: Divides (or multiplies, below 0) the logits of tokens in prompt and answer.
+        presence_penalty: Taken off the logits of tokens in the answer, once each.
+        frequency_penalty: Taken off the logits of tokens in the answer, as often as they are in it.
+        seed: Of the request's own random stream; 0 unless given.
+        stop: Strings that end the answer and are no part of it, in place of the model's ``stop_strings``.
+        ignore_end_token: Generate on past the model's end token.
+        logprobs: Give the log-probabilities of each token and of this many of the likeliest.
+        tools: For the chat template of messages.
+        chat_template_kwargs: For the chat template, as ``{"enable_thinking": False}``.
+        continue_final_message: Whether the answer continues the last message; where that is the assistant's,
+            unless said otherwise.
+        breakpoints: Positions in tokens where later prompts may part from this one, beside message ends.
+        tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
+    """
+
+    max_new_tokens: int | None
+    temperature: float | None
     top_k: int | None
-    top_p: float
-    seed: int
-    stop: str | Sequence[str]
-    ignore_end_token: bool
-    tenant: str
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    ignore_end_token: bool | None
+    logprobs: int | None
+    tools: Sequence[Any] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+    continue_final_message: bool | None
+    breakpoints: Sequence[int] | None
+    tenant: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What is asked for, checked.
+
+    Attributes:
+        tokens: The prompt.
+        breakpoints: Where its messages end, or its client expects others to part from it, ascending.
+        max_new_tokens: Most tokens to generate; fewer where the model's context ends.
+        is_cut_by_context: Whether that is fewer than were asked for.
+        sampling: How tokens are chosen.
+        stop: Strings that end the answer and are not part of it.
+        end_tokens: Token ids that end the answer and are not part of it.
+        tenant: Whose prompt it is; tenants share nothing.
+    """
+
+    tokens: TokenArray
+    max_new_tokens: int
+    breakpoints: tuple[int, ...] = ()
+    is_cut_by_context: bool = False
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    end_tokens: frozenset[int] = frozenset()
+    tenant: str = ""
 
 
 class RequestReader:
     """Turns prompts and options into checked requests to one model."""
 
-    def __init__(self, *, driver: Driver, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, *, driver: Driver, tokenizer: Tokenizer | None, settings: GenerationSettings) -> None:
         self._driver = driver
         self._tokenizer = tokenizer
+        self._settings = settings
+        self._prompts = PromptReader(
+            tokenizer=tokenizer,
+            vocabulary_size=driver.vocabulary_size,
+            context_length=driver.context_length,
+        )
 
     def encode(self, prompt: Prompt) -> TokenArray:
         """Return ``prompt`` as checked tokens of this model.
 
         Raises:
             InvalidRequestError: it is empty, longer than the model's context, holds ids outside the
-                vocabulary, or is text and there is no tokenizer or it is no Unicode.
+                vocabulary, is text and there is no tokenizer or it is no Unicode, or is messages that the
+                chat template refuses.
         """
-        if isinstance(prompt, str):
-            if self._tokenizer is None:
-                raise InvalidRequestError(
-                    "the prompt is text and this model has no tokenizer; pass token ids"
-                )
-            prompt = self._tokenizer.encode(checked_text(prompt))
-        tokens = as_tokens(prompt, vocabulary_size=self._driver.vocabulary_size)
-        limit = self._driver.context_length
-        if limit is not None and tokens.size >= limit:
-            raise InvalidRequestError(
-                f"the prompt has {tokens.size:,} tokens and the model's context {limit:,}, of which at least "
-                "one is for the answer; shorten the prompt"
-            )
-        return tokens
+        return self._prompts.read(prompt).tokens
 
-    def read(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | Sequence[str] = (),
-        ignore_end_token: bool = False,
-        tenant: str = "",
-    ) -> GenerationRequest:
+    def read(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> GenerationRequest:
         """Return the request that is asked for.
 
         Args:
-            prompt: Text or token ids.
-            max_new_tokens: Most tokens to generate.
-            temperature: 0 is greedy.
-            top_k: Draw from this many most likely tokens.
-            top_p: Draw from the fewest tokens that hold this much probability.
-            seed: Of the request's own random stream.
-            stop: Strings that end the answer.
-            ignore_end_token: Generate on past the model's end token.
-            tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
+            prompt: A text, chat messages, or token ids.
+            options: See :class:`RequestOptions`.
 
         Raises:
             InvalidRequestError: the prompt or an option breaks a rule.
+            TypeError: there is no such option.
         """
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if stops and self._tokenizer is None:
-            raise InvalidRequestError("stop strings need a tokenizer, and this model has none")
-        tokens = self.encode(prompt)
-        limit = self._driver.context_length
-        room = max_new_tokens if limit is None else min(max_new_tokens, limit - tokens.size)
-        return GenerationRequest(
-            tokens=tokens,
-            max_new_tokens=room,
-            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed),
-            stop=stops,
-            end_tokens=frozenset() if ignore_end_token else self._driver.end_tokens,
-            tenant=tenant,
+        given = _given(options)
+        encoded = self._prompts.read(
+            prompt,
+            tools=given.get("tools"),
+            chat_template_kwargs=given.get("chat_template_kwargs"),
+            continue_final_message=_optional(given, "continue_final_message", truth),
+            breakpoints=given.get("breakpoints", ()),
         )
+        settings = self._settings.for_request(
+            encoded.tokens,
+            _generation_options(given),
+            context_length=self._driver.context_length,
+            ignore_end_token=truth("ignore_end_token", given.get("ignore_end_token", False)),
+            presence_penalty=_penalty(given, "presence_penalty"),
+            frequency_penalty=_penalty(given, "frequency_penalty"),
+        )
+        if settings.stop and self._tokenizer is None:
+            raise InvalidRequestError("stop strings need a tokenizer, and this model has none")
+        return GenerationRequest(
+            tokens=encoded.tokens,
+            breakpoints=encoded.breakpoints,
+            max_new_tokens=settings.max_new_tokens,
+            is_cut_by_context=settings.is_cut_by_context,
+            sampling=Sampling(
+                processors=settings.processors,
+                draws=settings.draws,
+                seed=whole_number("seed", given.get("seed", 0), least=-(2**63), most=2**64 - 1),
+                num_logprobs=self._num_logprobs(given),
+            ),
+            stop=settings.stop,
+            end_tokens=settings.end_tokens,
+            tenant=checked_text(text_value("tenant", given.get("tenant", ""))),
+        )
+
+    def _num_logprobs(self, given: Mapping[str, Any]) -> int | None:
+        if "logprobs" not in given:
+            return None
+        return whole_number("logprobs", given["logprobs"], least=0, most=self._driver.vocabulary_size)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    known = RequestOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"a request has no option {name!r}; its options are {', '.join(known)}")
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that ``generation_config`` knows too, under its names."""
+    found: dict[str, Any] = {}
+    if "max_new_tokens" in given:
+        found["max_new_tokens"] = whole_number("max_new_tokens", given["max_new_tokens"], least=1)
+    if "temperature" in given:
+        temperature = finite_number(
+            "temperature", given["temperature"], rule="0 (greedy) to 100", least=0.0, most=100.0
+        )
+        found["do_sample"] = temperature >= _LEAST_TEMPERATURE
+        if found["do_sample"]:
+            found["temperature"] = temperature
+    if "top_k" in given:
+        found["top_k"] = max(0, whole_number("top_k", given["top_k"], least=-1))
+    if "top_p" in given:
+        found["top_p"] = finite_number(
+            "top_p", given["top_p"], rule="more than 0 and at most 1", least=5e-324, most=1.0
+        )
+    if "min_p" in given:
+        found["min_p"] = finite_number("min_p", given["min_p"], rule="0 to 1", least=0.0, most=1.0)
+    if "repetition_penalty" in given:
+        found["repetition_penalty"] = finite_number(
+            "repetition_penalty", given["repetition_penalty"], rule="more than 0; 1 is none", least=5e-324
+        )
+    if "stop" in given:
+        found["stop_strings"] = list(texts("stop", given["stop"]))
+    return found
+
+
+def _penalty(given: Mapping[str, Any], name: str) -> float:
+    return finite_number(name, given.get(name, 0.0), rule="-2 to 2; 0 is none", least=-2.0, most=2.0)
+
+
+def _optional(given: Mapping[str, Any], name: str, check: Any) -> Any:
+    return check(name, given[name]) if name in given else None

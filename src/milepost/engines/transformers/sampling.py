@@ -1,70 +1,119 @@
-"""From logits to the next token: greedy, or drawn with temperature, top-k and top-p from a seeded stream."""
+"""From logits to the next token, as ``generate`` of transformers: processors, then the likeliest or a draw.
 
-from dataclasses import dataclass
+The processors are transformers' own (see ``generation_settings``). The random stream is ours: one a request,
+on the CPU whatever the model's device, so requests never disturb each other and a seed means the same tokens
+everywhere.
+"""
+
+import math
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from transformers import (
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessorList
 
 from milepost.errors import InvalidRequestError
+from milepost.tokens import TokenArray
 
-__all__ = ["Sampler", "Sampling"]
+__all__ = ["Sampler", "Sampling", "TokenLogprobs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn.
+    """How the tokens of one request are chosen. Processors may keep state, so no two requests share them.
 
     Attributes:
-        temperature: 0 is greedy; above 0, logits are divided by it.
-        top_k: Draw from this many most likely tokens; None for all.
-        top_p: Draw from the fewest most likely tokens that hold this much probability.
+        processors: Change the logits, in this order.
+        draws: Draw from the probabilities; else take the likeliest token.
         seed: Two requests with equal prompts and equal seeds draw equal tokens.
+        num_logprobs: Log-probabilities to give of each token beside its own; None for none at all.
     """
 
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float = 1.0
+    processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
+    draws: bool = False
     seed: int = 0
+    num_logprobs: int | None = None
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature <= 100.0:
-            raise InvalidRequestError(f"temperature={self.temperature}; give 0 (greedy) to 100")
-        if self.top_k is not None and self.top_k < 1:
-            raise InvalidRequestError(f"top_k={self.top_k}; give at least 1, or None for all tokens")
-        if not 0.0 < self.top_p <= 1.0:
-            raise InvalidRequestError(f"top_p={self.top_p}; give more than 0 and at most 1")
-        if not -(2**63) <= self.seed < 2**64:
-            raise InvalidRequestError(f"seed={self.seed}; give a whole number of at most 64 bits")
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities where one token was chosen, of the model itself: before any processor.
+
+    Attributes:
+        token: The token that was chosen.
+        logprob: Its log-probability.
+        top: The likeliest tokens and theirs, falling.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 class Sampler:
-    """Draws the tokens of one request. Its random stream is its own, so requests never disturb each other."""
+    """Chooses the tokens of one request.
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._greedy = sampling.temperature == 0.0
-        # On the CPU whatever the model's device: one seed, one stream, everywhere.
+    Args:
+        sampling: How.
+        prompt: Its tokens: processors look at them and at the answer.
+        device: The model's.
+    """
+
+    def __init__(self, sampling: Sampling, *, prompt: TokenArray, device: torch.device | str = "cpu") -> None:
+        self._sampling = sampling
         self._generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
-        self._warpers = LogitsProcessorList()
-        if not self._greedy:
-            self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
-            if sampling.top_k is not None:
-                self._warpers.append(TopKLogitsWarper(sampling.top_k))
-            if sampling.top_p < 1.0:
-                self._warpers.append(TopPLogitsWarper(sampling.top_p))
+        self._history: torch.Tensor | None = None
+        self._length = prompt.size
+        if sampling.processors:
+            self._history = torch.from_numpy(prompt.astype("int64"))[None].to(device)
 
-    def draw(self, logits: torch.Tensor) -> int:
-        """Return the next token id from logits of shape ``[vocabulary_size]``."""
-        if self._greedy:
-            return int(logits.argmax())
-        # Shifted, and in double precision: no temperature, however low, divides to infinity or by zero.
-        scores = logits.detach().to("cpu", torch.float64)[None]
-        scores -= scores.max()
-        no_history = cast(torch.LongTensor, torch.empty((1, 0), dtype=torch.long))
-        warped = self._warpers(no_history, cast(Any, scores))
-        return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=self._generator))
+    @torch.inference_mode()
+    def draw(self, logits: torch.Tensor) -> tuple[int, TokenLogprobs | None]:
+        """Return the next token id from logits of shape ``[vocabulary_size]``, which are left as they are.
+
+        Raises:
+            InvalidRequestError: the processors leave no token, or the logits are no numbers.
+        """
+        scores = logits[None].to(torch.float32, copy=True)
+        if self._history is not None:
+            seen = cast(Any, self._history[:, : self._length])
+            scores = self._sampling.processors(seen, cast(Any, scores))
+        token = self._choose(scores[0])
+        if self._history is not None:
+            self._remember(token)
+        return token, self._logprobs(logits, token)
+
+    def _remember(self, token: int) -> None:
+        assert self._history is not None
+        if self._length == self._history.shape[1]:
+            # Twice as long: a token is appended in constant time, all in all.
+            self._history = torch.cat((self._history, torch.zeros_like(self._history)), dim=1)
+        self._history[0, self._length] = token
+        self._length += 1
+
+    def _choose(self, scores: torch.Tensor) -> int:
+        likeliest = int(scores.argmax())
+        best = float(scores[likeliest])
+        if math.isnan(best) or (self._sampling.draws and best == math.inf):
+            raise InvalidRequestError(
+                f"the likeliest token's logit is {best}, so there is nothing to choose by; run the model in "
+                "another dtype, or set remove_invalid_values in its generation_config"
+            )
+        if best == -math.inf:
+            raise InvalidRequestError(
+                "no token is allowed any more: every one is suppressed; allow some in generation_config "
+                "(suppress_tokens, bad_words_ids, sequence_bias ...)"
+            )
+        if not self._sampling.draws:
+            return likeliest
+        return int(torch.multinomial(scores.softmax(dim=-1).cpu(), 1, generator=self._generator))
+
+    def _logprobs(self, logits: torch.Tensor, token: int) -> TokenLogprobs | None:
+        number = self._sampling.num_logprobs
+        if number is None:
+            return None
+        logprobs = logits.to(torch.float32).log_softmax(dim=-1)
+        values, tokens = logprobs.topk(number)
+        return TokenLogprobs(
+            token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True))
+        )

@@ -7,7 +7,8 @@ share is stored, immutable and pinned.
 
 from collections import deque
 
-from milepost.engines.transformers.generation import Generation, TokenEvent
+from milepost.engines.transformers.completion import TokenEvent
+from milepost.engines.transformers.generation import Generation
 from milepost.errors import ConfigurationError
 from milepost.interrupts import deferred_interrupts
 

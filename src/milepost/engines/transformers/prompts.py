@@ -1,0 +1,176 @@
+"""Whatever a prompt comes as, a text, chat messages or token ids, to checked tokens of one model.
+
+Texts and messages go through ``milepost.chat``, as those of a request log do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from milepost.chat.conversation import Conversation
+from milepost.chat.messages import check_texts_only, read_messages
+from milepost.chat.prompt_tokenizer import PromptTokenizer
+from milepost.engines.transformers.option_values import whole_number
+from milepost.engines.transformers.text import Tokenizer, checked_text
+from milepost.errors import InvalidRequestError
+from milepost.tokens import TokenArray, TokenLike, as_tokens
+
+__all__ = ["ChatMessages", "EncodedPrompt", "Prompt", "PromptReader"]
+
+ChatMessages = Sequence[Mapping[str, Any]]
+Prompt = str | ChatMessages | TokenLike
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt's tokens, and at how many of them others may part from it, as far as its form says so."""
+
+    tokens: TokenArray
+    breakpoints: tuple[int, ...] = ()
+
+
+class PromptReader:
+    """Encodes the prompts of one model.
+
+    Args:
+        tokenizer: The model's; None where it has none.
+        vocabulary_size: Token ids that the model knows.
+        context_length: Tokens that it was made for; None for no limit.
+    """
+
+    def __init__(
+        self, *, tokenizer: Tokenizer | None, vocabulary_size: int, context_length: int | None
+    ) -> None:
+        self._tokenizer = tokenizer
+        # Of Hugging Face's kind; a plain tokenizer adds nothing of its own and knows no messages.
+        is_rich = hasattr(tokenizer, "apply_chat_template")
+        self._prompt_tokenizer = PromptTokenizer(tokenizer) if is_rich else None
+        self._vocabulary_size = vocabulary_size
+        self._context_length = context_length
+
+    def read(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool | None = None,
+        breakpoints: Sequence[int] = (),
+    ) -> EncodedPrompt:
+        """Return ``prompt`` as checked tokens, with its breakpoints.
+
+        Args:
+            prompt: A text, chat messages, or token ids.
+            tools: For the template of chat messages.
+            chat_template_kwargs: For the template, as ``{"enable_thinking": False}``.
+            continue_final_message: Whether the answer continues the last message; where that is the
+                assistant's, unless said otherwise.
+            breakpoints: Positions in tokens, beside those where messages end.
+
+        Raises:
+            InvalidRequestError: the prompt or an option breaks a rule.
+        """
+        tokens: TokenLike
+        ends: tuple[int, ...] = ()
+        if _is_chat(prompt):
+            tokens, ends = self._read_chat(
+                prompt,  # type: ignore[arg-type]
+                tools=tools,
+                template_options=chat_template_kwargs,
+                continues=continue_final_message,
+            )
+        else:
+            for name, given in (
+                ("tools", tools),
+                ("chat_template_kwargs", chat_template_kwargs),
+                ("continue_final_message", continue_final_message),
+            ):
+                if given is not None:
+                    raise InvalidRequestError(
+                        f"{name} is for the chat template, and the prompt is no chat; give messages, as "
+                        "[{'role': 'user', 'content': ...}]"
+                    )
+            tokens = self._read_plain(prompt)
+        checked = self._checked(tokens)
+        return EncodedPrompt(checked, _merged(breakpoints, ends, num_tokens=checked.size))
+
+    def _checked(self, tokens: TokenLike) -> TokenArray:
+        checked = as_tokens(tokens, vocabulary_size=self._vocabulary_size)
+        limit = self._context_length
+        if limit is not None and checked.size >= limit:
+            raise InvalidRequestError(
+                f"the prompt has {checked.size:,} tokens and the model's context {limit:,}, of which at "
+                "least one is for the answer; shorten the prompt"
+            )
+        return checked
+
+    def _read_plain(self, prompt: Any) -> TokenLike:
+        if isinstance(prompt, str):
+            text = checked_text(prompt)
+            if self._prompt_tokenizer is not None:
+                return self._prompt_tokenizer.encode(text, add_special_tokens=True).tokens
+            if self._tokenizer is None:
+                raise InvalidRequestError(
+                    "the prompt is text and this model has no tokenizer; pass token ids"
+                )
+            return self._tokenizer.encode(text)
+        if isinstance(prompt, Mapping):
+            raise InvalidRequestError(
+                f"the prompt is one object with {', '.join(map(repr, list(prompt)[:3]))}; give its text, its "
+                "token ids, or a list of messages"
+            )
+        if hasattr(prompt, "cpu"):
+            # A tensor, wherever it lies.
+            return np.asarray(prompt.cpu())
+        if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str):
+            raise InvalidRequestError(
+                "the prompt is a list of texts; give one text, messages, or use generate_many"
+            )
+        return prompt
+
+    def _read_chat(
+        self, messages: ChatMessages, *, tools: Any, template_options: Any, continues: bool | None
+    ) -> tuple[list[int], tuple[int, ...]]:
+        tokenizer = self._prompt_tokenizer
+        if tokenizer is None or not tokenizer.has_chat_template:
+            missing = "no tokenizer" if self._tokenizer is None else "a tokenizer without a chat template"
+            raise InvalidRequestError(
+                f"the prompt is chat messages and this model has {missing}; open the model of a chat, give "
+                "Engine.open a tokenizer that has one, set tokenizer.chat_template, or pass a text"
+            )
+        if tools is not None and (isinstance(tools, str | Mapping) or not isinstance(tools, Sequence)):
+            raise InvalidRequestError(f"tools={tools!r}; give a list of tools")
+        if template_options is not None and not isinstance(template_options, Mapping):
+            raise InvalidRequestError(
+                f"chat_template_kwargs={template_options!r}; give options of the template by name"
+            )
+        check_texts_only(messages)
+        read = read_messages({"messages": list(messages)})
+        for message in read:
+            checked_text(message.text)
+        chat = Conversation(
+            tokenizer,
+            read,
+            tools=list(tools or ()),
+            template_options=template_options,
+            continue_final_message=read[-1].fields["role"] == "assistant" if continues is None else continues,
+        )
+        if chat.ignores_tools():
+            raise InvalidRequestError(
+                "the chat template of this model has no place for tools; leave tools out, or describe them "
+                "in a message"
+            )
+        return chat.encoded()
+
+
+def _is_chat(prompt: Any) -> bool:
+    return isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping)
+
+
+def _merged(given: Any, ends: tuple[int, ...], *, num_tokens: int) -> tuple[int, ...]:
+    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+        raise InvalidRequestError(f"breakpoints={given!r}; give a list of positions in tokens")
+    positions = {whole_number("breakpoints", each, least=1, most=num_tokens) for each in given}
+    return tuple(sorted(positions | set(ends)))
