@@ -60,7 +60,7 @@ def pieces(request, text_of):
 def test_messages_go_through_the_template_with_its_generation_prompt(read, text_of):
     (request,) = read({"model": "m", "messages": MESSAGES, "cache_salt": "t"})
     assert request.key_tokens == 1
-    assert request.tenant == "t"
+    assert "\"t\"" in request.tenant
     assert pieces(request, text_of) == [
         "<|im_start|>system\nbe kind<|im_end|>\n",
         "<|im_start|>user\nhé<|im_end|>\n",

@@ -4,12 +4,35 @@ A trace has one format, that of its first good line: a line that fits another on
 file of two logs stuck together is noticed.
 """
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from milepost.errors import InvalidRequestError
+from milepost.traces.envelope import OpenedLine
+from milepost.traces.fields import Labels
 from milepost.traces.request import TraceRequest
+from milepost.traces.turns import Turn
+from milepost.traces.unusable import what_it_is
 
-__all__ = ["LineFormat", "choose_format"]
+__all__ = ["LineFormat", "ParsedLine", "choose_format"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedLine:
+    """What a line holds.
+
+    Attributes:
+        requests: One, or several that were sent together or are the turns of a whole conversation.
+        is_conversation: Whether they are the turns of a whole conversation.
+        media: Parts of the prompts that are no text, by kind; one entry a request.
+        turn: Which turn of which conversation it is, where the log says so.
+    """
+
+    requests: tuple[TraceRequest, ...]
+    is_conversation: bool = False
+    media: tuple[Mapping[str, int], ...] = field(default=())
+    turn: Turn | None = None
 
 
 class LineFormat(Protocol):
@@ -19,25 +42,34 @@ class LineFormat(Protocol):
     def fields(self) -> str:
         """What a line of this format must have, for messages."""
 
-    def recognises(self, record: Any) -> bool:
-        """Return whether ``record`` is meant to be of this format, well-formed or not. Cheap."""
+    def counts_milliseconds(self, line: OpenedLine) -> bool:
+        """Return whether the ``timestamp`` of a line is in milliseconds."""
 
-    def parse(self, record: Any, *, line_number: int) -> TraceRequest:
-        """Return the request of a recognised record.
+    def recognises(self, line: OpenedLine) -> bool:
+        """Return whether a line is meant to be of this format, well-formed or not. Cheap."""
+
+    def parse(self, line: OpenedLine, labels: Labels, *, place: str) -> ParsedLine:
+        """Return the requests of a recognised line.
+
+        Args:
+            line: As it was opened.
+            labels: Of each of its requests.
+            place: Where it stands, as no other line does.
 
         Raises:
             InvalidRequestError: it is malformed; the message says in what.
         """
 
 
-def choose_format(record: Any, formats: tuple[LineFormat, ...]) -> LineFormat:
-    """Return the first format that recognises ``record``.
+def choose_format(line: OpenedLine, formats: tuple[LineFormat, ...]) -> LineFormat:
+    """Return the first format that recognises a line.
 
     Raises:
-        InvalidRequestError: none does.
+        InvalidRequestError: none does; the message says what the line is, where that can be told.
     """
     for line_format in formats:
-        if line_format.recognises(record):
+        if line_format.recognises(line):
             return line_format
     known = "; or ".join(line_format.fields for line_format in formats)
-    raise InvalidRequestError(f"the line is no request: it needs {known}")
+    told = what_it_is(line.layers)
+    raise InvalidRequestError(told or f"the line is no request: it needs {known}")

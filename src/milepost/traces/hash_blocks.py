@@ -9,8 +9,10 @@ Three dialects are read, and a line may mix them:
   and following parents to a conversation would need memory for all of them, so ``session`` stays unknown.
 * Ours: ``block_size`` and ``timestamp_s`` say both, with ``session_id``, ``cache_salt`` and ``breakpoints``.
 
-Some logs have an id for the last, partial block of a prompt and some leave it out. Then nobody knows what
-those last tokens were: they get a key that no other line has, so they count and never match.
+Ids may be integers or strings, under ``hash_ids`` or ``block_hashes``. Some logs have an id for the last,
+partial block of a prompt and some leave it out, and some leave out the last block also where it is full,
+since the last token is never taken from a cache. Then nobody knows what those last tokens were: they get a
+key that no other line has, so they count and never match. Any other number of ids is an error.
 """
 
 import reprlib
@@ -19,14 +21,20 @@ from typing import Any
 import numpy as np
 
 from milepost.errors import InvalidRequestError
-from milepost.traces.fields import Record, labels_of, positions, whole_number
+from milepost.traces.envelope import HASH_NAMES, OpenedLine
+from milepost.traces.fields import Labels, Record, first_of, positions, whole_number
+from milepost.traces.formats import ParsedLine
 from milepost.traces.keys import as_keys, hash_to_key
 from milepost.traces.request import TraceRequest
+from milepost.traces.turns import turn_of_keys
 
 __all__ = ["HashBlocks"]
 
 _MOONCAKE_BLOCK_TOKENS = 512
 _BAILIAN_BLOCK_TOKENS = 16
+# Tried to tell what a count of ids would fit.
+_USUAL_BLOCK_TOKENS = tuple(1 << power for power in range(11))
+_LENGTH_NAMES = ("input_length", "input_tokens", "num_prompt_tokens", "prompt_tokens", "num_tokens")
 
 
 class HashBlocks:
@@ -34,40 +42,57 @@ class HashBlocks:
 
     fields = "'hash_ids' with 'input_length'"
 
-    def recognises(self, record: Any) -> bool:
-        """Return whether there are block ids."""
-        return isinstance(record, dict) and "hash_ids" in record
+    def counts_milliseconds(self, line: OpenedLine) -> bool:
+        """Return whether the dialect is not Bailian's, which counts seconds."""
+        return not _is_bailian(line.body)
 
-    def parse(self, record: Any, *, line_number: int) -> TraceRequest:
+    def recognises(self, line: OpenedLine) -> bool:
+        """Return whether there are block ids."""
+        return any(name in line.body for name in HASH_NAMES)
+
+    def parse(self, line: OpenedLine, labels: Labels, *, place: str) -> ParsedLine:
         """Return the request of one line. O(num_keys)."""
-        is_bailian = "chat_id" in record
-        block_tokens = whole_number(record, "block_size", least=1)
-        if block_tokens is None:
-            block_tokens = _BAILIAN_BLOCK_TOKENS if is_bailian else _MOONCAKE_BLOCK_TOKENS
-        num_tokens = whole_number(record, "input_length", least=1)
+        record = line.body
+        said = whole_number(record, "block_size", least=1)
+        is_mooncake = said is None and not _is_bailian(record)
+        block_tokens = said or (_MOONCAKE_BLOCK_TOKENS if is_mooncake else _BAILIAN_BLOCK_TOKENS)
+        num_tokens = next(
+            (count for name in _LENGTH_NAMES if (count := whole_number(record, name, least=1)) is not None),
+            None,
+        )
         if num_tokens is None:
             raise InvalidRequestError("input_length is missing; give the number of prompt tokens")
-        return TraceRequest(
-            keys=_keys_of(record, num_tokens, block_tokens, line_number),
+        keys = _keys_of(record, num_tokens, block_tokens, place)
+        # Load generators write the turns of a session so that each adds to the one before.
+        turn = turn_of_keys(labels["session"], keys[:1]) if is_mooncake else None
+        request = TraceRequest(
+            keys=keys,
             key_tokens=block_tokens,
             num_tokens=num_tokens,
             breakpoints=positions(record, "breakpoints"),
-            **labels_of(record, line_number=line_number, milliseconds=not is_bailian),
+            **labels,
         )
+        return ParsedLine(requests=(request,), turn=turn)
 
 
-def _keys_of(record: Record, num_tokens: int, block_tokens: int, line_number: int) -> Any:
-    ids = record["hash_ids"]
+def _is_bailian(record: Record) -> bool:
+    return "chat_id" in record
+
+
+def _keys_of(record: Record, num_tokens: int, block_tokens: int, place: str) -> Any:
+    ids = first_of(record, *HASH_NAMES)
     if not isinstance(ids, list):
         raise InvalidRequestError(f"hash_ids={reprlib.repr(ids)}; give a list of ids")
-    full, rest = divmod(num_tokens, block_tokens)
+    needed = -(-num_tokens // block_tokens)
     keys = as_keys(ids)
-    if rest and keys.size == full:
-        keys = np.append(keys, hash_to_key(f"rest of line {line_number}"))
-    if keys.size != full + bool(rest):
+    if keys.size == needed - 1:
+        keys = np.append(keys, hash_to_key(f"rest of {place}"))
+    if keys.size != needed:
+        fitting = [size for size in _USUAL_BLOCK_TOKENS if 0 <= -(-num_tokens // size) - keys.size <= 1]
+        hint = f" (blocks of {fitting[-1]} would fit)" if fitting else ""
         raise InvalidRequestError(
             f"{keys.size} hash_ids do not cover input_length={num_tokens} in blocks of {block_tokens}; give "
-            f"{full + bool(rest)}, or say another block_size"
+            f"{needed}, or say another block_size{hint}"
         )
     keys.flags.writeable = False
     return keys

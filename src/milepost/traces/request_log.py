@@ -1,108 +1,106 @@
-"""Logs of an OpenAI-style server: request bodies, alone or inside of what a logger wrote around them.
+"""Logs of text: request bodies of every API, as the served model's tokenizer makes tokens of them.
 
-``{"messages": [...], "tools": [...], "cache_salt": ...}`` goes through the tokenizer's chat template with its
-generation prompt, as a server would; ``{"prompt": ...}`` and ``{"text": ...}`` are encoded as they are, and a
-``prompt`` of token ids needs no tokenizer. The envelope is ``{"timestamp": ..., "request": {...}, "response":
-{"usage": ...}}``, with ``body`` in the place of ``request`` in OpenAI's batch files.
+Messages go through the tokenizer's chat template with its generation prompt, as a server would do it; a
+``prompt`` or ``text`` is encoded as it is, and a ``prompt`` of token ids needs no tokenizer. Which dialects
+are read is said in :mod:`milepost.traces.dialects`, and what may be written around a body in
+:mod:`milepost.traces.envelope`.
 """
 
-import reprlib
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import final
 
 from milepost.chat.conversation import Conversation
 from milepost.chat.messages import read_messages
 from milepost.chat.prompt_tokenizer import PromptTokenizer
-from milepost.errors import InvalidRequestError
-from milepost.traces.fields import Record, first_of, labels_of, whole_number
+from milepost.traces.dialects import ChatBody, Prompt, prompts_of_body
+from milepost.traces.envelope import TEXT_NAMES, OpenedLine
+from milepost.traces.fields import Labels, numbered
+from milepost.traces.formats import ParsedLine
+from milepost.traces.media import count_media, encode_with_media
 from milepost.traces.request import TraceRequest
 from milepost.traces.token_ids import token_keys
+from milepost.traces.turns import Turn, turn_of_keys, turn_of_messages
 
 __all__ = ["RequestLog"]
 
-_BODY_NAMES = ("messages", "prompt", "text")
-_ENVELOPE_NAMES = ("request", "body")
 
-
+@final
 class RequestLog:
     """Lines with a request body.
 
     Args:
         tokenizer: Makes tokens of text; may be None for logs whose prompts are token ids.
+        image_tokens: What an image counts as; None leaves the placeholder in its place.
     """
 
-    fields = "a request body with 'messages', 'prompt' or 'text', alone or under 'request' or 'body'"
+    fields = (
+        "a request body with 'messages', 'prompt', 'input' or 'text', alone or under 'request', 'body' or "
+        "another of the usual names"
+    )
 
-    def __init__(self, tokenizer: str | Path | None) -> None:
+    def __init__(self, tokenizer: str | Path | None, *, image_tokens: int | None = None) -> None:
         self._tokenizer = PromptTokenizer(tokenizer)
+        self._image_tokens = image_tokens
 
-    def recognises(self, record: Any) -> bool:
-        """Return whether there is a request body or an envelope."""
-        return isinstance(record, dict) and any(name in record for name in (*_BODY_NAMES, *_ENVELOPE_NAMES))
+    def counts_milliseconds(self, line: OpenedLine) -> bool:
+        """Return that it counts seconds."""
+        return False
 
-    def parse(self, record: Any, *, line_number: int) -> TraceRequest:
-        """Return the request of one line."""
-        body = _body_of(record)
-        labels = labels_of({**body, **record}, line_number=line_number)
-        if labels["output_tokens"] is None:
-            labels["output_tokens"] = _generated_tokens(record)
-        tokens, breakpoints = self._prompt_of(body)
-        keys = token_keys(tokens)
-        return TraceRequest(keys=keys, key_tokens=1, num_tokens=keys.size, breakpoints=breakpoints, **labels)
+    def recognises(self, line: OpenedLine) -> bool:
+        """Return whether there is a request body."""
+        return any(name in line.body for name in TEXT_NAMES)
 
-    def _prompt_of(self, body: Record) -> tuple[list[int], tuple[int, ...]]:
-        if "messages" in body:
-            return self._chat_of(body)
-        prompt = first_of(body, "prompt", "text")
-        if isinstance(prompt, str):
-            return self._tokenizer.encode(prompt, add_special_tokens=True).tokens, ()
-        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], str | list):
-            return prompt, ()
-        if isinstance(prompt, list) and prompt:
-            raise InvalidRequestError(f"a batch of {len(prompt)} prompts; give each its own line")
-        raise InvalidRequestError(
-            f"the prompt is {reprlib.repr(prompt)}; give a text, a list of token ids, or messages"
+    def parse(self, line: OpenedLine, labels: Labels, *, place: str) -> ParsedLine:
+        """Return the requests of one line."""
+        body = line.body
+        prompts = prompts_of_body(body)
+        is_conversation = "messages" not in body and isinstance(
+            body.get("conversations", body.get("conversation")), list
+        )
+        if is_conversation and labels["session"] is None:
+            labels = Labels(**{**labels, "session": labels["request_id"]})
+        read = [
+            self._read(prompt, each)
+            for prompt, each in zip(prompts, numbered(labels, len(prompts)), strict=True)
+        ]
+        media = (count_media(each.messages) if isinstance(each, ChatBody) else Counter() for each in prompts)
+        return ParsedLine(
+            requests=tuple(request for request, _ in read),
+            is_conversation=is_conversation,
+            media=tuple(media),
+            turn=read[0][1] if len(read) == 1 and not is_conversation else None,
         )
 
-    def _chat_of(self, body: Record) -> tuple[list[int], tuple[int, ...]]:
-        options = body.get("chat_template_kwargs") or {}
-        if not isinstance(options, Mapping):
-            raise InvalidRequestError(f"chat_template_kwargs={reprlib.repr(options)}; give an object")
-        return Conversation(
-            self._tokenizer, read_messages(body), tools=body.get("tools"), template_options=options
-        ).encoded()
-
-
-def _body_of(record: Record) -> Record:
-    """Return the request body; some loggers write it as a string of JSON."""
-    if any(name in record for name in _BODY_NAMES):
-        return record
-    body = first_of(record, *_ENVELOPE_NAMES)
-    if isinstance(body, str):
-        try:
-            body = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequestError(f"the request body is not JSON: {error}") from error
-    # A log of HTTP exchanges has the body one level deeper.
-    if isinstance(body, dict) and isinstance(body.get("body"), dict):
-        body = body["body"]
-    if not isinstance(body, dict) or not any(name in body for name in _BODY_NAMES):
-        raise InvalidRequestError(
-            f"the request body is {reprlib.repr(body)}; it needs 'messages', 'prompt' or 'text'"
+    def _read(self, prompt: Prompt, labels: Labels) -> tuple[TraceRequest, Turn | None]:
+        breakpoints: tuple[int, ...] = ()
+        if isinstance(prompt, ChatBody):
+            messages = read_messages({"messages": prompt.messages})
+            conversation = Conversation(
+                self._tokenizer,
+                messages,
+                tools=prompt.tools,
+                template_options=prompt.template_options,
+                continue_final_message=prompt.continues_final_message,
+            )
+            if self._image_tokens is None:
+                tokens, breakpoints = conversation.encoded()
+                keys = token_keys(tokens)
+            else:
+                encoded = encode_with_media(
+                    self._tokenizer, conversation.text, image_tokens=self._image_tokens
+                )
+                keys = encoded.keys
+                found = {encoded.position_of(character) for character in conversation.boundaries()}
+                breakpoints = tuple(sorted(found - {0}))
+            turn = turn_of_messages(labels["session"], messages)
+        else:
+            is_text = isinstance(prompt, str)
+            keys = token_keys(
+                self._tokenizer.encode(prompt, add_special_tokens=True).tokens if is_text else prompt
+            )
+            turn = turn_of_keys(labels["session"], keys)
+        request = TraceRequest(
+            keys=keys, key_tokens=1, num_tokens=keys.size, breakpoints=breakpoints, **labels
         )
-    return body
-
-
-def _generated_tokens(record: Record) -> int | None:
-    """Return the output tokens that a logged response counts, under either dialect's name."""
-    response = record.get("response")
-    if isinstance(response, dict) and isinstance(response.get("body"), dict):
-        response = response["body"]
-    usage = response.get("usage") if isinstance(response, dict) else None
-    if not isinstance(usage, dict):
-        return None
-    completion_tokens = whole_number(usage, "completion_tokens")
-    return whole_number(usage, "output_tokens") if completion_tokens is None else completion_tokens
+        return request, turn

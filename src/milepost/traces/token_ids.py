@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from milepost.errors import InvalidRequestError
 from milepost.tokens import as_tokens
-from milepost.traces.fields import first_of, labels_of, positions
+from milepost.traces.envelope import TEXT_NAMES, TOKEN_NAMES, OpenedLine
+from milepost.traces.fields import Labels, first_of, numbered, positions
+from milepost.traces.formats import ParsedLine
 from milepost.traces.request import TraceRequest
+from milepost.traces.turns import turn_of_keys
 
 __all__ = ["TokenIds", "token_keys"]
-
-_NAMES = ("tokens", "token_ids", "prompt_token_ids", "input_ids")
 
 
 class TokenIds:
@@ -24,24 +25,30 @@ class TokenIds:
 
     fields = "a list of token ids, alone or under 'tokens', 'token_ids', 'prompt_token_ids' or 'input_ids'"
 
-    def recognises(self, record: Any) -> bool:
-        """Return whether there are token ids."""
-        return isinstance(record, list) or (
-            isinstance(record, dict) and any(name in record for name in _NAMES)
-        )
+    def counts_milliseconds(self, line: OpenedLine) -> bool:
+        """Return that it counts seconds."""
+        return False
 
-    def parse(self, record: Any, *, line_number: int) -> TraceRequest:
-        """Return the request of one line. O(num_tokens)."""
-        if isinstance(record, list):
-            record = {"tokens": record}
-        keys = token_keys(first_of(record, *_NAMES))
-        return TraceRequest(
-            keys=keys,
-            key_tokens=1,
-            num_tokens=keys.size,
-            breakpoints=positions(record, "breakpoints"),
-            **labels_of(record, line_number=line_number),
+    def recognises(self, line: OpenedLine) -> bool:
+        """Return whether there are token ids. A count of tokens beside a text is none."""
+        given = first_of(line.body, *TOKEN_NAMES)
+        if isinstance(given, list) and given:
+            return True
+        has_text = any(line.body.get(name) for name in TEXT_NAMES)
+        return not has_text and any(name in line.body for name in TOKEN_NAMES)
+
+    def parse(self, line: OpenedLine, labels: Labels, *, place: str) -> ParsedLine:
+        """Return the requests of one line, several where it is a batch. O(num_tokens)."""
+        given = first_of(line.body, *TOKEN_NAMES)
+        is_batch = isinstance(given, list) and bool(given) and all(isinstance(each, list) for each in given)
+        prompts = [token_keys(each) for each in given] if is_batch else [token_keys(given)]
+        breakpoints = positions(line.body, "breakpoints") if not is_batch else ()
+        requests = tuple(
+            TraceRequest(keys=keys, key_tokens=1, num_tokens=keys.size, breakpoints=breakpoints, **each)
+            for keys, each in zip(prompts, numbered(labels, len(prompts)), strict=True)
         )
+        turn = turn_of_keys(labels["session"], prompts[0]) if not is_batch else None
+        return ParsedLine(requests=requests, turn=turn)
 
 
 def token_keys(tokens: Any) -> npt.NDArray[np.int64]:

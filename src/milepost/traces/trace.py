@@ -1,31 +1,13 @@
 """A trace: requests in order of arrival, one at a time, as often as they are asked for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
 from milepost.errors import ConfigurationError
+from milepost.traces.facts import LogFacts, Tally
 from milepost.traces.request import TraceRequest
 
-__all__ = ["Tally", "Trace"]
-
-_KEPT_MESSAGES = 5
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one pass over a trace has met so far."""
-
-    num_requests: int = 0
-    num_bad_lines: int = 0
-    num_out_of_order: int = 0
-    bad_lines: list[str] = field(default_factory=list)
-
-    def add_bad_line(self, message: str) -> None:
-        """Count a line that was skipped; the first few messages are kept."""
-        self.num_bad_lines += 1
-        if len(self.bad_lines) < _KEPT_MESSAGES:
-            self.bad_lines.append(message)
+__all__ = ["Trace"]
 
 
 class Trace:
@@ -35,7 +17,7 @@ class Trace:
 
     Args:
         name: What reports call it.
-        produce: Starts a pass; it may report bad lines to the tally.
+        produce: Starts a pass; it reports to the tally what else it meets.
     """
 
     def __init__(self, name: str, produce: Callable[[Tally], Iterator[TraceRequest]]) -> None:
@@ -59,6 +41,7 @@ class Trace:
                 tally.num_out_of_order += latest_seconds is not None and arrival < latest_seconds
                 latest_seconds = arrival
             yield request
+        tally.turns.finish()
 
     def __repr__(self) -> str:
         return f"Trace({self.name!r})"
@@ -72,6 +55,11 @@ class Trace:
         if max_requests < 1:
             raise ConfigurationError(f"max_requests={max_requests}; replay at least 1")
         return Trace(self.name, lambda tally: islice(self._produce(tally), max_requests))
+
+    @property
+    def facts(self) -> LogFacts:
+        """What the latest pass met: models, refusals, images, skipped lines."""
+        return self._tally.facts()
 
     @property
     def num_requests(self) -> int:

@@ -1,0 +1,196 @@
+"""What became of a request, as far as a log says it: served, or refused and never computed.
+
+A request that was turned away (too many, not allowed, malformed, a server that failed) put nothing into any
+cache, and its retry follows in the log: replayed, it would count as reuse of a prompt that nobody computed.
+A model that declines to answer, a filter on the answer and an answer cut at its length were served. So was
+what a client broke off, unless the log says that no token had come by then, or holds no prompt.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from milepost.traces.fields import Record, plain_name
+
+__all__ = ["endpoint_without_prompt", "refusal_of", "response_of"]
+
+_LEAST_ERROR_STATUS = 400
+_STATUS_NAMES = frozenset(
+    (
+        *("status", "statuscode", "httpstatus", "httpstatuscode", "httpcode", "responsestatus"),
+        *(
+            "responsestatuscode",
+            "responsecode",
+            "responsehttpstatus",
+            "httpresponsestatuscode",
+            "upstreamstatus",
+        ),
+    )
+)
+_ERROR_NAMES = frozenset(
+    (
+        *(
+            "error",
+            "errors",
+            "exception",
+            "errormessage",
+            "errormsg",
+            "errorstr",
+            "errorinformation",
+            "errorcode",
+        ),
+        *("errortype", "errorclass", "failure", "failurereason", "errordetails", "exceptiontype"),
+    )
+)
+_FAILED_WORDS = frozenset(
+    (
+        *("error", "errored", "failed", "failure", "fail", "rejected", "refused", "denied", "unauthorized"),
+        *("forbidden", "ratelimited", "throttled", "blocked", "exception", "statuscodeerror", "timeout"),
+    )
+)
+_BROKEN_OFF_WORDS = frozenset(("abort", "aborted", "cancelled", "canceled"))
+_NO_ERROR_WORDS = frozenset(
+    (*("", "none", "null", "false", "0", "ok", "success", "noerror", "200", "nan", "n/a"),)
+)
+_TRUE_MEANS_FAILED = frozenset(("iserror", "haserror", "failed", "rejected", "refused", "ratelimited"))
+_FALSE_MEANS_FAILED = frozenset(("success", "successful", "ok", "succeeded", "issuccess"))
+_RESPONSE_NAMES = ("response", "response_body", "responseBody", "output", "result", "completion")
+# Of a request that has nothing to generate from: the path's last parts.
+_OTHER_ENDPOINTS = frozenset(
+    (
+        *(
+            "embeddings",
+            "embedding",
+            "embed",
+            "models",
+            "moderations",
+            "health",
+            "healthz",
+            "metrics",
+            "ping",
+        ),
+        *("tokenize", "detokenize", "rerank", "score", "pooling", "classify", "version", "files", "batches"),
+        *("transcriptions", "translations", "speech", "generations", "edits", "variations", "count_tokens"),
+    )
+)
+_PATH_NAMES = ("url", "path", "endpoint", "uri", "route", "request_path", "api_route", "call_type")
+
+
+def refusal_of(layers: Sequence[Record], *, has_prompt: bool, output_tokens: int | None) -> str | None:
+    """Return why a request was never computed, in a few words; None where it was, or nothing is said.
+
+    Args:
+        layers: The line and what lies in it, outermost first, without the request's own body.
+        has_prompt: Whether it holds a prompt.
+        output_tokens: How many tokens were generated, where the log says it.
+    """
+    was_computed = has_prompt and output_tokens != 0
+    for record in (*layers, *(answer for layer in layers for answer in _responses(layer))):
+        for field, value in record.items():
+            if value is None:
+                continue
+            reason = _reason(plain_name(field), value)
+            if reason is not None:
+                return reason
+        for word in _finish_reasons(record):
+            if word in _FAILED_WORDS or (word in _BROKEN_OFF_WORDS and not was_computed):
+                return f"finish reason {word}"
+    return None
+
+
+def response_of(layers: Sequence[Record]) -> Record | None:
+    """Return the logged answer, the innermost object of it."""
+    found = None
+    for layer in layers:
+        for answer in _responses(layer):
+            found = answer
+    return found
+
+
+def endpoint_without_prompt(layers: Sequence[Record]) -> str | None:
+    """Return the path of a request that no model generates for, such as ``/v1/embeddings``; else None."""
+    for layer in layers:
+        for name in _PATH_NAMES:
+            path = layer.get(name)
+            if isinstance(path, str):
+                parts = path.partition("?")[0].rstrip("/").rsplit("/", 1)
+                if (
+                    parts[-1].lower().removeprefix("a") in _OTHER_ENDPOINTS
+                    or parts[-1].lower() in _OTHER_ENDPOINTS
+                ):
+                    return path
+        if str(layer.get("method", "")).upper() in ("GET", "HEAD", "OPTIONS", "DELETE"):
+            return f"{layer['method']} {layer.get('url') or layer.get('path') or ''}".strip()
+    return None
+
+
+def _reason(name: str, value: Any) -> str | None:
+    if name in _STATUS_NAMES:
+        return _status_reason(value)
+    if name in _ERROR_NAMES and _says_error(value):
+        return "error"
+    if (name in _TRUE_MEANS_FAILED and value is True) or (name in _FALSE_MEANS_FAILED and value is False):
+        return f"{name}={str(value).lower()}"
+    if name == "level" and isinstance(value, str) and value.lower() == "error":
+        return "level error"
+    return None
+
+
+def _status_reason(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        # Spans write {"code": ..., "message": ...}.
+        inner = (_status_reason(value[name]) for name in value if plain_name(name) in ("code", "statuscode"))
+        return next((reason for reason in inner if reason is not None), None)
+    number, word = value, ""
+    if isinstance(value, str):
+        word = value.strip()
+        digits = word.split(" ", 1)[0]
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 3 else None
+    if type(number) is int and _LEAST_ERROR_STATUS <= number < 600:
+        return f"status {number}"
+    return f"status {word.lower()}" if plain_name(word) in _FAILED_WORDS else None
+
+
+def _says_error(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        # A record of failures that has all its fields empty tells of a success.
+        return any(_says_error(part) for name, part in value.items() if plain_name(name) != "llmprovider")
+    if isinstance(value, list):
+        return any(_says_error(part) for part in value)
+    if isinstance(value, str):
+        return value.strip().lower().replace(" ", "") not in _NO_ERROR_WORDS
+    return bool(value)
+
+
+def _finish_reasons(record: Record) -> Iterator[str]:
+    choices = record.get("choices")
+    answers = (
+        [record, *(choice for choice in choices if isinstance(choice, Mapping))]
+        if isinstance(choices, list)
+        else [record]
+    )
+    for answer in answers:
+        for name in ("finish_reason", "finishReason", "finished_reason", "stop_reason"):
+            reason = answer.get(name)
+            # SGLang writes {"type": "abort", "message": ...}.
+            reason = reason.get("type") if isinstance(reason, Mapping) else reason
+            if isinstance(reason, str):
+                yield plain_name(reason)
+        if answer.get("aborted") is True:
+            yield "aborted"
+
+
+def _responses(layer: Record) -> Iterator[Record]:
+    for name in _RESPONSE_NAMES:
+        answer = layer.get(name)
+        if isinstance(answer, str) and answer.lstrip()[:1] == "{":
+            try:
+                answer = orjson.loads(answer)
+            except orjson.JSONDecodeError:
+                continue
+        if isinstance(answer, Mapping):
+            yield answer
+            inner = answer.get("body")
+            if isinstance(inner, Mapping):
+                yield inner

@@ -1,0 +1,95 @@
+"""Who may share with whom: the model and the adapter that served a request, and the salt of its tenant.
+
+A state belongs to one model with one adapter, so requests whose model or adapter differ share nothing; and a
+server keeps prompts of different salts apart. All of it becomes one tenant, the mechanism that the cache has
+for that. Every layer of a line counts (what a gateway wrote around the body, and the body), because an alias
+in one may stand for two models in the other. A line that names no model is of a model of its own: nobody
+knows that it is one of the others.
+
+``prompt_cache_key`` separates nothing: it routes requests to a machine, and equal prefixes are shared there.
+"""
+
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from milepost.errors import InvalidRequestError
+from milepost.traces.fields import Record, plain_name, text
+
+__all__ = ["Sharing", "sharing_of"]
+
+# As plain_name() writes them.
+_MODEL_NAMES = frozenset(
+    (
+        *("model", "modelname", "modelid", "modelgroup", "modelversion", "modelrevision", "deployment"),
+        *("deploymentid", "deploymentname", "servedmodelname", "genairequestmodel", "llmmodelname"),
+    )
+)
+_ADAPTER_NAMES = frozenset(
+    (
+        *("lora", "loraname", "loraid", "loraintid", "lorapath", "lorarequest", "loraadapter", "lorauid"),
+        *("adapter", "adaptername", "adapterid", "adapters", "peft", "peftname", "loras", "loraconfig"),
+    )
+)
+_SALT_NAMES = ("cache_salt", "cacheSalt", "extra_key", "tenant", "tenant_id", "tenantId")
+_NO_ADAPTER = frozenset(("", "0", "none", "null", "false", "[]", "{}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Attributes:
+    tenant: Requests of different tenants share nothing; the salt itself where no model is named.
+    model: The model and adapter, for people; empty where none is named.
+    """
+
+    tenant: str
+    model: str
+
+
+def sharing_of(layers: Sequence[Record], response: Record | None = None) -> Sharing:
+    """Return who a request shares with.
+
+    Args:
+        layers: The line and what lies in it, outermost first.
+        response: The logged answer; its model counts where no layer names one.
+
+    Raises:
+        InvalidRequestError: a salt is no string, or a model's name no name.
+    """
+    models = _named(layers, _MODEL_NAMES)
+    if not models and response is not None:
+        models = _named([response], _MODEL_NAMES)
+    adapters = [name for name in _named(layers, _ADAPTER_NAMES) if name.lower() not in _NO_ADAPTER]
+    salts = list(
+        dict.fromkeys(salt for layer in layers for name in _SALT_NAMES if (salt := text(layer, name)))
+    )
+    if not models and not adapters and len(salts) < 2:
+        return Sharing(tenant=salts[0] if salts else "", model="")
+    tenant = orjson.dumps({"cache_salt": salts, "model": models, "adapter": adapters}).decode()
+    return Sharing(tenant=tenant, model=" + ".join((" / ".join(models) or "(no model)", *adapters)))
+
+
+def _named(layers: Sequence[Record], names: frozenset[str]) -> list[str]:
+    """Return the values of the fields so named, in their order, each once."""
+    values = (
+        _label(field, value)
+        for layer in layers
+        for field, value in layer.items()
+        if value is not None and plain_name(field) in names
+    )
+    return list(dict.fromkeys(value for value in values if value))
+
+
+def _label(field: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if value is False:
+        return ""
+    try:
+        # An adapter is often an object with a name, a number and a path: as a whole it says which.
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode() if value not in ([], {}) else ""
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequestError(f"{field}={reprlib.repr(value)} is no name; give a string") from error
