@@ -173,6 +173,7 @@ def test_the_json_is_plain_and_has_every_field() -> None:
         "trace",
         "model",
         "num_requests",
+        "num_warm_up_requests",
         "input_tokens",
         "capacity_kv_tokens",
         "memory_bytes",

@@ -72,6 +72,8 @@ def test_json_is_a_list_of_runs_traces_first_then_capacities_then_policies(log):
         "peak_kv_tokens",
         "lost",
         "seconds",
+        "num_warm_up_requests",
+        "log",
     ]
     assert list(results[0]["lost"]) == ["unseen", "placement", "eviction", "alignment"]
 

@@ -36,7 +36,8 @@ def test_a_result_is_what_a_person_works_out_on_paper():
         '  "eviction": 0,',
         '  "alignment": 16',
         " },",
-        ' "seconds": null',
+        ' "seconds": null,',
+        ' "num_warm_up_requests": 0',
         "}",
     ]
 

@@ -109,7 +109,7 @@ def test_a_survey_finds_the_ceiling_and_counts_bad_lines(tmp_path):
     write_trace(open_trace(CHAT), path)
     path.write_text(path.read_text() + "nonsense\n")
     found = survey(TraceSource(str(path), skip_bad_lines=True), grid=None)
-    assert (found.num_requests, found.grid, found.num_bad_lines) == (30, 16, 1)
+    assert (found.num_requests, found.grid, found.log.num_bad_lines) == (30, 16, 1)
     result = simulate(open_trace(CHAT), policy="tail", capacity_kv_tokens=20_000, checkpoint_kv_tokens=500)
     assert found.ceiling_fraction == result.ceiling_fraction
     with pytest.raises(TraceFormatError, match="line 31"):

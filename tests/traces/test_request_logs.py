@@ -60,7 +60,7 @@ def pieces(request, text_of):
 def test_messages_go_through_the_template_with_its_generation_prompt(read, text_of):
     (request,) = read({"model": "m", "messages": MESSAGES, "cache_salt": "t"})
     assert request.key_tokens == 1
-    assert "\"t\"" in request.tenant
+    assert '"t"' in request.tenant
     assert pieces(request, text_of) == [
         "<|im_start|>system\nbe kind<|im_end|>\n",
         "<|im_start|>user\nhé<|im_end|>\n",
@@ -257,12 +257,12 @@ def test_a_tokenizer_that_is_none_is_an_error(read, tmp_path):
         ),
         ({"prompt": None}, "the prompt is None"),
         ({"prompt": []}, r"the prompt is \[\]"),
-        ({"prompt": ["a", "b"]}, "batch of 2 prompts"),
-        ({"prompt": [[1], [2]]}, "batch of 2 prompts"),
+        ({"prompt": ["a", ""]}, "batch of 2 prompts with ''"),
+        ({"prompt": ["a", [1]]}, r"batch of 2 prompts with \[1\]"),
         ({"prompt": [1, 2.5]}, "whole numbers"),
         ({"request": 5}, "request body is 5"),
         ({"request": "{"}, "request body is not JSON"),
-        ({"body": {"input": "a"}}, "needs 'messages', 'prompt' or 'text'"),
+        ({"body": {"inputs": {"a": 1}}}, "the prompt is {'a': 1}"),
         ({"prompt": "a", "cache_salt": []}, "cache_salt"),
         (
             {"request": {"prompt": "a"}, "response": {"usage": {"completion_tokens": -1}}},

@@ -51,7 +51,7 @@ def test_times_may_be_dates(read):
         ([1, 2.0], "whole numbers"),
         ([1, True], "whole numbers"),
         ([1, "2"], "whole numbers"),
-        ([[1, 2]], "whole numbers"),
+        ([[1, 2], 3], "whole numbers"),
         ({"tokens": "1 2"}, "whole numbers"),
         ({"tokens": None}, "whole numbers"),
     ],

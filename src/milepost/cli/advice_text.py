@@ -19,9 +19,11 @@ def print_advice(advice: Recommendation, console: Console) -> None:
     memory = f"{advice.capacity_kv_tokens:,} tokens of KV"
     if advice.memory_bytes is not None:
         memory = f"{format_bytes(advice.memory_bytes)} ({memory})"
+    warm_up = advice.num_warm_up_requests
+    behind = f" (behind {warm_up:,} to warm up)" if warm_up else ""
     console.print(
-        f"{advice.trace}: {advice.num_requests:,} requests of {advice.input_tokens:,} tokens, of which "
-        f"{advice.ceiling_fraction:.1%} could be reused at most; {memory}, a checkpoint costs "
+        f"{advice.trace}: {advice.num_requests:,} requests{behind} of {advice.input_tokens:,} tokens, of "
+        f"which {advice.ceiling_fraction:.1%} could be reused at most; {memory}, a checkpoint costs "
         f"{advice.checkpoint_kv_tokens:,.10g} of them.",
         markup=False,
         highlight=False,

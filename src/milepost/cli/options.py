@@ -11,6 +11,7 @@ import typer
 __all__ = [
     "DEFAULT_REPLAY_POLICIES",
     "ENGINE_NAMES",
+    "After",
     "Calibrate",
     "Capacities",
     "CapacitiesKvTokens",
@@ -21,6 +22,7 @@ __all__ = [
     "EngineCapacity",
     "EnginePolicy",
     "Grid",
+    "ImageTokens",
     "Json",
     "JsonLines",
     "MaxNewTokens",
@@ -38,6 +40,7 @@ __all__ = [
     "TopP",
     "TraceArgument",
     "TracesArgument",
+    "WholePrompts",
 ]
 
 DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
@@ -45,8 +48,10 @@ DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
 ENGINE_NAMES = ("milepost", "vllm", "sglang", "tensorrt", "llamacpp")
 
 _TRACE_HELP = (
-    "JSON lines of block hashes, token ids or request bodies, plain, .gz or .zst; '-' for standard input; or "
-    "made-up traffic, such as synthetic:chat,requests=1000,seed=1."
+    "JSON lines of block hashes (Mooncake, Bailian), token ids, request bodies (OpenAI, Anthropic, Google, "
+    "vLLM, SGLang; alone, or as LiteLLM, Langfuse, Helicone, spans and batch files have them) or ShareGPT "
+    "conversations, plain, .gz or .zst; '-' for standard input; or made-up traffic, such as "
+    "synthetic:chat,requests=1000,seed=1. Models and adapters never share; see docs/logs.md."
 )
 _CAPACITY_KV_TOKENS = "Budget for states and KV together, in tokens of KV, such as 400000, 400k or 1M."
 _CAPACITY = "The same in bytes, such as 40GiB; needs --model."
@@ -97,6 +102,32 @@ SkipBadLines = Annotated[
 MaxRequests = Annotated[
     int | None,
     typer.Option("--max-requests", min=1, help="Replay only the first so many requests of each log."),
+]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after",
+        metavar="AMOUNT",
+        help="Leave the beginning, while caches warm up, out of the figures: so many requests (1000), a "
+        "share (10%), or a time on the log's clock (90s, 10min, 2h). It is replayed all the same.",
+    ),
+]
+WholePrompts = Annotated[
+    bool,
+    typer.Option(
+        "--whole-prompts",
+        help="Every line holds its whole prompt, also where the turns of a conversation do not begin alike. "
+        "Without it, a log that seems to hold only what is new of each turn is refused.",
+    ),
+]
+ImageTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--image-tokens",
+        metavar="N",
+        min=1,
+        help="Count each image as N tokens, the same for the same image. Default: a short placeholder.",
+    ),
 ]
 
 # What it is replayed under.

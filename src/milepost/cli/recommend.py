@@ -10,16 +10,19 @@ import typer
 
 from milepost.cli.options import (
     ENGINE_NAMES,
+    After,
     Calibrate,
     Capacity,
     CapacityKvTokens,
     CheckpointKvTokens,
     CostModel,
+    ImageTokens,
     Json,
     MaxRequests,
     SkipBadLines,
     TokenizerName,
     TraceArgument,
+    WholePrompts,
 )
 
 if TYPE_CHECKING:
@@ -46,9 +49,12 @@ def recommend(
         typer.Option(min=1, help="vLLM's attention block, as it prints at its start. Default: worked out."),
     ] = None,
     max_requests: MaxRequests = None,
+    after: After = None,
     calibrate: Calibrate = False,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
+    whole_prompts: WholePrompts = False,
+    image_tokens: ImageTokens = None,
     as_json: Json = False,
 ) -> None:
     """Say what to set in the engine you have, from the requests that it serves.
@@ -63,10 +69,10 @@ def recommend(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from milepost.cli.advice_text import print_advice
-    from milepost.cli.traffic import build_settings, config_of, report_bad_lines, unique
+    from milepost.cli.traffic import build_settings, config_of, parse_after, report_log, unique
     from milepost.recommend import ModelLayout, layout_of, nominal_layout
     from milepost.recommend import recommend as recommend_settings
-    from milepost.traces import open_trace
+    from milepost.simulator import TraceSource
 
     engines = unique(engine or ENGINE_NAMES)
     if unknown := [name for name in engines if name not in ENGINE_NAMES]:
@@ -75,6 +81,7 @@ def recommend(
         raise typer.BadParameter("give --capacity or --capacity-kv-tokens, not both")
     if calibrate and model is None:
         raise typer.BadParameter("--calibrate measures a --model; give one")
+    warm_up = parse_after(after)
     (setting,) = build_settings(
         policies=["learned"],
         capacity_kv_tokens=[capacity_kv_tokens] if capacity_kv_tokens else None,
@@ -89,7 +96,7 @@ def recommend(
         footprint = _in_seconds(footprint, model)
     if block_size is not None:
         layout = ModelLayout(block_size, layout.pages_per_state)
-    opened = open_trace(trace, tokenizer=tokenizer, skip_bad_lines=skip_bad_lines)
+    opened = TraceSource(trace, tokenizer, skip_bad_lines, max_requests, whole_prompts, image_tokens).open()
     errors = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -112,12 +119,12 @@ def recommend(
             memory_bytes=setting.capacity_kv_tokens * setting.unit_bytes if capacity else None,
             layout=layout,
             engines=engines,
-            max_requests=max_requests,
+            after=warm_up,
             watch=watch,
         )
-    report_bad_lines(opened.name, opened.num_bad_lines, opened.bad_lines, errors)
+    report_log(opened.name, opened.facts, errors)
     if as_json:
-        print(json.dumps(advice.as_json(), indent=2))
+        print(json.dumps(advice.as_json() | {"log": opened.facts.as_json()}, indent=2))
         return
     print_advice(advice, Console())
 

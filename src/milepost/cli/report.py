@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milepost.cli.options import (
+    After,
     Capacities,
     CapacitiesKvTokens,
     CheckpointKvTokens,
     CostModel,
     Grid,
+    ImageTokens,
     Json,
     MaxRequests,
     Policies,
     SkipBadLines,
     TokenizerName,
     TracesArgument,
+    WholePrompts,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +59,11 @@ def report(
     ] = Path("report"),
     grid: Grid = None,
     max_requests: MaxRequests = None,
+    after: After = None,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
+    whole_prompts: WholePrompts = False,
+    image_tokens: ImageTokens = None,
     as_json: Json = False,
 ) -> None:
     """Replay request logs and write one page about them, with every figure also as SVG and PNG.
@@ -71,10 +77,11 @@ def report(
     """
     from rich.console import Console
 
-    from milepost.cli.traffic import build_settings, report_bad_lines, unique
+    from milepost.cli.traffic import build_settings, parse_after, report_log, unique
     from milepost.report import prepare_folder, study_trace, write_report
     from milepost.simulator import TraceSource, distinct_names
 
+    warm_up = parse_after(after)
     settings = build_settings(
         policies=policy,
         capacity_kv_tokens=capacity_kv_tokens,
@@ -85,10 +92,13 @@ def report(
     footprint = settings[0].footprint if model is not None else None
     cost = _prefill_cost(settings[0], has_model=model is not None, measured=prefill_seconds)
     prepare_folder(output)
-    sources = [TraceSource(path, tokenizer, skip_bad_lines, max_requests) for path in unique(traces)]
+    sources = [
+        TraceSource(path, tokenizer, skip_bad_lines, max_requests, whole_prompts, image_tokens)
+        for path in unique(traces)
+    ]
     opened = [(source.open(), name) for source, name in zip(sources, distinct_names(sources), strict=True)]
     errors = Console(stderr=True)
-    studies = []
+    studies, logs = [], {}
     with _progress(errors) as start:
         for trace, name in opened:
             studies.append(
@@ -98,11 +108,13 @@ def report(
                     cost=cost,
                     footprint=footprint,
                     grid=grid,
+                    after=warm_up,
                     name=name,
                     on_request=start(name),
                 )
             )
-            report_bad_lines(name, trace.num_bad_lines, trace.bad_lines, errors)
+            logs[name] = trace.facts
+            report_log(name, trace.facts, errors)
         start("drawing")
         command = _command_line(
             ("", unique(traces)),
@@ -114,8 +126,11 @@ def report(
             ("--prefill-seconds", prefill_seconds),
             ("--grid", grid),
             ("--max-requests", max_requests),
+            ("--after", after),
             ("--tokenizer", tokenizer),
             ("--skip-bad-lines", skip_bad_lines),
+            ("--whole-prompts", whole_prompts),
+            ("--image-tokens", image_tokens),
             ("--output", output),
         )
         page, *figures = write_report(studies, output, command=command)
@@ -125,7 +140,11 @@ def report(
                 {
                     "page": str(page),
                     "figures": [str(figure) for figure in figures],
-                    "results": [result.as_json() for study in studies for result in study.results],
+                    "results": [
+                        result.as_json() | {"log": logs[result.trace].as_json()}
+                        for study in studies
+                        for result in study.results
+                    ],
                 },
                 indent=2,
             )

@@ -47,7 +47,7 @@ def _table(point: list[SimulationResult]) -> Table:
         title=Text(f"{first.trace}, {first.capacity_kv_tokens:,} tokens of KV"),
         caption_justify="left",
         caption=Text(
-            f"{first.num_requests:,} requests, {first.input_tokens:,} tokens, "
+            f"{first.num_requests:,} requests{_behind(first)}, {first.input_tokens:,} tokens, "
             f"at most {first.ceiling_fraction:.1%} reusable;\n"
             f"a checkpoint costs {first.checkpoint_kv_tokens:,.10g} tokens of KV"
             + (f" ({_BEST} most reused)" if len(point) > 1 else "")
@@ -66,6 +66,10 @@ def _table(point: list[SimulationResult]) -> Table:
         mark, style = (_BEST, "green") if is_best else ("", None)
         table.add_row(mark, *_cells(result, timed=timed), style=style)
     return table
+
+
+def _behind(result: SimulationResult) -> str:
+    return f" behind {result.num_warm_up_requests:,} to warm up" if result.num_warm_up_requests else ""
 
 
 def _cells(result: SimulationResult, *, timed: bool) -> list[str | Text]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milepost.cli.options import (
+    After,
     Capacities,
     CapacitiesKvTokens,
     CheckpointKvTokens,
     CostModel,
     Grid,
+    ImageTokens,
     Json,
     MaxRequests,
     Policies,
@@ -21,6 +23,7 @@ from milepost.cli.options import (
     Timing,
     TokenizerName,
     TracesArgument,
+    WholePrompts,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +50,11 @@ def simulate(
     model: CostModel = None,
     grid: Grid = None,
     max_requests: MaxRequests = None,
+    after: After = None,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
+    whole_prompts: WholePrompts = False,
+    image_tokens: ImageTokens = None,
     timing: Timing = False,
     as_json: Json = False,
     old_format: Annotated[_OldFormat, typer.Option("--format", hidden=True)] = _OldFormat.TABLE,
@@ -65,9 +71,10 @@ def simulate(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from milepost.cli.result_table import result_tables
-    from milepost.cli.traffic import build_settings, report_bad_lines, unique
+    from milepost.cli.traffic import build_settings, parse_after, report_log, unique
     from milepost.simulator import TraceSource, distinct_names, simulate_all
 
+    warm_up = parse_after(after)
     settings = build_settings(
         policies=policy,
         capacity_kv_tokens=capacity_kv_tokens,
@@ -75,7 +82,10 @@ def simulate(
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
-    sources = [TraceSource(path, tokenizer, skip_bad_lines, max_requests) for path in unique(traces)]
+    sources = [
+        TraceSource(path, tokenizer, skip_bad_lines, max_requests, whole_prompts, image_tokens)
+        for path in unique(traces)
+    ]
     opened = [(source.open(), name) for source, name in zip(sources, distinct_names(sources), strict=True)]
     errors = Console(stderr=True)
     columns = (
@@ -83,7 +93,7 @@ def simulate(
         TextColumn("{task.description}"),
         TextColumn("{task.fields[count]:,} requests"),
     )
-    results = []
+    results, logs = [], {}
     with Progress(
         *columns, TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal
     ) as progress:
@@ -92,12 +102,15 @@ def simulate(
                 _watched(trace, name, progress),
                 settings,
                 grid=grid,
+                after=warm_up,
                 clock=time.process_time if timing else None,
                 name=name,
             )
-            report_bad_lines(name, trace.num_bad_lines, trace.bad_lines, errors)
+            logs[name] = trace.facts
+            report_log(name, trace.facts, errors)
     if as_json or old_format is _OldFormat.JSON:
-        print(json.dumps([result.as_json() for result in results], indent=2))
+        told = [result.as_json() | {"log": logs[result.trace].as_json()} for result in results]
+        print(json.dumps(told, indent=2))
         return
     console = Console()
     for table in result_tables(results):

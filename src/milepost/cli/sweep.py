@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milepost.cli.options import (
+    After,
     Capacities,
     CapacitiesKvTokens,
     CheckpointKvTokens,
     CostModel,
     Grid,
+    ImageTokens,
     Json,
     MaxRequests,
     Policies,
     SkipBadLines,
     TokenizerName,
     TracesArgument,
+    WholePrompts,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +50,11 @@ def sweep(
     ] = None,
     grid: Grid = None,
     max_requests: MaxRequests = None,
+    after: After = None,
     tokenizer: TokenizerName = None,
     skip_bad_lines: SkipBadLines = False,
+    whole_prompts: WholePrompts = False,
+    image_tokens: ImageTokens = None,
     as_json: Json = False,
 ) -> None:
     """Replay request logs under a whole grid of policies and capacities, on all cores.
@@ -63,10 +69,11 @@ def sweep(
     from rich.console import Console
 
     from milepost.cli.result_table import result_tables
-    from milepost.cli.traffic import build_settings, report_bad_lines, unique
+    from milepost.cli.traffic import build_settings, parse_after, report_log, unique
     from milepost.simulator import SweepPoint, TraceSource, available_cores, distinct_names
     from milepost.simulator import sweep as sweep_points
 
+    warm_up = parse_after(after)
     settings = build_settings(
         policies=policy,
         capacity_kv_tokens=capacity_kv_tokens,
@@ -74,16 +81,23 @@ def sweep(
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
-    sources = [TraceSource(path, tokenizer, skip_bad_lines, max_requests) for path in unique(traces)]
+    sources = [
+        TraceSource(path, tokenizer, skip_bad_lines, max_requests, whole_prompts, image_tokens)
+        for path in unique(traces)
+    ]
     points = [SweepPoint(source, setting) for source, setting in product(sources, settings)]
     errors = Console(stderr=True)
     with _progress_bar(errors) as watch:
-        outcome = sweep_points(points, jobs=jobs or available_cores(), grid=grid, output=output, watch=watch)
-    for source, name in zip(sources, distinct_names(sources), strict=True):
-        found = outcome.surveys[source]
-        report_bad_lines(name, found.num_bad_lines, found.bad_lines, errors)
+        outcome = sweep_points(
+            points, jobs=jobs or available_cores(), grid=grid, after=warm_up, output=output, watch=watch
+        )
+    names = distinct_names(sources)
+    logs = {name: outcome.surveys[source].log for source, name in zip(sources, names, strict=True)}
+    for name, log in logs.items():
+        report_log(name, log, errors)
     if as_json:
-        print(json.dumps([result.as_json() for result in outcome.results], indent=2))
+        told = [result.as_json() | {"log": logs[result.trace].as_json()} for result in outcome.results]
+        print(json.dumps(told, indent=2))
     else:
         console = Console()
         for table in result_tables(outcome.results):

@@ -13,9 +13,10 @@ from milepost.byte_size import parse_bytes
 from milepost.cli.options import DEFAULT_REPLAY_POLICIES
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
-from milepost.simulator import Setting, nominal_footprint
+from milepost.simulator import Setting, WarmUp, nominal_footprint
+from milepost.traces import LogFacts
 
-__all__ = ["build_settings", "config_of", "report_bad_lines", "unique"]
+__all__ = ["build_settings", "config_of", "parse_after", "report_log", "unique"]
 
 _AMOUNT = re.compile(r"([0-9][0-9_,]*|[0-9]*\.[0-9]+)([kM]?)")
 _MULTIPLES = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -57,11 +58,22 @@ def unique(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
-def report_bad_lines(name: str, num_bad_lines: int, examples: Sequence[str], console: Console) -> None:
-    """Say how many lines of a trace were skipped, and what was wrong with the first."""
-    if num_bad_lines:
-        lines = "1 malformed line" if num_bad_lines == 1 else f"{num_bad_lines:,} malformed lines"
-        console.print(f"{name}: skipped {lines}; the first: {examples[0]}", markup=False, highlight=False)
+def parse_after(after: str | None) -> WarmUp | None:
+    """Return what ``--after`` says.
+
+    Raises:
+        typer.BadParameter: it is no amount.
+    """
+    try:
+        return None if after is None else WarmUp.parse(after)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error), param_hint="--after") from error
+
+
+def report_log(name: str, log: LogFacts, console: Console) -> None:
+    """Say what a log held beside its requests: models, refusals, images, lines that were skipped."""
+    for note in log.notes():
+        console.print(f"{name}: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _budget(

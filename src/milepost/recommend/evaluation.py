@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 import numpy as np
 
 from milepost.recommend.engine import Candidate
-from milepost.simulator import ReplayedRequest, Setting, SimulationResult, simulate_all
+from milepost.simulator import ReplayedRequest, Setting, SimulationResult, WarmUp, simulate_all
 from milepost.traces import TraceRequest
 
 __all__ = ["Evaluator", "Outcome", "Watch"]
@@ -48,12 +48,20 @@ class Evaluator:
         name: Its name.
         capacity_kv_tokens: The memory of every candidate.
         watch: Shows progress.
+        num_warm_up_requests: So many requests at the beginning are left out of the figures.
     """
 
     def __init__(
-        self, requests: Sequence[TraceRequest], *, name: str, capacity_kv_tokens: int, watch: Watch | None
+        self,
+        requests: Sequence[TraceRequest],
+        *,
+        name: str,
+        capacity_kv_tokens: int,
+        watch: Watch | None,
+        num_warm_up_requests: int = 0,
     ) -> None:
         self._requests = requests
+        self._num_warm_up_requests = num_warm_up_requests
         self._name = name
         self._capacity_kv_tokens = capacity_kv_tokens
         self._watch: Watch = watch or (lambda requests, label: requests)
@@ -94,7 +102,7 @@ class Evaluator:
         )
 
     def _replay(self, settings: list[Setting], grid: int, label: str, observer: Observer | None) -> None:
-        lengths = array("q", (request.num_tokens for request in self._requests))
+        lengths = array("q", (request.num_tokens for request in self._requests[self._num_warm_up_requests :]))
         resumed = {setting: array("q") for setting in settings}
 
         def observe(setting: Setting, replayed: ReplayedRequest) -> None:
@@ -109,6 +117,7 @@ class Evaluator:
             observe=observe,
             name=self._name,
             ceiling_fraction=self._ceilings.get(grid),
+            after=WarmUp(requests=self._num_warm_up_requests),
         )
         for setting, result in zip(settings, results, strict=True):
             self._ceilings[grid] = result.ceiling_fraction

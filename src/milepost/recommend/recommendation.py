@@ -13,7 +13,7 @@ from milepost.recommend.evaluation import Evaluator, Outcome, Watch
 from milepost.recommend.families import CLAIRVOYANT, family_candidates
 from milepost.recommend.profile import ProfileBuilder
 from milepost.recommend.situation import ModelLayout, Situation, nominal_layout
-from milepost.simulator import SimulationResult
+from milepost.simulator import SimulationResult, WarmUp
 from milepost.simulator.setting import grid_for
 from milepost.traces import TraceRequest
 
@@ -78,6 +78,8 @@ class Recommendation:
     Attributes:
         trace: Name of the log.
         model: As named in command lines, None where only costs are known.
+        num_requests: Requests that the figures are about.
+        num_warm_up_requests: Requests replayed before those.
         memory_bytes: None where only tokens are known.
         cost_unit: What costs are counted in: tokens, FLOPs or seconds.
         total_cost: Of prefilling the whole log.
@@ -90,6 +92,7 @@ class Recommendation:
     trace: str
     model: str | None
     num_requests: int
+    num_warm_up_requests: int
     input_tokens: int
     capacity_kv_tokens: int
     memory_bytes: int | None
@@ -119,6 +122,7 @@ def recommend(
     layout: ModelLayout | None = None,
     engines: Sequence[str] = tuple(ENGINES),
     max_requests: int | None = None,
+    after: WarmUp | None = None,
     name: str | None = None,
     watch: Watch | None = None,
 ) -> Recommendation:
@@ -136,6 +140,7 @@ def recommend(
         layout: What vLLM makes of the model; that of a usual hybrid unless given.
         engines: Which to advise on.
         max_requests: Replay only the first so many.
+        after: The beginning of the log that is replayed and left out of the figures.
         name: What the log is called; its own name unless given.
         watch: Wraps the requests of each pass, to show progress.
 
@@ -164,7 +169,14 @@ def recommend(
         key_tokens=held[0].key_tokens,
         grid=grid_for(held[0].key_tokens, grid=None),
     )
-    evaluator = Evaluator(held, name=name, capacity_kv_tokens=capacity_kv_tokens, watch=watch)
+    num_warm_up_requests = (after or WarmUp()).number_of(held)
+    evaluator = Evaluator(
+        held,
+        name=name,
+        capacity_kv_tokens=capacity_kv_tokens,
+        watch=watch,
+        num_warm_up_requests=num_warm_up_requests,
+    )
     builder = ProfileBuilder()
     policies = family_candidates(situation)
     evaluator.evaluate(policies, label="policies", observer=lambda replayed: builder.add(replayed.request))
@@ -180,7 +192,8 @@ def recommend(
     return Recommendation(
         trace=name,
         model=model,
-        num_requests=len(held),
+        num_requests=len(held) - num_warm_up_requests,
+        num_warm_up_requests=num_warm_up_requests,
         input_tokens=reference.result.input_tokens,
         capacity_kv_tokens=capacity_kv_tokens,
         memory_bytes=memory_bytes,

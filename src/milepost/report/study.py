@@ -18,8 +18,8 @@ from milepost.report.collect import (
     PrefillEstimates,
     PromptSample,
 )
-from milepost.simulator import ReplayedRequest, Setting, SimulationResult, simulate_all
-from milepost.traces import TraceRequest
+from milepost.simulator import ReplayedRequest, Setting, SimulationResult, WarmUp, simulate_all
+from milepost.traces import Trace, TraceRequest
 
 __all__ = ["CLAIRVOYANT", "PolicyView", "TraceStudy", "focus_of", "study_trace"]
 
@@ -61,6 +61,7 @@ class TraceStudy:
         cold: What the prompts cost without a cache.
         overlaps: Where they stop following earlier ones.
         lengths: Prompt lengths in tokens.
+        notes: What the log held beside the requests, in a sentence each.
     """
 
     trace: str
@@ -73,6 +74,7 @@ class TraceStudy:
     cold: PrefillEstimates
     overlaps: OverlapEnds
     lengths: LogHistogram
+    notes: tuple[str, ...] = ()
 
     @property
     def kv_bytes_per_token(self) -> int | None:
@@ -81,8 +83,13 @@ class TraceStudy:
 
     @property
     def num_requests(self) -> int:
-        """Requests of the trace."""
+        """Requests that the figures are about."""
         return self.results[0].num_requests
+
+    @property
+    def num_warm_up_requests(self) -> int:
+        """Requests before those, which only warmed the caches up."""
+        return self.results[0].num_warm_up_requests
 
     @property
     def input_tokens(self) -> int:
@@ -126,6 +133,7 @@ def study_trace(
     cost: PrefillCost,
     footprint: Footprint | None = None,
     grid: int | None = None,
+    after: WarmUp | None = None,
     name: str | None = None,
     on_request: Callable[[], None] | None = None,
 ) -> TraceStudy:
@@ -137,6 +145,7 @@ def study_trace(
         cost: F(p), for the estimates of prefills.
         footprint: Of the model, so that memory is told in bytes; None where only the ratio is known.
         grid: Checkpoints sit at multiples of this many tokens; see :func:`milepost.simulator.simulate`.
+        after: The beginning of the trace that is left out of all figures.
         name: What the report calls the trace; its own name unless given.
         on_request: Called after each request was served by all.
 
@@ -170,7 +179,9 @@ def study_trace(
 
     named = name if name is not None else str(getattr(requests, "name", "requests"))
     ordered = [by_place[policy, capacity] for policy in policies for capacity in capacities]
-    results = simulate_all(_counted(requests, on_request), ordered, grid=grid, observe=watch, name=named)
+    results = simulate_all(
+        _counted(requests, on_request), ordered, grid=grid, observe=watch, after=after, name=named
+    )
     return TraceStudy(
         trace=named,
         footprint=footprint,
@@ -182,6 +193,7 @@ def study_trace(
         cold=cold,
         overlaps=overlaps,
         lengths=lengths,
+        notes=tuple(requests.facts.notes()) if isinstance(requests, Trace) else (),
     )
 
 

@@ -15,6 +15,7 @@ from milepost.simulator.setting import Setting, nominal_footprint
 from milepost.simulator.simulation import Clock, simulate, simulate_all
 from milepost.simulator.sweep import SweepOutcome, SweepPoint, SweepProgress, sweep
 from milepost.simulator.trace_source import TraceSource, TraceSurvey, distinct_names
+from milepost.simulator.warm_up import WarmUp
 from milepost.simulator.workers import available_cores
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SweepProgress",
     "TraceSource",
     "TraceSurvey",
+    "WarmUp",
     "available_cores",
     "distinct_names",
     "nominal_footprint",

@@ -6,6 +6,7 @@ grows with the trace, by the keys that no earlier request had.
 """
 
 import sys
+from array import array
 from typing import final
 
 from milepost.footprint import Footprint
@@ -27,14 +28,13 @@ class Ceiling:
 
     Attributes:
         num_requests: Requests so far.
-        input_tokens: Their tokens.
-        reusable_tokens: How many of them could be reused.
     """
 
     def __init__(self, *, key_tokens: int, grid: int) -> None:
         self.num_requests = 0
-        self.input_tokens = 0
-        self.reusable_tokens = 0
+        # One of each a request: what is left out of the figures may be known only at the end.
+        self._input_tokens = array("q")
+        self._reusable_tokens = array("q")
         # Nothing is stored, so any budget does.
         cache = PrefixCache(
             capacity_bytes=1,
@@ -46,14 +46,14 @@ class Ceiling:
         )
         self._replayer = Replayer(cache)
 
-    @property
-    def fraction(self) -> float:
-        """Reusable of the input tokens."""
-        return self.reusable_tokens / self.input_tokens if self.input_tokens else 0.0
+    def fraction(self, *, after: int = 0) -> float:
+        """Return the reusable part of the input tokens of all requests but the first so many."""
+        input_tokens = sum(self._input_tokens[after:])
+        return sum(self._reusable_tokens[after:]) / input_tokens if input_tokens else 0.0
 
     def step(self, trace_request: TraceRequest) -> None:
         """Count one more request. O(keys)."""
         report = self._replayer.step(trace_request).report
         self.num_requests += 1
-        self.input_tokens += report.num_tokens
-        self.reusable_tokens += report.num_tokens - report.unseen - report.alignment
+        self._input_tokens.append(report.num_tokens)
+        self._reusable_tokens.append(report.num_tokens - report.unseen - report.alignment)

@@ -25,7 +25,8 @@ class SimulationResult:
         policy: Its notation.
         capacity_kv_tokens: The one budget, in tokens of KV.
         checkpoint_kv_tokens: What a checkpoint costs of it.
-        num_requests: Requests replayed.
+        num_requests: Requests that the figures are about.
+        num_warm_up_requests: Requests replayed before those, to warm the cache up.
         input_tokens: Tokens of their prompts.
         reused_tokens: Tokens that were resumed instead of computed.
         reused_fraction: Of the input tokens.
@@ -33,7 +34,7 @@ class SimulationResult:
         mean_checkpoints_per_request: Checkpoints stored for a request, on average.
         peak_kv_tokens: The most that was stored after any request, states and KV, in tokens of KV.
         lost: Why the other tokens were computed. What the cache no longer remembers counts as unseen.
-        seconds: What the cache took for all requests; None where nobody gave a clock, so that the same input
+        seconds: What the cache took for them; None where nobody gave a clock, so that the same input
             gives the same bytes.
     """
 
@@ -50,6 +51,7 @@ class SimulationResult:
     peak_kv_tokens: float
     lost: LostTokens
     seconds: float | None = None
+    num_warm_up_requests: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields in their order, whole numbers as integers."""

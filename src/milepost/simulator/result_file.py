@@ -35,6 +35,7 @@ class PointKey:
     footprint: str
     policy: str
     capacity_kv_tokens: int
+    num_warm_up_requests: int = 0
 
 
 @final
@@ -62,7 +63,12 @@ class _Line:
         labels = {name: facts.pop(name) for name in ("trace_digest", "version", "grid", "footprint")}
         version = labels.pop("version")
         result = SimulationResult.from_json(facts)
-        key = PointKey(**labels, policy=result.policy, capacity_kv_tokens=result.capacity_kv_tokens)
+        key = PointKey(
+            **labels,
+            policy=result.policy,
+            capacity_kv_tokens=result.capacity_kv_tokens,
+            num_warm_up_requests=result.num_warm_up_requests,
+        )
         return cls(version=version, key=key, result=result)
 
 

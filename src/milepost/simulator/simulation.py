@@ -16,6 +16,7 @@ from milepost.simulator.ceiling import Ceiling
 from milepost.simulator.replay import ReplayedRequest, Replayer
 from milepost.simulator.result import LostTokens, SimulationResult
 from milepost.simulator.setting import Setting, grid_for, nominal_footprint
+from milepost.simulator.warm_up import WarmUp, WarmUpEnd
 from milepost.traces import TraceRequest
 
 __all__ = ["Clock", "simulate", "simulate_all"]
@@ -34,6 +35,7 @@ def simulate(
     observe: Callable[[ReplayedRequest], None] | None = None,
     clock: Clock | None = None,
     ceiling_fraction: float | None = None,
+    after: WarmUp | None = None,
     name: str | None = None,
 ) -> SimulationResult:
     """Replay ``requests`` under one policy at one capacity.
@@ -50,12 +52,13 @@ def simulate(
             the result depends on the arguments alone.
         ceiling_fraction: What the ceiling of this trace and grid is known to be; found in the same pass
             unless given.
+        after: The beginning that is replayed and left out of all figures, and of what is observed.
         name: What the result calls the trace; its own name unless given.
 
     Raises:
         TraceFormatError: there is no request, or the trace cannot be read on.
         InvalidRequestError: the requests have different block sizes.
-        ConfigurationError: an option breaks its rule.
+        ConfigurationError: an option breaks its rule, or the warm-up leaves nothing to count.
         CapacityError: the budget cannot hold one checkpoint.
 
     >>> from milepost.traces import open_trace
@@ -76,6 +79,7 @@ def simulate(
         grid=grid,
         clock=clock,
         ceiling_fraction=ceiling_fraction,
+        after=after,
         name=name,
         observe=None if observe is None else lambda _, replayed: observe(replayed),
     )
@@ -90,6 +94,7 @@ def simulate_all(
     observe: Callable[[Setting, ReplayedRequest], None] | None = None,
     clock: Clock | None = None,
     ceiling_fraction: float | None = None,
+    after: WarmUp | None = None,
     name: str | None = None,
 ) -> list[SimulationResult]:
     """Replay ``requests`` under each of ``settings`` in one pass; see :func:`simulate`."""
@@ -105,20 +110,28 @@ def simulate_all(
         _Run(setting, setting.build_cache(key_tokens=key_tokens, grid=grid), clock) for setting in settings
     ]
     served: Iterable[TraceRequest] = chain((first,), pending)
-    if any(run.needs_future for run in runs):
+    after = after or WarmUp()
+    if after.share is not None or any(run.needs_future for run in runs):
         served = everything = list(served)
+        after = WarmUp(requests=after.number_of(everything))
         for run in runs:
             run.foresee(everything)
     ceiling = None if ceiling_fraction is not None else Ceiling(key_tokens=key_tokens, grid=grid)
+    end, is_counted = WarmUpEnd(after), False
     for trace_request in served:
+        if end.add(trace_request) and not is_counted:
+            is_counted = True
+            for run in runs:
+                run.begin_counting()
         if ceiling is not None:
             ceiling.step(trace_request)
         for run in runs:
             replayed = run.step(trace_request)
-            if observe is not None:
+            if is_counted and observe is not None:
                 observe(run.setting, replayed)
+    number = end.number()
     if ceiling is not None:
-        ceiling_fraction = ceiling.fraction
+        ceiling_fraction = ceiling.fraction(after=number)
     assert ceiling_fraction is not None
     return [run.result(name=name, ceiling_fraction=ceiling_fraction) for run in runs]
 
@@ -133,6 +146,7 @@ class _Run:
         self._prepare = cache.policy.prepare
         self._clock = clock
         self._seconds = 0.0
+        self._before = cache.statistics()
 
     @property
     def needs_future(self) -> bool:
@@ -143,6 +157,12 @@ class _Run:
         if self._prepare is not None:
             self._prepare(requests)
 
+    def begin_counting(self) -> None:
+        """Leave everything so far out of the result."""
+        held = self._before = self._replayer.cache.statistics()
+        self._replayer.peak_bytes = held.kv_bytes + held.checkpoint_bytes
+        self._seconds = 0.0
+
     def step(self, trace_request: TraceRequest) -> ReplayedRequest:
         if self._clock is None:
             return self._replayer.step(trace_request)
@@ -152,24 +172,29 @@ class _Run:
         return replayed
 
     def result(self, *, name: str, ceiling_fraction: float) -> SimulationResult:
-        account = self._replayer.cache.statistics()
+        total, before = self._replayer.cache.statistics(), self._before
+        num_requests = total.num_requests - before.num_requests
+        input_tokens = total.num_tokens - before.num_tokens
+        reused_tokens = total.reused - before.reused
         return SimulationResult(
             trace=name,
             policy=self.setting.policy,
             capacity_kv_tokens=self.setting.capacity_kv_tokens,
             checkpoint_kv_tokens=self.setting.checkpoint_kv_tokens,
-            num_requests=account.num_requests,
-            input_tokens=account.num_tokens,
-            reused_tokens=account.reused,
-            reused_fraction=account.reused_fraction,
+            num_requests=num_requests,
+            input_tokens=input_tokens,
+            reused_tokens=reused_tokens,
+            reused_fraction=reused_tokens / input_tokens,
             ceiling_fraction=ceiling_fraction,
-            mean_checkpoints_per_request=account.checkpoints_stored / account.num_requests,
+            mean_checkpoints_per_request=(total.checkpoints_stored - before.checkpoints_stored)
+            / num_requests,
             peak_kv_tokens=self._replayer.peak_bytes / self.setting.unit_bytes,
             lost=LostTokens(
-                unseen=account.unseen,
-                placement=account.placement,
-                eviction=account.eviction,
-                alignment=account.alignment,
+                unseen=total.unseen - before.unseen,
+                placement=total.placement - before.placement,
+                eviction=total.eviction - before.eviction,
+                alignment=total.alignment - before.alignment,
             ),
             seconds=None if self._clock is None else self._seconds,
+            num_warm_up_requests=before.num_requests,
         )

@@ -24,6 +24,7 @@ from milepost.simulator.trace_source import (
     requests_of,
     survey,
 )
+from milepost.simulator.warm_up import WarmUp
 from milepost.simulator.workers import run_tasks
 
 __all__ = ["SweepOutcome", "SweepPoint", "SweepProgress", "sweep"]
@@ -71,6 +72,7 @@ def sweep(
     *,
     jobs: int = 1,
     grid: int | None = None,
+    after: WarmUp | None = None,
     output: Path | None = None,
     watch: Callable[[SweepProgress], None] | None = None,
 ) -> SweepOutcome:
@@ -80,6 +82,7 @@ def sweep(
         points: Of traces that can be read more than once.
         jobs: Processes at once; one runs here.
         grid: Checkpoints sit at multiples of this many tokens; see :func:`milepost.simulator.simulate`.
+        after: The beginning of each trace that is left out of the figures.
         output: JSON lines, appended to as points finish and sorted at the end; nothing is kept without it.
         watch: Called whenever something is done.
 
@@ -99,7 +102,7 @@ def sweep(
     for policy in dict.fromkeys(point.setting.policy for point in points):
         parse_policy(policy)
     names = dict(zip(sources, distinct_names(sources), strict=True))
-    surveys = _survey_all(sources, grid=grid, jobs=jobs, notify=notify)
+    surveys = _survey_all(sources, grid=grid, after=after, jobs=jobs, notify=notify)
     keys = [_key_of(point, surveys[point.source]) for point in points]
     results: dict[PointKey, SimulationResult] = {}
     for point, key in zip(points, keys, strict=True):
@@ -144,6 +147,7 @@ def _survey_all(
     sources: Sequence[TraceSource],
     *,
     grid: int | None,
+    after: WarmUp | None,
     jobs: int,
     notify: Callable[[SweepProgress], None],
 ) -> dict[TraceSource, TraceSurvey]:
@@ -154,7 +158,7 @@ def _survey_all(
         notify(SweepProgress(stage="reading", done=len(surveys), total=len(sources)))
 
     notify(SweepProgress(stage="reading", done=0, total=len(sources)))
-    run_tasks(_survey, [(source, grid) for source in sources], jobs=jobs, take=take)
+    run_tasks(_survey, [(source, grid, after) for source in sources], jobs=jobs, take=take)
     return surveys
 
 
@@ -165,6 +169,7 @@ def _key_of(point: SweepPoint, found: TraceSurvey) -> PointKey:
         footprint=footprint_digest(point.setting.footprint),
         policy=point.setting.policy,
         capacity_kv_tokens=point.setting.capacity_kv_tokens,
+        num_warm_up_requests=found.num_warm_up_requests,
     )
 
 
@@ -172,8 +177,8 @@ def _begin_order(point: SweepPoint, surveys: dict[TraceSource, TraceSurvey]) -> 
     return -surveys[point.source].num_requests, point.source.path
 
 
-def _survey(source: TraceSource, grid: int | None) -> TraceSurvey:
-    return survey(source, grid=grid)
+def _survey(source: TraceSource, grid: int | None, after: WarmUp | None) -> TraceSurvey:
+    return survey(source, grid=grid, after=after)
 
 
 def _run_point(point: SweepPoint, name: str, found: TraceSurvey) -> SimulationResult:
@@ -182,6 +187,7 @@ def _run_point(point: SweepPoint, name: str, found: TraceSurvey) -> SimulationRe
         [point.setting],
         grid=found.grid,
         ceiling_fraction=found.ceiling_fraction,
+        after=WarmUp(requests=found.num_warm_up_requests),
         name=name,
     )
     return result

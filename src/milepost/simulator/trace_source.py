@@ -11,7 +11,8 @@ from typing import final
 from milepost.errors import ConfigurationError, TraceFormatError
 from milepost.simulator.ceiling import Ceiling
 from milepost.simulator.setting import grid_for
-from milepost.traces import Trace, TraceRequest, open_trace
+from milepost.simulator.warm_up import WarmUp, WarmUpEnd
+from milepost.traces import LogFacts, Trace, TraceRequest, open_trace
 
 __all__ = ["TraceSource", "TraceSurvey", "distinct_names", "forget_requests", "requests_of", "survey"]
 
@@ -30,6 +31,8 @@ class TraceSource:
     tokenizer: str | None = None
     skip_bad_lines: bool = False
     max_requests: int | None = None
+    whole_prompts: bool = False
+    image_tokens: int | None = None
 
     def open(self) -> Trace:
         """Return the trace.
@@ -38,7 +41,13 @@ class TraceSource:
             TraceFormatError: there is no such file.
             ConfigurationError: the notation of a synthetic trace has a mistake.
         """
-        trace = open_trace(self.path, tokenizer=self.tokenizer, skip_bad_lines=self.skip_bad_lines)
+        trace = open_trace(
+            self.path,
+            tokenizer=self.tokenizer,
+            skip_bad_lines=self.skip_bad_lines,
+            whole_prompts=self.whole_prompts,
+            image_tokens=self.image_tokens,
+        )
         return trace if self.max_requests is None else trace.first(self.max_requests)
 
     def require_rereadable(self) -> None:
@@ -59,29 +68,30 @@ class TraceSurvey:
         digest: Of everything that a replay sees of its requests: equal digests, equal results.
         key_tokens: Tokens that a key stands for.
         num_requests: How many there are.
+        num_warm_up_requests: How many of them only warm the cache up.
         grid: What checkpoints sit at multiples of.
-        ceiling_fraction: The most that can be reused on this grid.
-        num_bad_lines: Malformed lines skipped.
-        bad_lines: What was wrong with the first few.
+        ceiling_fraction: The most that can be reused on this grid, of the requests that count.
+        log: What was met beside the requests.
     """
 
     digest: str
     key_tokens: int
     num_requests: int
+    num_warm_up_requests: int
     grid: int
     ceiling_fraction: float
-    num_bad_lines: int
-    bad_lines: tuple[str, ...]
+    log: LogFacts
 
 
-def survey(source: TraceSource, *, grid: int | None) -> TraceSurvey:
+def survey(source: TraceSource, *, grid: int | None, after: WarmUp | None = None) -> TraceSurvey:
     """Read a trace once. O(keys).
 
     Raises:
         TraceFormatError: it cannot be read, or holds no request.
-        ConfigurationError: the grid is no multiple of its blocks.
+        ConfigurationError: the grid is no multiple of its blocks, or the warm-up leaves nothing to count.
     """
     trace = source.open()
+    end = WarmUpEnd(after or WarmUp())
     hasher = blake2b(digest_size=_DIGEST_BYTES)
     ceiling: Ceiling | None = None
     for request in trace:
@@ -89,19 +99,21 @@ def survey(source: TraceSource, *, grid: int | None) -> TraceSurvey:
             key_tokens, grid = request.key_tokens, grid_for(request.key_tokens, grid=grid)
             ceiling = Ceiling(key_tokens=key_tokens, grid=grid)
         ceiling.step(request)
+        end.add(request)
         facts = (request.key_tokens, request.num_tokens, request.tenant, request.breakpoints)
         hasher.update(repr(facts).encode())
         hasher.update(request.keys.astype("<i8", copy=False).tobytes())
     if ceiling is None or grid is None:
         raise TraceFormatError(f"trace {trace.name!r} holds no request; give one with at least one")
+    number = end.number()
     return TraceSurvey(
         digest=hasher.hexdigest(),
         key_tokens=key_tokens,
         num_requests=ceiling.num_requests,
+        num_warm_up_requests=number,
         grid=grid,
-        ceiling_fraction=ceiling.fraction,
-        num_bad_lines=trace.num_bad_lines,
-        bad_lines=trace.bad_lines,
+        ceiling_fraction=ceiling.fraction(after=number),
+        log=trace.facts,
     )
 
 

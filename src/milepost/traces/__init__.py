@@ -6,10 +6,11 @@
 A trace is read in constant memory and can be iterated again. Nothing here knows a policy or an engine.
 """
 
+from milepost.traces.facts import LogFacts
 from milepost.traces.reading import open_trace
 from milepost.traces.request import TraceRequest
 from milepost.traces.synthetic import describe_workloads
 from milepost.traces.trace import Trace
 from milepost.traces.writing import write_trace
 
-__all__ = ["Trace", "TraceRequest", "describe_workloads", "open_trace", "write_trace"]
+__all__ = ["LogFacts", "Trace", "TraceRequest", "describe_workloads", "open_trace", "write_trace"]

@@ -95,10 +95,9 @@ class RequestLog:
                 breakpoints = tuple(sorted(found - {0}))
             turn = turn_of_messages(labels["session"], messages)
         else:
-            is_text = isinstance(prompt, str)
-            keys = token_keys(
-                self._tokenizer.encode(prompt, add_special_tokens=True).tokens if is_text else prompt
-            )
+            if isinstance(prompt, str):
+                prompt = self._tokenizer.encode(prompt, add_special_tokens=True).tokens
+            keys = token_keys(prompt)
             turn = turn_of_keys(labels["session"], keys)
         request = TraceRequest(
             keys=keys, key_tokens=1, num_tokens=keys.size, breakpoints=breakpoints, **labels

@@ -94,7 +94,7 @@ def _input(body: Record) -> ChatBody:
 
 
 def _plain(body: Record) -> list[Prompt]:
-    prompt = next((body[name] for name in _PLAIN_NAMES if body.get(name) is not None), None)
+    given = prompt = next((body[name] for name in _PLAIN_NAMES if body.get(name) is not None), None)
     if isinstance(prompt, Mapping):
         if "id" in prompt:
             raise InvalidRequestError(
@@ -110,7 +110,7 @@ def _plain(body: Record) -> list[Prompt]:
     if isinstance(prompt, list) and prompt:
         return _listed(body, prompt)
     raise InvalidRequestError(
-        f"the prompt is {reprlib.repr(prompt)}; give a text, a list of token ids, or messages"
+        f"the prompt is {reprlib.repr(given)}; give a text, a list of token ids, or messages"
     )
 
 
