@@ -286,10 +286,10 @@ def test_captures_that_cost_something_go_on_where_they_pay_off():
 
 
 def test_a_capture_that_brings_something_is_none():
-    with pytest.raises(ConfigurationError, match="capture_tokens=-1; give 0 or more"):
+    with pytest.raises(ConfigurationError, match="capture_tokens=-1; give a whole number of at least 0"):
         new_cache(Owner(), capture_tokens=-1)
 
 
 def test_no_checkpoints_at_all_is_not_a_bound():
-    with pytest.raises(ConfigurationError, match="max_checkpoints=0; give 1 or more"):
+    with pytest.raises(ConfigurationError, match="max_checkpoints=0; give a whole number of at least 1"):
         new_cache(Owner(), max_checkpoints=0)

@@ -3,6 +3,7 @@
 import re
 from math import isfinite
 
+from milepost.counts import as_count
 from milepost.errors import ConfigurationError
 
 __all__ = ["format_bytes", "parse_bytes"]
@@ -15,21 +16,26 @@ _UNITS = {"": 1, "b": 1} | {
 _PATTERN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e\+?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-def parse_bytes(text: str | int) -> int:
-    """Return the number of bytes that ``text`` names.
+def parse_bytes(amount: str | float) -> int:
+    """Return the number of bytes that ``amount`` names: a text, or a number of bytes.
 
-    >>> parse_bytes("1.5 GiB"), parse_bytes("200MB"), parse_bytes(4096)
-    (1610612736, 200000000, 4096)
+    Raises:
+        ConfigurationError: it is neither, negative or no whole number of bytes.
+
+    >>> parse_bytes("1.5 GiB"), parse_bytes("200MB"), parse_bytes(4096), parse_bytes(8e9)
+    (1610612736, 200000000, 4096, 8000000000)
     """
-    match = _PATTERN.fullmatch(str(text))
+    if not isinstance(amount, str):
+        return as_count("bytes", amount)
+    match = _PATTERN.fullmatch(amount)
     unit = match[2].lower() if match else ""
     if match is None or unit not in _UNITS or not isfinite(float(match[1])):
         raise ConfigurationError(
-            f"{text!r} is not an amount of memory; write 4GiB, 512MB or a number of bytes"
+            f"{amount!r} is not an amount of memory; write 4GiB, 512MB or a number of bytes"
         )
     # Digits alone stay whole numbers: a float would round the large ones.
-    amount = int(match[1]) if match[1].isdecimal() else float(match[1])
-    return int(amount * _UNITS[unit])
+    number = int(match[1]) if match[1].isdecimal() else float(match[1])
+    return int(number * _UNITS[unit])
 
 
 def format_bytes(num_bytes: float) -> str:

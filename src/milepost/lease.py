@@ -65,16 +65,30 @@ class Lease:
         """The checkpoints that it pins: the one resumed from, and those committed with it."""
         return tuple(self._held)
 
-    def require_open(self, store: PrefixStore) -> None:
-        """Raise ``InvalidRequestError`` unless this lease is held on ``store`` and was not committed yet."""
+    def require_of(self, store: PrefixStore) -> None:
+        """Raise ``InvalidRequestError`` unless this lease was acquired on ``store``."""
         if store is not self._store:
-            raise InvalidRequestError("the lease belongs to another cache; commit it where it was acquired")
+            raise InvalidRequestError("the lease belongs to another cache; use it where it was acquired")
+
+    def require_held(self, store: PrefixStore) -> None:
+        """Raise ``InvalidRequestError`` unless this lease is held on ``store``."""
+        self.require_of(store)
         if self.is_released:
             raise InvalidRequestError(
-                "the lease is released, so nothing holds what it resumed from; commit first"
+                "the lease is released, so nothing holds what it resumed from; plan and commit first"
             )
+
+    def require_open(self, store: PrefixStore) -> None:
+        """Raise ``InvalidRequestError`` unless this lease is held on ``store`` and was not committed yet."""
+        self.require_held(store)
         if self.is_committed:
             raise InvalidRequestError("the lease is committed already; acquire one for each request")
+
+    def require_committed(self, store: PrefixStore) -> None:
+        """Raise ``InvalidRequestError`` unless this lease was committed to ``store``."""
+        self.require_of(store)
+        if not self.is_committed:
+            raise InvalidRequestError("the lease is not committed, so its prompt is unknown; commit it first")
 
     def hold(self, checkpoint: Checkpoint) -> None:
         """Pin ``checkpoint`` until this lease is released."""

@@ -19,37 +19,43 @@ commits, and the same object serves an engine, a simulator and a test. It has on
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from milepost.accounting import CacheStatistics, Ledger, RequestReport
-from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
+from milepost.byte_size import parse_bytes
+from milepost.cache_options import CacheOptions
+from milepost.counts import as_count
+from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.lease import Lease
-from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest
+from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest, as_placement
 from milepost.policies import CachePolicy
 from milepost.policies.base import PromptRecord
 from milepost.reuse import Sighting
-from milepost.store import ContentlessPayloads, PayloadSource, PrefixStore, check_store
-from milepost.tokens import KeyArray, TokenLike, as_keys, as_tokens
+from milepost.store import (
+    Collector,
+    ContentlessPayloads,
+    DropReports,
+    PayloadRules,
+    PayloadSource,
+    PrefixStore,
+    check_store,
+)
+from milepost.tokens import TokenLike, as_breakpoints, as_prompt, common_prefix_length
 
 __all__ = ["CacheStatistics", "Lease", "PrefixCache", "RequestReport"]
-
-# A remembered token takes 4 bytes, so history takes at most about a sixty-fourth of the budget beside it.
-_BUDGET_BYTES_PER_HISTORY_TOKEN = 256
-_LEAST_HISTORY_TOKENS = 1 << 20
 
 
 class PrefixCache:
     """See the module.
 
     Args:
-        capacity_bytes: The one budget, over checkpoints and KV of all prompts.
+        capacity_bytes: The one budget, over checkpoints and KV of all prompts: in bytes, or as ``"8GiB"``.
         footprint: What a checkpoint and a token of KV cost.
-        policy: Where checkpoints are placed and which goes first; with a placement alone, the least recently
-            used goes first.
+        policy: Where checkpoints are placed and which goes first: a notation, as ``"learned"`` or
+            ``"balanced:8"``, or an object; with a placement alone, the least recently used goes first.
         grid: Checkpoints sit at multiples of this many tokens.
         segment_tokens: KV is stored in segments of this many tokens, a multiple of the grid; the grid itself
             unless given.
@@ -69,9 +75,9 @@ class PrefixCache:
     def __init__(
         self,
         *,
-        capacity_bytes: int,
+        capacity_bytes: int | str,
         footprint: Footprint,
-        policy: CachePolicy | PlacementPolicy,
+        policy: CachePolicy | PlacementPolicy | str,
         grid: int = 64,
         segment_tokens: int | None = None,
         history_tokens: int | None = None,
@@ -80,72 +86,46 @@ class PrefixCache:
         capture_tokens: int = 0,
         on_drop: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
-        segment_tokens = grid if segment_tokens is None else segment_tokens
-        if key_tokens < 1 or grid < 1 or segment_tokens < 1 or segment_tokens % grid or grid % key_tokens:
-            raise ConfigurationError(
-                f"grid={grid}, segment_tokens={segment_tokens}, key_tokens={key_tokens}; all are at least 1, "
-                "a segment is a whole number of grid steps, and a grid step of keys"
-            )
-        least_bytes = footprint.checkpoint_bytes + segment_tokens * footprint.kv_bytes_per_token
-        if capacity_bytes < least_bytes:
-            raise CapacityError(
-                f"capacity_bytes={capacity_bytes:,} is smaller than one checkpoint with its KV; "
-                f"give at least {least_bytes:,} bytes for this model"
-            )
-        if history_tokens is None:
-            history_tokens = max(_LEAST_HISTORY_TOKENS, capacity_bytes // _BUDGET_BYTES_PER_HISTORY_TOKEN)
-        if history_tokens < 0:
-            raise ConfigurationError(f"history_tokens={history_tokens}; give 0 or more")
-        if max_checkpoints < 1:
-            raise ConfigurationError(f"max_checkpoints={max_checkpoints}; give 1 or more")
-        if capture_tokens < 0:
-            raise ConfigurationError(f"capture_tokens={capture_tokens}; give 0 or more")
+        options = CacheOptions.checked(
+            capacity_bytes=capacity_bytes,
+            footprint=footprint,
+            policy=policy,
+            grid=grid,
+            segment_tokens=segment_tokens,
+            history_tokens=history_tokens,
+            key_tokens=key_tokens,
+            max_checkpoints=max_checkpoints,
+            capture_tokens=capture_tokens,
+        )
         self.footprint = footprint
-        self.policy = policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
-        share = self.policy.state_share
-        if (
-            share is not None
-            and not footprint.is_stateless
-            and share * capacity_bytes < footprint.checkpoint_bytes
-        ):
-            raise CapacityError(
-                f"state_share={share:g} of capacity_bytes={capacity_bytes:,} is smaller than one checkpoint "
-                f"of {footprint.checkpoint_bytes:,} bytes; give more of either"
-            )
-        self.key_tokens = key_tokens
-        self._max_checkpoints = max_checkpoints
-        self._capture_tokens = capture_tokens
+        self.policy = options.policy
+        self.key_tokens = options.key_tokens
+        self._max_checkpoints = options.max_checkpoints
+        self._capture_tokens = options.capture_tokens
         # Only ratios of costs matter, so where every token costs the same, tokens will do.
         self._cost = None if footprint.cost.is_linear else footprint.cost
         # Without states, only whole segments can be resumed from.
-        self.grid = segment_tokens if footprint.is_stateless else grid
+        self.grid = options.segment_tokens if footprint.is_stateless else options.grid
+        self._drops = DropReports(on_drop)
         self._store = PrefixStore(
-            capacity_bytes=capacity_bytes,
-            segment_tokens=segment_tokens,
+            capacity_bytes=options.capacity_bytes,
+            segment_tokens=options.segment_tokens,
             kv_bytes_per_token=footprint.kv_bytes_per_token,
             is_stateless=footprint.is_stateless,
             eviction=self.policy.eviction,
-            history_tokens=history_tokens,
-            key_tokens=key_tokens,
+            history_tokens=options.history_tokens,
+            key_tokens=options.key_tokens,
             checkpoint_bytes=footprint.checkpoint_bytes,
             keeps_kv=self.policy.keeps_kv,
             state_share=self.policy.state_share,
-            on_drop=on_drop,
+            on_drop=None if on_drop is None else self._drops.note,
         )
+        rules = PayloadRules(footprint, options.segment_tokens)
+        self._collector = Collector(self._store, rules=rules, drops=self._drops)
         self._ledger = Ledger()
         if self.policy.attach is not None:
-            make = partial(
-                PrefixCache,
-                capacity_bytes=capacity_bytes,
-                footprint=footprint,
-                grid=grid,
-                segment_tokens=segment_tokens,
-                history_tokens=history_tokens,
-                key_tokens=key_tokens,
-                max_checkpoints=max_checkpoints,
-                capture_tokens=capture_tokens,
-            )
-            self.policy.attach(lambda policy, prompts: _replay(make(policy=policy), prompts))
+            alike = {name: getattr(options, name) for name in CacheOptions.__slots__ if name != "policy"}
+            self.policy.attach(lambda policy, prompts: _replay(PrefixCache(policy=policy, **alike), prompts))
 
     @property
     def stored_bytes(self) -> int:
@@ -158,7 +138,7 @@ class PrefixCache:
         *,
         num_tokens: int | None = None,
         tenant: str = "",
-        breakpoints: Sequence[int] = (),
+        breakpoints: Sequence[int] | None = (),
         resume_limit: int | None = None,
     ) -> Lease:
         """Find and pin the deepest checkpoint that ``tokens`` can resume from.
@@ -173,16 +153,16 @@ class PrefixCache:
             resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.
 
         Raises:
-            InvalidRequestError: the prompt is empty or not a sequence of token ids.
+            InvalidRequestError: the prompt is empty or not a sequence of token ids, or an option breaks its
+                rule.
 
         Complexity: O(overlap depth + nodes on the path).
         """
-        if self.key_tokens == 1:
-            keys: KeyArray = as_tokens(tokens)
-            num_tokens = keys.size
-        else:
-            num_tokens = len(tokens) * self.key_tokens if num_tokens is None else num_tokens
-            keys = as_keys(tokens, num_tokens=num_tokens, key_tokens=self.key_tokens)
+        keys, num_tokens = as_prompt(tokens, num_tokens=num_tokens, key_tokens=self.key_tokens)
+        if not isinstance(tenant, str):
+            raise InvalidRequestError(f"tenant={tenant!r}; give a str, such as a name or an account's id")
+        if resume_limit is not None:
+            resume_limit = as_count("resume_limit", resume_limit, error=InvalidRequestError)
         # The last token is computed in any case: its logits are the answer.
         last_usable = (num_tokens - 1) // self.grid * self.grid
         located = self._store.locate(
@@ -202,7 +182,7 @@ class PrefixCache:
             fallback_position=0 if checkpoint is None else checkpoint.above_position,
             junctions=located.junctions,
             room_worth=self._store.room_worth,
-            sighting=Sighting(num_tokens, breakpoints=_checked_breakpoints(breakpoints, num_tokens)),
+            sighting=Sighting(num_tokens, breakpoints=as_breakpoints(breakpoints, num_tokens=num_tokens)),
             earlier=earlier,
             max_checkpoints=max_checkpoints,
             affordable_position=affordable_position,
@@ -224,12 +204,20 @@ class PrefixCache:
         )
 
     def plan(self, lease: Lease) -> Placement:
-        """Return the positions of this prompt where a state should be captured. Reads only."""
-        if self.footprint.is_stateless and not isinstance(self.policy.placement, NoCheckpoints):
+        """Return the positions of this prompt where a state should be captured. Reads only.
+
+        Raises:
+            InvalidRequestError: the lease is released, or another cache's.
+            ConfigurationError: what the policy returned is no placement on this prompt.
+        """
+        _require_lease(lease)
+        lease.require_held(self._store)
+        placement = self.policy.placement
+        if self.footprint.is_stateless and not isinstance(placement, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
             last = self._affordable(lease.request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
-        return self.policy.placement.place(lease.request)
+        return as_placement(placement.place(lease.request), lease.request, by=placement)
 
     def commit(self, lease: Lease, placement: Placement, source: PayloadSource) -> RequestReport:
         """Store what was captured, learn, and account for the request. The lease stays held.
@@ -241,39 +229,42 @@ class PrefixCache:
 
         Raises:
             InvalidRequestError: a position lies at or before the resume position, behind the prompt's end or
-                off the grid, or the lease is released, committed or another cache's; nothing is changed.
+                off the grid; the lease is released, committed or another cache's; or the source hands out
+                what breaks a rule (see ``PayloadSource``). Nothing is changed, nor where the source raises.
 
         Complexity: O(num_tokens + checkpoints evicted · log checkpoints stored).
         """
+        _require_lease(lease)
         lease.require_open(self._store)
-        request = lease.request
-        for position in placement.positions:
-            if not request.resume_position < position <= request.num_tokens or position % self.grid:
-                raise InvalidRequestError(
-                    f"checkpoint at {position} of a prompt of {request.num_tokens} resumed at "
-                    f"{request.resume_position}; it must lie behind the resume position, inside the prompt "
-                    f"and on the grid of {self.grid}"
-                )
-        tick = self._ledger.num_requests + 1
-        if lease.checkpoint is not None:
-            self._store.touch(lease.checkpoint, tick=tick)
-        assert request.sighting is not None
-        passage = self._store.remember(
-            lease.tokens, tenant=lease.tenant, sighting=request.sighting, match=lease.match
+        request, store = lease.request, self._store
+        positions = self._checked_positions(placement, request)
+        match = store.match(lease.tokens, tenant=lease.tenant, known=lease.match)
+        kept_kv = request.num_tokens if self.policy.keeps_kv and not self.footprint.is_stateless else 0
+        delivery = self._collector.collect(
+            source, match, positions, kv_end=max((kept_kv, *positions)), resumed_from=lease.state
         )
-        costs = self._costs(placement)
-        num_stored = 0
-        self._store.make_room(passage.path, placement.positions)
-        for position, cost in zip(placement.positions, costs, strict=True):
-            checkpoint = self._store.put(passage.path, position, source=source, tick=tick, cost=cost)
-            if checkpoint is not None:
+        tick = self._ledger.num_requests + 1
+        with self._drops.gathered(delivery):
+            for checkpoint in delivery.present.values():
                 lease.hold(checkpoint)
-                self._store.touch(checkpoint, tick=tick)
-                num_stored += 1
-        if self.policy.keeps_kv and not self.footprint.is_stateless:
-            self._store.keep_kv(passage.path, request.num_tokens, source=source, tick=tick)
-        self._store.forget_history()
-        self.policy.placement.observe(request)
+            if lease.checkpoint is not None:
+                store.touch(lease.checkpoint, tick=tick)
+            assert request.sighting is not None
+            passage = store.remember(
+                lease.tokens, tenant=lease.tenant, sighting=request.sighting, match=match
+            )
+            num_stored = 0
+            store.make_room(passage.path, positions)
+            for position, cost in zip(positions, self._costs(positions), strict=True):
+                stored = store.put(passage.path, position, source=delivery, tick=tick, cost=cost)
+                if stored is not None:
+                    if position not in delivery.present:
+                        lease.hold(stored)
+                    store.touch(stored, tick=tick)
+                    num_stored += 1
+            if kept_kv:
+                store.keep_kv(passage.path, kept_kv, source=delivery, tick=tick)
+            store.forget_history()
         report = RequestReport(
             num_tokens=request.num_tokens,
             reused=request.resume_position,
@@ -283,10 +274,11 @@ class PrefixCache:
             reset=lease.cleared_position - lease.reached_position,
             eviction=lease.reached_position - request.resume_position,
             checkpoints_stored=num_stored,
-            checkpoints_rejected=len(placement.positions) - num_stored,
+            checkpoints_rejected=len(positions) - num_stored,
         )
         self._ledger.add(report)
         lease.is_committed = True
+        self.policy.placement.observe(request)
         return report
 
     def prolong(self, lease: Lease, tokens: TokenLike, source: PayloadSource) -> int:
@@ -301,9 +293,20 @@ class PrefixCache:
         Returns:
             The position stored, 0 if none.
 
+        Raises:
+            InvalidRequestError: the lease is not committed here; the tokens do not begin with its prompt; or
+                the source hands out what breaks a rule: then nothing is stored and nothing evicted.
+
         Complexity: O(num_tokens), and what one plan takes.
         """
-        keys = as_tokens(tokens) if self.key_tokens == 1 else np.asarray(tokens)
+        _require_lease(lease)
+        lease.require_committed(self._store)
+        keys, _ = as_prompt(tokens, num_tokens=None, key_tokens=self.key_tokens)
+        if common_prefix_length(keys, lease.tokens) < lease.tokens.size:
+            raise InvalidRequestError(
+                f"the {keys.size} tokens or keys given do not begin with the {lease.tokens.size} of the "
+                "lease's prompt; give the prompt and its answer so far"
+            )
         position = keys.size * self.key_tokens // self.grid * self.grid
         sighting = lease.request.sighting
         assert sighting is not None
@@ -329,16 +332,28 @@ class PrefixCache:
             max_checkpoints=max_checkpoints,
             affordable_position=affordable_position,
         )
-        placement = self.policy.placement.place(request)
+        by = self.policy.placement
+        placement = as_placement(by.place(request), request, by=by)
         if position <= located.resume_position or position not in placement.positions:
             return 0
-        (cost,) = self._costs(Placement((position,)))
+        delivery = self._collector.collect(
+            source, located.match, (position,), kv_end=position, resumed_from=None
+        )
+        (cost,) = self._costs((position,))
         tick = self._ledger.num_requests
-        stored = self._store.put(list(located.match.path), position, source=source, tick=tick, cost=cost)
+        with self._drops.gathered(delivery):
+            path = list(located.match.path)
+            stored = self._store.put(path, position, source=delivery, tick=tick, cost=cost)
         return 0 if stored is None else position
 
     def discard(self, lease: Lease) -> None:
-        """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust."""
+        """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust.
+
+        Raises:
+            InvalidRequestError: the lease is another cache's.
+        """
+        _require_lease(lease)
+        lease.require_of(self._store)
         lease.release()
         checkpoint = lease.checkpoint
         if checkpoint is not None and checkpoint.num_pins == 0 and self._store.holds(checkpoint):
@@ -347,7 +362,12 @@ class PrefixCache:
     def settle(self, lease: Lease, is_intact: Callable[[Any], bool]) -> int:
         """Release ``lease``, committed before its states were captured; take out those whose payload is not
         intact, as if they had not been placed. Return how many. What another lease holds is left to that one.
+
+        Raises:
+            InvalidRequestError: the lease is another cache's.
         """
+        _require_lease(lease)
+        lease.require_of(self._store)
         held = lease.held
         lease.release()
         lost = [
@@ -361,8 +381,13 @@ class PrefixCache:
             self._store.forgo(checkpoint)
         return len(lost)
 
-    def resize(self, capacity_bytes: int) -> None:
-        """Change the budget. The least worth goes until it is kept, but for what leases hold."""
+    def resize(self, capacity_bytes: int | str) -> None:
+        """Change the budget. The least worth goes until it is kept, but for what leases hold.
+
+        Raises:
+            ConfigurationError: it is no amount of memory.
+        """
+        capacity_bytes = parse_bytes(capacity_bytes)
         self._store.capacity_bytes = capacity_bytes
         while self._store.stored_bytes > capacity_bytes and self._store.evict_least():
             pass
@@ -396,11 +421,18 @@ class PrefixCache:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
         check_store(self._store)
 
-    def _costs(self, placement: Placement) -> list[float]:
+    def _checked_positions(self, placement: Placement, request: PlacementRequest) -> tuple[int, ...]:
+        """Return the positions of ``placement``, which may be a plain sequence of them."""
+        try:
+            return as_placement(placement, request).positions
+        except ConfigurationError as error:
+            raise InvalidRequestError(str(error)) from None
+
+    def _costs(self, positions: Sequence[int]) -> list[float]:
         """Return the cost of computing what lies before each position."""
-        if self._cost is None or not placement.positions:
-            return [float(position) for position in placement.positions]
-        return [float(cost) for cost in self._cost(np.array(placement.positions, np.int64))]
+        if self._cost is None or not positions:
+            return [float(position) for position in positions]
+        return [float(cost) for cost in self._cost(np.array(positions, np.int64))]
 
     def _affordable(self, num_tokens: int) -> tuple[int, int]:
         """Return the deepest grid position of a prompt that the empty budget could hold a checkpoint at, KV
@@ -431,10 +463,6 @@ def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:
     return cache.statistics().reused
 
 
-def _checked_breakpoints(breakpoints: Sequence[int], num_tokens: int) -> tuple[int, ...]:
-    for position in breakpoints:
-        if not 0 < position <= num_tokens:
-            raise InvalidRequestError(
-                f"breakpoint at {position} of a prompt of {num_tokens}; give positions above 0, inside it"
-            )
-    return tuple(sorted(set(breakpoints)))
+def _require_lease(lease: object) -> None:
+    if not isinstance(lease, Lease):
+        raise InvalidRequestError(f"lease={lease!r}; give what acquire returned")

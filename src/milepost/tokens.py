@@ -4,15 +4,25 @@ The whole core works on one representation: a one-dimensional, contiguous, read-
 Conversion happens once, at the edge, and it is where malformed prompts are refused.
 """
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_count
 from milepost.errors import InvalidRequestError
 
-__all__ = ["KeyArray", "TokenArray", "TokenLike", "as_keys", "as_tokens", "common_prefix_length"]
+__all__ = [
+    "KeyArray",
+    "TokenArray",
+    "TokenLike",
+    "as_breakpoints",
+    "as_keys",
+    "as_prompt",
+    "as_tokens",
+    "common_prefix_length",
+]
 
 TokenArray: TypeAlias = npt.NDArray[np.int32]
 # One key stands for one token, or for a whole block and all before it (a chained block hash).
@@ -40,19 +50,18 @@ def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> Token
     >>> as_tokens([3, 1, 2]).tolist()
     [3, 1, 2]
     """
-    try:
-        given = np.asarray(tokens)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequestError(f"prompt is not a sequence of token ids: {error}") from error
+    given = _as_array("prompt", tokens, items="token ids")
     if given.ndim != 1:
         raise InvalidRequestError(
-            f"prompt has {given.ndim} dimensions; a prompt is one sequence of token ids: pass one at a time"
+            f"prompt is a {type(tokens).__name__} of {given.ndim} dimensions; a prompt is one list or array "
+            "of token ids: pass one at a time"
         )
     if given.size == 0:
         raise InvalidRequestError("prompt is empty; give at least one token (a BOS token will do)")
-    if not np.issubdtype(given.dtype, np.integer):
+    if given.dtype.kind not in "iu":
         raise InvalidRequestError(
-            f"prompt has dtype {given.dtype}; token ids are integers: tokenize the text first"
+            f"prompt has dtype {given.dtype}{_first_odd(tokens)}; token ids are integers below 2**31: "
+            "tokenize the text first"
         )
     limit = _MAX_TOKEN_ID + 1 if vocabulary_size is None else vocabulary_size
     lowest, highest = int(given.min()), int(given.max())
@@ -87,13 +96,14 @@ def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
     >>> as_keys([7, 8], num_tokens=20, key_tokens=16).tolist()
     [7]
     """
-    given = np.asarray(keys)
+    given = _as_array("keys", keys, items="whole numbers")
     num_whole = num_tokens // key_tokens
     if given.dtype == np.int64 and given.shape == (num_whole,) and num_whole and not given.flags.writeable:
         return given
-    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+    if given.ndim != 1 or given.dtype.kind not in "iu":
         raise InvalidRequestError(
-            f"keys have {given.ndim} dimensions and dtype {given.dtype}; give one whole number a block"
+            f"keys are a {type(keys).__name__} of {given.ndim} dimensions and dtype {given.dtype}; give one "
+            "whole number a block"
         )
     if num_tokens < 1 or given.size not in (num_whole, -(-num_tokens // key_tokens)):
         raise InvalidRequestError(
@@ -105,6 +115,52 @@ def as_keys(keys: TokenLike, *, num_tokens: int, key_tokens: int) -> KeyArray:
         checked = checked.copy()
     checked.flags.writeable = False
     return checked
+
+
+def as_prompt(tokens: TokenLike, *, num_tokens: int | None, key_tokens: int) -> tuple[KeyArray, int]:
+    """Return a prompt as checked keys of ``key_tokens`` tokens each, and its length in tokens.
+
+    Args:
+        tokens: Token ids; where a key stands for a block, its chained block hashes.
+        num_tokens: Length of a prompt of block hashes; whole blocks unless given.
+        key_tokens: Tokens of a key.
+
+    Raises:
+        InvalidRequestError: as :func:`as_tokens` and :func:`as_keys`, or the length is another.
+    """
+    if key_tokens == 1:
+        keys = as_tokens(tokens)
+        if num_tokens is not None and num_tokens != keys.size:
+            raise InvalidRequestError(
+                f"num_tokens={num_tokens!r} of a prompt of {keys.size} token ids; leave it out"
+            )
+        return keys, keys.size
+    if num_tokens is None:
+        num_tokens = np.size(tokens) * key_tokens
+    num_tokens = as_count("num_tokens", num_tokens, error=InvalidRequestError)
+    return as_keys(tokens, num_tokens=num_tokens, key_tokens=key_tokens), num_tokens
+
+
+def as_breakpoints(positions: Iterable[int] | None, *, num_tokens: int) -> tuple[int, ...]:
+    """Return positions in a prompt as ascending whole numbers, each once.
+
+    Raises:
+        InvalidRequestError: one lies outside the prompt, or these are no positions.
+
+    >>> as_breakpoints([40, 7, 40], num_tokens=40)
+    (7, 40)
+    """
+    if positions is None:
+        return ()
+    if isinstance(positions, str | bytes) or not isinstance(positions, Iterable):
+        raise InvalidRequestError(f"breakpoints={positions!r}; give a list of positions in the prompt")
+    checked = {as_count("breakpoint", each, error=InvalidRequestError) for each in positions}
+    for position in checked:
+        if not 0 < position <= num_tokens:
+            raise InvalidRequestError(
+                f"breakpoint at {position} of a prompt of {num_tokens}; give positions above 0, inside it"
+            )
+    return tuple(sorted(checked))
 
 
 def common_prefix_length(left: KeyArray, right: KeyArray) -> int:
@@ -125,3 +181,25 @@ def common_prefix_length(left: KeyArray, right: KeyArray) -> int:
             return start + first
         start, stride = stop, stride * 2
     return limit
+
+
+def _as_array(name: str, given: TokenLike, *, items: str) -> npt.NDArray[Any]:
+    """Return what numpy makes of ``given``, unless that would hide what it is."""
+    if isinstance(given, str | bytes | bytearray):
+        raise InvalidRequestError(f"{name} is text; give a list or an array of {items}: tokenize it first")
+    try:
+        array = np.asarray(given)
+    except (ValueError, OverflowError, TypeError, RuntimeError) as error:
+        raise InvalidRequestError(f"{name} is not a sequence of {items}: {error}") from error
+    # Among integers, numpy takes True for 1.
+    if array.dtype.kind in "iu" and isinstance(given, list | tuple) and bool in set(map(type, given)):
+        raise InvalidRequestError(f"{name} holds a bool; give whole numbers alone")
+    return array
+
+
+def _first_odd(tokens: TokenLike) -> str:
+    """Return which item of a list is no token id, for a message."""
+    for position, token in enumerate(tokens if isinstance(tokens, list | tuple) else ()):
+        if type(token) is not int or abs(token) > _MAX_TOKEN_ID:
+            return f" ({token!r} at position {position})"
+    return ""

@@ -72,7 +72,7 @@ def test_measurements_in_any_order_give_a_footprint():
     cost = PrefillCost(unit="seconds", linear_per_token=1e-3)
     measured = [MeasuredBytes(200, 500, 4000), MeasuredBytes(30, 200, 600), MeasuredBytes(150, 500, 3000)]
     assert Footprint.from_measurements(measured, cost=cost) == Footprint(
-        checkpoint_bytes=500, kv_bytes_per_token=20, cost=cost
+        checkpoint_bytes=500, kv_bytes_per_token=20, cost=cost, settled_tokens=150
     )
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from milepost.counts import as_count
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint.cost import PrefillCost
 from milepost.footprint.families import footprint_parts
@@ -27,11 +28,8 @@ class KVWindow:
     bytes_per_token: int
 
     def __post_init__(self) -> None:
-        if self.kept_tokens < 0 or self.bytes_per_token < 0:
-            raise ConfigurationError(
-                f"kept_tokens={self.kept_tokens}, bytes_per_token={self.bytes_per_token}; "
-                "a window keeps at least 0 tokens of at least 0 bytes"
-            )
+        for name in ("kept_tokens", "bytes_per_token"):
+            object.__setattr__(self, name, as_count(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,10 @@ class Footprint:
         kv_bytes_per_token: KV of one token in the layers that keep every token (the latent, for MLA).
         windows: The part of ``checkpoint_bytes`` that an early position has less of.
         cost: F(p), in tokens unless told otherwise.
+        settled_tokens: Where a checkpoint was measured: before this position it may be smaller than said.
+
+    Raises:
+        ConfigurationError: a value breaks its rule.
 
     >>> footprint = Footprint(checkpoint_bytes=3_293_184, kv_bytes_per_token=2_048)
     >>> footprint.checkpoint_kv_tokens
@@ -63,11 +65,17 @@ class Footprint:
     kv_bytes_per_token: int
     windows: tuple[KVWindow, ...] = ()
     cost: PrefillCost = field(default_factory=PrefillCost.tokens)
+    settled_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_bytes", "kv_bytes_per_token"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name}={getattr(self, name)}; bytes are at least 0")
+        for name in ("checkpoint_bytes", "kv_bytes_per_token", "settled_tokens"):
+            object.__setattr__(self, name, as_count(name, getattr(self, name)))
+        windows = self.windows
+        if not isinstance(windows, tuple | list) or not all(isinstance(w, KVWindow) for w in windows):
+            raise ConfigurationError(f"windows={windows!r}; give a tuple of KVWindow")
+        object.__setattr__(self, "windows", tuple(windows))
+        if not isinstance(self.cost, PrefillCost):
+            raise ConfigurationError(f"cost={self.cost!r}; give a PrefillCost, such as PrefillCost.tokens()")
         if self.recurrent_bytes < 0:
             raise ConfigurationError(
                 f"checkpoint_bytes={self.checkpoint_bytes} is less than its windows hold "
@@ -166,4 +174,6 @@ class Footprint:
             checkpoint_bytes=max(measured.state_bytes for measured in ordered),
             kv_bytes_per_token=kv_bytes_per_token,
             cost=PrefillCost.tokens() if cost is None else cost,
+            # Below the lengths that were measured, nothing is known.
+            settled_tokens=ordered[-2].num_tokens,
         )

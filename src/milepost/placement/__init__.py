@@ -1,6 +1,6 @@
 """Which positions of a prompt deserve a checkpoint: the contract, the exact planner and the policies."""
 
-from milepost.placement.base import CostFunction, Placement, PlacementPolicy, PlacementRequest
+from milepost.placement.base import CostFunction, Placement, PlacementPolicy, PlacementRequest, as_placement
 from milepost.placement.heuristics import Balanced, Dense, Dyadic, NoCheckpoints, Periodic, SquareRoot
 from milepost.placement.histogram import HistogramDP
 from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
@@ -24,6 +24,7 @@ __all__ = [
     "PromptTail",
     "SquareRoot",
     "TailAndJunction",
+    "as_placement",
     "plan_budgets",
     "plan_priced",
 ]

@@ -5,17 +5,18 @@ no cache and no clock. A policy that learns is told of every request, after the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_count
 from milepost.errors import ConfigurationError
 from milepost.reuse import Junction, Sighting
 
-__all__ = ["CostFunction", "Placement", "PlacementPolicy", "PlacementRequest"]
+__all__ = ["CostFunction", "Placement", "PlacementPolicy", "PlacementRequest", "as_placement"]
 
 # Cost of computing the tokens before each position; monotone.
 CostFunction: TypeAlias = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating | np.integer]]
@@ -93,6 +94,8 @@ class Placement:
     positions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if type(self.positions) is not tuple or not all(type(each) is int for each in self.positions):
+            object.__setattr__(self, "positions", _whole_numbers("positions", self.positions))
         ascending = all(a < b for a, b in zip(self.positions, self.positions[1:], strict=False))
         if not ascending or (self.positions and self.positions[0] <= 0):
             raise ConfigurationError(
@@ -112,3 +115,38 @@ class PlacementPolicy(ABC):
 
     def observe(self, request: PlacementRequest) -> None:  # noqa: B027 (most policies do not learn)
         """Learn from a request that was served. Policies that do not learn ignore it."""
+
+
+def as_placement(placed: Any, request: PlacementRequest, *, by: PlacementPolicy | None = None) -> Placement:
+    """Return ``placed`` as a placement on the prompt of ``request``. Positions in any order are plain enough.
+
+    Args:
+        placed: What a policy returned, or what a caller says it captured.
+        request: The prompt.
+        by: The policy, for the message.
+
+    Raises:
+        ConfigurationError: these are no positions, or one lies where no checkpoint can.
+    """
+    who = "the placement" if by is None else f"the placement of policy {type(by).__name__}"
+    placement = placed if isinstance(placed, Placement) else _in_order(who, placed)
+    for position in placement.positions:
+        if not request.resume_position < position <= request.num_tokens or position % request.grid:
+            raise ConfigurationError(
+                f"{who} has a checkpoint at {position} of a prompt of {request.num_tokens} resumed at "
+                f"{request.resume_position}; it must lie behind the resume position, inside the prompt "
+                f"and on the grid of {request.grid}"
+            )
+    return placement
+
+
+def _in_order(who: str, positions: Any) -> Placement:
+    return Placement(tuple(sorted(set(_whole_numbers(who, positions)))))
+
+
+def _whole_numbers(name: str, given: Any) -> tuple[int, ...]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"{name} is {given!r}; give a Placement or a list of positions, an empty one for no checkpoint"
+        )
+    return tuple(as_count(f"a position in {name}", each) for each in given)

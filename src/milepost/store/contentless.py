@@ -26,14 +26,11 @@ class ContentlessPayloads:
         self.was_asked = False
         self._footprint = footprint
         self._segment_tokens = segment_tokens
-        self._full_state = _State(footprint.checkpoint_bytes)
 
     def checkpoint(self, position: int) -> _State:
         """Return a state; before the windows are full, a smaller one."""
         self.was_asked = True
-        if self._footprint.windows:
-            return _State(self._footprint.checkpoint_bytes_at(position))
-        return self._full_state
+        return _State(self._footprint.checkpoint_bytes_at(position))
 
     def kv_segments(self, start: int, end: int) -> Sequence[None]:
         """Return as many segments as lie in ``[start, end)``."""

@@ -25,33 +25,24 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
 from milepost.reuse import Junction, Sighting
 from milepost.store.eviction import KV_CELL, EvictionOrder, EvictionPolicy
 from milepost.store.neighbours import exclusive_kv_tokens, link, unlink
 from milepost.store.node import Checkpoint, Node, Payload
 from milepost.store.resident_kv import ResidentKV, node_at
+from milepost.store.source import PayloadSource
 from milepost.store.tree import Passage, RadixTree, TreeMatch
 from milepost.tokens import KeyArray
 
-__all__ = ["Located", "PayloadSource", "PrefixStore"]
+__all__ = ["Located", "PrefixStore"]
 
 _position_of = attrgetter("position")
 # The tick before the first request.
 _NEVER = 0
 # Behind a place where more checkpoints follow at once, the loss of one changes little for the others.
 _MOST_SIBLINGS_RANKED = 8
-
-
-class PayloadSource(Protocol):
-    """Where payloads come from. KV is asked for only once there is room for it."""
-
-    def checkpoint(self, position: int) -> Payload | None:
-        """Return the state captured after ``position`` tokens; None for KV alone."""
-
-    def kv_segments(self, start: int, end: int) -> Sequence[Any]:
-        """Return one payload for each KV segment of ``[start, end)``, both multiples of the segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +169,21 @@ class PrefixStore:
             match=match,
         )
 
+    def match(self, keys: KeyArray, *, tenant: str, known: TreeMatch) -> TreeMatch:
+        """Return ``known``, or what has become of it where the tree has changed since."""
+        return known if known.version == self.tree.version else self.tree.match(keys, tenant=tenant)
+
+    def resident_kv(self, match: TreeMatch) -> list[Any]:
+        """Return the KV payloads of the matched tokens, as far as they are stored, in order."""
+        return self.kv.payloads(match.path, min(self.kv.reach(match.path), match.depth))
+
+    def state_at(self, match: TreeMatch, position: int) -> Checkpoint | None:
+        """Return the checkpoint that is stored at ``position`` of a prompt, KV-only ones aside."""
+        if position > match.depth:
+            return None
+        found = node_at(match.path, position).checkpoint_at(position)
+        return None if found is None or found.is_kv_only else found
+
     def kv_segments(self, located: Located) -> list[Any]:
         """Return the KV payloads of the whole segments before the resume position, in order."""
         return self.kv.payloads(located.match.path, located.resume_position)
@@ -277,7 +283,7 @@ class PrefixStore:
                 return present
             self._remove(present)
         payload = None if self.is_stateless else source.checkpoint(position)
-        num_bytes = 0 if payload is None else payload.num_bytes
+        num_bytes = 0 if payload is None else int(payload.num_bytes)
         if not self._make_room(path, node, position, num_bytes):
             self._drop((payload,))
             return None

@@ -601,7 +601,7 @@ class OffGrid(PlacementPolicy):
 
 def test_a_policy_off_the_rules_fails_its_request_and_nothing_else(model):
     engine = open_engine(model, policy=OffGrid())
-    with pytest.raises(InvalidRequestError, match="on the grid of 64"):
+    with pytest.raises(ConfigurationError, match=r"policy OffGrid .* on the grid of 64"):
         engine.generate(tiny_prompt(100)[0].numpy(), max_new_tokens=2)
     engine.cache.check()
     assert not engine.cache._store._pinned

@@ -61,6 +61,11 @@ class StoredKV:
     segment: KVSegment
     digest: bytes
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that this payload keeps alive."""
+        return self.segment.num_bytes
+
 
 def belongs_to(lease: Lease, digests: PrefixDigests) -> bool:
     """Return whether everything that ``lease`` would resume from was computed for exactly these tokens."""
