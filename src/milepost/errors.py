@@ -18,7 +18,9 @@ __all__ = [
     "CapacityError",
     "ConfigurationError",
     "InvalidRequestError",
+    "KernelCacheWarning",
     "MilepostError",
+    "MilepostWarning",
     "ModelLoadError",
     "TraceFormatError",
     "UnsupportedModelError",
@@ -55,3 +57,11 @@ class TraceFormatError(MilepostError):
 
 class CacheCorruptionError(MilepostError):
     """``check()`` found an invariant broken. This is a defect of Milepost: please report it."""
+
+
+class MilepostWarning(UserWarning):
+    """The root of what works, but not as it could. The message names the remedy."""
+
+
+class KernelCacheWarning(MilepostWarning):
+    """Compiled kernels cannot be kept from one process to the next."""

@@ -22,8 +22,7 @@ from traffic import (
     shared_instructions,
 )
 
-from milepost.overlap import mixture
-from milepost.placement import PlacementRequest, worth
+from milepost.placement import PlacementRequest
 from milepost.policies import learned
 from milepost.policies.learned import LearnedPlacement
 from milepost.policies.traffic import Traffic, follow
@@ -238,11 +237,26 @@ def test_planning_learns_nothing():
 
 
 def test_no_request_waits_for_a_compiler():
-    learned()
-    kernels = (worth._candidates, worth._best_plan, mixture.mix, mixture.weight_inside)
-    before = [len(kernel.signatures) for kernel in kernels]
-    serve_trace("learned", "synthetic:drifting,requests=80,seed=2", capacity=20_000)
-    assert [len(kernel.signatures) for kernel in kernels] == before
+    program = """
+import gc
+from milepost.kernels import Kernel
+from milepost.policies import learned
+from milepost.simulator import simulate
+from milepost.traces import open_trace
+
+def compiled():
+    kernels = [each for each in gc.get_objects() if isinstance(each, Kernel)]
+    return sorted(each.__qualname__ for each in kernels if each.is_compiled)
+
+assert compiled() == []
+learned()
+before = compiled()
+simulate(open_trace("synthetic:drifting,requests=80,seed=2"), policy="learned", capacity_kv_tokens=20_000,
+         checkpoint_kv_tokens=100)
+assert compiled() == before, (before, compiled())
+assert {"mix", "_best_plan_within", "_add", "_solve_indices"} <= set(before)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 # Placement alone

@@ -14,6 +14,7 @@ from milepost.cli.command import Command
 from milepost.cli.demo import demo
 from milepost.cli.footprint import footprint
 from milepost.cli.generate import generate
+from milepost.cli.messages import print_error, speak_plainly
 from milepost.cli.policies import policies
 from milepost.cli.probe import probe
 from milepost.cli.recommend import recommend
@@ -61,9 +62,9 @@ def main() -> None:
     """Run the command line; errors become one line and an exit code. Typer sees to wrong usage and Ctrl-C."""
     # Advice about optional kernels would bury the answers; whoever wants it sets the variable.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    speak_plainly()
     try:
         app()
     except MilepostError as error:
-        typer.secho("Error:", fg="red", bold=True, nl=False, err=True)
-        typer.echo(f" {type(error).__name__}: {error}", err=True)
+        print_error(error)
         sys.exit(1)

@@ -1,6 +1,5 @@
 """The demo from end to end: open, ask, show."""
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from milepost.engines.transformers.loading import load_model
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
+from milepost.report.drawing_library import load_matplotlib
 
 __all__ = ["DemoOptions", "run_demo"]
 
@@ -86,8 +86,7 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
 
 def _prepare_output(folder: Path) -> None:
     """Find out before the work, not after it, that its result cannot be written."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigurationError("the picture needs matplotlib; install milepost[report]")
+    load_matplotlib("the picture")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,14 +1,12 @@
 """A sparse histogram that forgets."""
 
-from functools import cache
 from typing import TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from milepost.errors import ConfigurationError
-from milepost.interrupts import deferred_interrupts
+from milepost.kernels import kernel
 
 __all__ = ["DecayedHistogram"]
 
@@ -35,7 +33,7 @@ class DecayedHistogram:
             raise ConfigurationError(f"decay={decay}; give the share that one step keeps, in (0, 1]")
         if max_support < 1:
             raise ConfigurationError(f"max_support={max_support}; give at least 1 bin")
-        _compile_kernel()
+        _add.compiled()
         self._decay = decay
         self._max_support = max_support
         self._merge_down = merge_down
@@ -84,14 +82,7 @@ class DecayedHistogram:
         self._values[: self._size], self._weights[: self._size] = values, weights
 
 
-@cache
-def _compile_kernel() -> None:
-    """Compile the kernel before it is needed, with Ctrl-C held back: see :mod:`milepost.interrupts`."""
-    with deferred_interrupts():
-        _add(np.empty(2, np.int64), np.empty(2), 0, 0, 1.0, 1, True)
-
-
-@njit(cache=True)
+@kernel("int64(int64[::1], float64[::1], int64, int64, float64, int64, boolean)")
 def _add(
     values: IntArray,
     weights: FloatArray,
@@ -102,7 +93,13 @@ def _add(
     merge_down: bool,
 ) -> int:
     """Add a weight in place and return the new number of values."""
-    at = int(np.searchsorted(values[:size], value))
+    at, end = 0, size
+    while at < end:
+        middle = (at + end) // 2
+        if values[middle] < value:
+            at = middle + 1
+        else:
+            end = middle
     if at < size and values[at] == value:
         weights[at] += weight
         return size
@@ -111,7 +108,10 @@ def _add(
     values[at], weights[at] = value, weight
     size += 1
     if size > max_support:
-        lightest = int(np.argmin(weights[:size]))
+        lightest = 0
+        for k in range(1, size):
+            if weights[k] < weights[lightest]:
+                lightest = k
         heir = lightest - 1 if merge_down else lightest + 1
         # At the shallow edge there is no safe heir: what so little weight says there is forgotten.
         if 0 <= heir < size:

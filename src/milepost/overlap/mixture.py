@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from milepost.kernels import kernel
 
 __all__ = ["OverlapDistribution", "mix", "weight_inside", "with_points"]
 
@@ -41,17 +42,20 @@ def with_points(
     return all_depths[order], all_weights[order]
 
 
-@njit(cache=True)
-def weight_inside(depths: IntArray, weights: FloatArray, num_tokens: int) -> float:
-    """Return the weight of the depths in ``(0, num_tokens]``. O(K)."""
+@kernel("float64(int64[::1], float64[::1], int64, int64, int64)")
+def weight_inside(depths: IntArray, weights: FloatArray, start: int, stop: int, num_tokens: int) -> float:
+    """Return the weight of the depths ``start`` to ``stop`` that lie in ``(0, num_tokens]``. O(K)."""
     total = 0.0
-    for k in range(depths.size):
+    for k in range(start, stop):
         if 0 < depths[k] <= num_tokens:
             total += weights[k]
     return total
 
 
-@njit(cache=True)
+@kernel(
+    "Tuple((int64[::1], float64[::1]))"
+    "(int64[::1], float64[::1], int64[::1], float64[::1], boolean[::1], float64, int64, int64)"
+)
 def mix(
     depths: IntArray,
     weights: FloatArray,
@@ -60,7 +64,7 @@ def mix(
     from_end: BoolArray,
     uniform_share: float,
     num_tokens: int,
-    num_bins: int,
+    num_octaves: int,
 ) -> tuple[IntArray, FloatArray]:
     """Return the pmf of a mixture over the depths of one prompt.
 
@@ -76,12 +80,11 @@ def mix(
             is uniform. A prior counts as one sharing.
         uniform_share: Share of what no component explains.
         num_tokens: Length of the prompt.
-        num_bins: Its length in bins.
+        num_octaves: Of distances from its end, the last one of no distance.
 
     Complexity: O(K x components).
     """
     num_components = splits.size - 1
-    num_octaves = int(np.ceil(np.log2(num_bins + 1))) + 1
     # Every component is a run, then every prior of octaves, then what is uniform.
     num_runs = 2 * num_components + 1
     size = splits[num_components] + num_components * num_octaves + _UNIFORM_POINTS
@@ -92,7 +95,7 @@ def mix(
     filled, runs = 0, 0
     for c in range(num_components):
         start, stop = splits[c], splits[c + 1]
-        unit = shares[c] / (weight_inside(depths[start:stop], weights[start:stop], num_tokens) + 1.0)
+        unit = shares[c] / (weight_inside(depths, weights, start, stop, num_tokens) + 1.0)
         heads[runs] = filled
         descends = stop - start > 1 and depths[start] > depths[stop - 1]
         for k in range(stop - start):
@@ -121,7 +124,7 @@ def mix(
     return _merge_runs(run_depths, run_weights, heads, ends, runs + 1, num_tokens - 1)
 
 
-@njit(cache=True)
+@kernel("Tuple((int64[::1], float64[::1]))(int64[::1], float64[::1], int64[::1], int64[::1], int64, int64)")
 def _merge_runs(
     run_depths: IntArray, run_weights: FloatArray, heads: IntArray, ends: IntArray, runs: int, last: int
 ) -> tuple[IntArray, FloatArray]:
@@ -148,5 +151,6 @@ def _merge_runs(
             depths[size], weights[size] = depth, weight
             size += 1
     if total > 0.0:
-        weights[:size] /= total
+        for k in range(size):
+            weights[k] /= total
     return depths[:size], weights[:size]

@@ -46,7 +46,8 @@ class _Component:
 
     def likelihood(self, overlap_depth: int, num_tokens: int, num_bins: int) -> float:
         """Return the chance of this depth's bin before it was seen. O(support)."""
-        inside = weight_inside(self.depths(num_tokens), self.histogram.weights, num_tokens)
+        weights = self.histogram.weights
+        inside = weight_inside(self.depths(num_tokens), weights, 0, weights.size, num_tokens)
         measure = self.coordinate.measure(overlap_depth, num_tokens)
         prior = 1.0 / num_bins
         if not self.coordinate.deeper_measure_is_larger:
@@ -203,7 +204,7 @@ class OverlapModel:
             self._from_end,
             scale * (self._uniform_explained + _SHARE_PRIOR),
             num_tokens,
-            -(-num_tokens // self._bin_tokens),
+            (-(-num_tokens // self._bin_tokens)).bit_length() + 1,
         )
         if junction_depth is not None and 0 < junction_depth < num_tokens:
             junction = (junction_depth, junction_rate)

@@ -9,7 +9,8 @@ from milepost.overlap import DecayedHistogram
 from milepost.placement.admissible import admissible
 from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.heuristics import balanced_positions
-from milepost.placement.planner import compile_kernels, plan_budgets
+from milepost.placement.hull import fill_budget_layers
+from milepost.placement.planner import plan_budgets
 
 __all__ = ["HistogramDP"]
 
@@ -46,7 +47,8 @@ class HistogramDP(PlacementPolicy):
             raise ConfigurationError(f"smoothing={smoothing}; give a weight of 0 or more")
         if bin_tokens < 1:
             raise ConfigurationError(f"bin_tokens={bin_tokens}; a bin is at least 1 token wide")
-        compile_kernels()
+        # Before the first request, so that it does not wait for the compiler.
+        fill_budget_layers.compiled()
         self._count = count
         self._smoothing = smoothing
         self._bin_tokens = bin_tokens

@@ -17,7 +17,8 @@ lose nothing to the differing magnitudes of tokens, FLOPs or seconds.
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from milepost.kernels import kernel
 
 __all__ = ["NEGLIGIBLE_SAVING", "NO_PARENT", "fill_budget_layers", "fill_priced"]
 
@@ -29,7 +30,7 @@ NO_PARENT = -1
 _THINNING_ROUNDS = 3
 
 
-@njit(cache=True)
+@kernel("int64(float64[::1], float64[::1], float64[::1], int32[:, ::1])")
 def fill_budget_layers(
     gains: npt.NDArray[np.float64],
     shares: npt.NDArray[np.float64],
@@ -48,7 +49,9 @@ def fill_budget_layers(
             candidates, or one at or beyond ``j`` where this layer adds none.
     """
     count = gains.size
-    values = np.zeros(count + 1)
+    values = np.empty(count + 1)
+    for j in range(count + 1):
+        values[j] = 0.0
     intercepts = np.empty(count)
     lines = np.empty(count, np.int32)
     for layer in range(parents.shape[0]):
@@ -66,10 +69,10 @@ def fill_budget_layers(
         if values[count] - savings[layer] <= NEGLIGIBLE_SAVING:
             return layer
         savings[layer + 1] = values[count]
-    return int(parents.shape[0])
+    return len(parents)
 
 
-@njit(cache=True)
+@kernel("int64(float64[::1], float64[::1], int32[::1], int64)")
 def _drop_below_neighbours(
     gains: npt.NDArray[np.float64],
     intercepts: npt.NDArray[np.float64],
@@ -91,7 +94,7 @@ def _drop_below_neighbours(
     return kept + 1
 
 
-@njit(cache=True)
+@kernel("int64(float64[::1], float64[::1], int32[::1], int64)")
 def _keep_envelope(
     gains: npt.NDArray[np.float64],
     intercepts: npt.NDArray[np.float64],
@@ -113,7 +116,7 @@ def _keep_envelope(
     return kept
 
 
-@njit(cache=True)
+@kernel("void(float64[::1], float64[::1], int32[::1], float64[::1], float64[::1], int32[::1])")
 def _answer_queries(
     gains: npt.NDArray[np.float64],
     intercepts: npt.NDArray[np.float64],
@@ -137,7 +140,7 @@ def _answer_queries(
             j += 1
 
 
-@njit(cache=True)
+@kernel("void(float64[::1], float64[::1], float64, int32[::1])")
 def fill_priced(
     gains: npt.NDArray[np.float64],
     shares: npt.NDArray[np.float64],

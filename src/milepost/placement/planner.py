@@ -33,18 +33,16 @@ This module does not know where the weights come from (:mod:`milepost.overlap`) 
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
-from milepost.interrupts import deferred_interrupts
 from milepost.placement.base import CostFunction, Placement
 from milepost.placement.hull import NEGLIGIBLE_SAVING, NO_PARENT, fill_budget_layers, fill_priced
 
-__all__ = ["BudgetPlans", "compile_kernels", "plan_budgets", "plan_priced"]
+__all__ = ["BudgetPlans", "plan_budgets", "plan_priced"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -175,17 +173,6 @@ def plan_priced(
         positions.append(int(problem.candidates[j]))
         j = int(parents[j])
     return Placement(tuple(reversed(positions)))
-
-
-@cache
-def compile_kernels() -> None:
-    """Compile both kernels now, so that no request waits for it: seconds once, then a disk cache.
-
-    Ctrl-C waits until it is done: the compiler calls back into Python through C, where an interrupt is lost.
-    """
-    with deferred_interrupts():
-        plan_budgets([1, 2], [1.0, 1.0], max_budget=1)
-        plan_priced([1, 2], [1.0, 1.0], price_per_checkpoint=0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from milepost.kernels import kernel
 from milepost.overlap import with_points
 from milepost.placement.base import Placement, PlacementRequest
 
@@ -104,7 +104,10 @@ def plan_worth(
     return WorthyPlan(Placement(tuple(picked)), saved, num_bytes)
 
 
-@njit(cache=True)
+@kernel(
+    "Tuple((int64[::1], float64[::1], float64[::1]))"
+    "(Array(int64, 1, 'C', readonly=True), float64[::1], int64, int64, int64, int64)"
+)
 def _candidates(
     depths: IntArray, rates: FloatArray, base: int, last: int, resident: int, grid: int
 ) -> tuple[IntArray, FloatArray, FloatArray]:
@@ -132,10 +135,16 @@ def _candidates(
             before[count] = total
             count += 1
         total += rates[k]
-    return positions[:count], total - before[:count], before[:count]
+    tails = np.empty(count)
+    for k in range(count):
+        tails[k] = total - before[k]
+    return positions[:count], tails, before[:count]
 
 
-@njit(cache=True)
+@kernel(
+    "Tuple((int64[::1], float64, float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
+    "float64, float64, float64, float64, int64, int64)"
+)
 def _best_plan_within(
     positions: IntArray,
     costs: FloatArray,
@@ -166,13 +175,19 @@ def _best_plan_within(
             resident,
         )
         if chosen.size <= max_checkpoints:
-            return positions[chosen], saved, lost[chosen[0]] if chosen.size else 0.0
+            lost_rate = lost[chosen[0]] if chosen.size else 0.0
+            for k in range(chosen.size):
+                chosen[k] = positions[chosen[k]]
+            return chosen, saved, lost_rate
         # More than the budget can hold beside the KV: ask more for each, until few enough are worth it. The
         # first may cost nothing more than what it replaces, any other costs the price, so one is the least.
         per_checkpoint = 1.5 * max(per_checkpoint, least_gain * costs[-1] * tails[0], _TINY)
 
 
-@njit(cache=True)
+@kernel(
+    "Tuple((int64[::1], float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
+    "float64, float64, float64, float64, int64)"
+)
 def _best_plan(
     positions: IntArray,
     costs: FloatArray,
@@ -191,19 +206,22 @@ def _best_plan(
     (gains[j] - gains[i]) * tails[j]``: lines in ``tails[j]``, which falls while the slopes fall.
     """
     count = positions.size
-    gains = costs - base_cost
+    gains = np.empty(count)
+    for j in range(count):
+        gains[j] = costs[j] - base_cost
     densest = gains[count - 1] * tails[count - 1]
     for j in range(count - 1):
         densest += gains[j] * (tails[j] - tails[j + 1])
     per_checkpoint = max(per_checkpoint, least_gain * densest)
     value = np.empty(count)
-    parent = np.full(count, -1)
+    parent = np.empty(count, np.int64)
     envelope = np.empty(count, np.int64)
     first, end = 0, 0
     best, deepest = 0.0, -1
     for j in range(count):
         tail = tails[j]
         replaced = lost[j] * saved_by_base if saved_by_base < np.inf else np.inf
+        parent[j] = -1
         value[j] = gains[j] * tail - min(per_checkpoint, replaced)
         while end - first > 1:
             a, b = envelope[first], envelope[first + 1]
@@ -227,15 +245,26 @@ def _best_plan(
         total = value[j] - per_kv_token * max(0, positions[j] - resident)
         if total > best:
             best, deepest = total, j
-    chosen = np.empty(count, np.int64)
-    size = 0
-    while deepest >= 0:
-        chosen[size] = deepest
-        size += 1
-        deepest = parent[deepest]
-    chosen = chosen[:size][::-1].copy()
+    chosen = _trace_back(parent, deepest)
     saved, above = 0.0, base_cost
-    for deeper in chosen:
+    for k in range(chosen.size):
+        deeper = chosen[k]
         saved += (costs[deeper] - above) * tails[deeper]
         above = costs[deeper]
     return chosen, saved
+
+
+@kernel("int64[::1](int64[::1], int64)")
+def _trace_back(parent: IntArray, last: int) -> IntArray:
+    """Return the way from the first to ``last``, ascending; nothing where it is negative."""
+    size = 0
+    at = last
+    while at >= 0:
+        size += 1
+        at = parent[at]
+    way = np.empty(size, np.int64)
+    while last >= 0:
+        size -= 1
+        way[size] = last
+        last = parent[last]
+    return way

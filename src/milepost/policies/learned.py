@@ -23,12 +23,11 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from milepost.interrupts import deferred_interrupts
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
 from milepost.policies.traffic import Traffic, follow
-from milepost.reuse import NUM_AGE_BINS, Junction, Sighting
+from milepost.reuse import NUM_AGE_BINS, Sighting
 from milepost.store import Checkpoint, EvictionPolicy, Node, Passage, Reranking
 
 __all__ = ["LearnedEviction", "LearnedPlacement", "learned"]
@@ -163,20 +162,12 @@ def learned() -> CachePolicy:
 
 @cache
 def _compile_kernels() -> None:
-    """Compile what a request runs through, so that none waits for it: seconds once, then a disk cache.
-
-    Ctrl-C waits until it is done: the compiler calls back into Python through C, where an interrupt is lost.
-    """
-    with deferred_interrupts():
-        traffic = Traffic()
-        traffic.overlap.observe(128, 256)
-        placement = LearnedPlacement(traffic)
-        for junctions in ((), ((128, Junction(128)),)):
-            placement.place(
-                PlacementRequest(
-                    num_tokens=256, overlap_depth=128, grid=16, checkpoint_bytes=1, junctions=junctions
-                )
-            )
+    """Run through what a request runs through, so that none waits for a compiler."""
+    traffic = Traffic()
+    traffic.overlap.observe(128, 256)
+    LearnedPlacement(traffic).place(
+        PlacementRequest(num_tokens=256, overlap_depth=128, grid=16, checkpoint_bytes=1)
+    )
 
 
 def _capture_cost(request: PlacementRequest) -> float:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from milepost.errors import ConfigurationError
+from milepost.report.drawing_library import load_matplotlib
 from milepost.report.figures import FIGURES, write_files
 from milepost.report.page import Provenance, render_page
 from milepost.report.study import TraceStudy
@@ -27,9 +28,9 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         ConfigurationError: a library is missing, or the folder cannot be made.
     """
-    for library in ("matplotlib", "jinja2"):
-        if importlib.util.find_spec(library) is None:
-            raise ConfigurationError(f"a report needs {library}; install milepost[report]")
+    if importlib.util.find_spec("jinja2") is None:
+        raise ConfigurationError("a report needs jinja2; install milepost[report]")
+    load_matplotlib("a report")
     try:
         (folder / FIGURES_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:

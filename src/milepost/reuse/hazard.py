@@ -28,7 +28,8 @@ from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from milepost.kernels import kernel
 
 __all__ = ["NUM_AGE_BINS", "HazardTable", "Tracked"]
 
@@ -223,7 +224,7 @@ def _ratio(uses: FloatArray, exposure: FloatArray, hazards: FloatArray) -> Float
     return scale
 
 
-@njit(cache=True)
+@kernel("void(float64[:, ::1], float64[:, ::1])")
 def _solve_indices(hazards: FloatArray, index: FloatArray) -> None:
     """Fill ``index``, both of shape ``[classes, NUM_AGE_BINS]``. A stretch ends with a bin."""
     num_classes, num_bins = hazards.shape

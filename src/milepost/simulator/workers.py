@@ -8,13 +8,14 @@ ends the processes.
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from milepost.errors import MilepostError
+from milepost.errors import KernelCacheWarning, MilepostError
 from milepost.interrupts import deferred_interrupts
 
 __all__ = ["available_cores", "run_tasks"]
@@ -87,7 +88,7 @@ def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Give an executor, and end its processes at once if something goes wrong."""
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child
     )
     try:
         yield executor
@@ -114,5 +115,7 @@ def _children_deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _ignore_interrupts() -> None:
+def _begin_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The parent has parsed the policies, and said so.
+    warnings.simplefilter("ignore", KernelCacheWarning)

@@ -1,0 +1,43 @@
+"""Matplotlib, loaded before there is anything to draw, on any machine."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from milepost.errors import ConfigurationError
+
+__all__ = ["load_matplotlib"]
+
+
+def load_matplotlib(purpose: str) -> None:
+    """Load matplotlib. Where it has no folder of its own it lists the fonts anew, in a temporary one: that
+    costs a second and changes nothing, so it is not worth the lines that matplotlib prints about it.
+
+    Args:
+        purpose: What needs it, for the message.
+
+    Raises:
+        ConfigurationError: it is not installed, or no folder at all can be written.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError(f"{purpose} needs matplotlib; install milepost[report]")
+    try:
+        with _quiet("matplotlib"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"{purpose} needs matplotlib, which cannot be loaded: {error}; set MPLCONFIGDIR to a folder that "
+            "this user can write"
+        ) from error
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
