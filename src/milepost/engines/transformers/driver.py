@@ -160,22 +160,31 @@ class Driver:
         return logits
 
     @torch.inference_mode()
-    def logits_before(self, tokens: torch.Tensor, *, last_position: int) -> torch.Tensor:
-        """Run ``tokens`` from nothing, the last of them at ``last_position`` instead of behind the others;
-        return the logits of the one before it, which no causal model computes from the last one.
+    def logits_behind(
+        self, num_tokens: int, tokens: torch.Tensor, *, last_position: int | None = None
+    ) -> torch.Tensor:
+        """Run ``tokens`` from nothing in one call and return the logits behind the first ``num_tokens`` of
+        them, which no causal model computes from what follows.
+
+        Args:
+            num_tokens: Less than there are tokens.
+            tokens: Shape ``[num_all_tokens]``.
+            last_position: Where the last of them stands, instead of behind the others.
         """
-        arguments = self._arguments(self.start(), tokens.to(self.model.device), num_logits=2)
-        arguments["position_ids"][..., -1] = last_position
+        from_end = tokens.numel() - num_tokens + 1
+        arguments = self._arguments(self.start(), tokens.to(self.model.device), num_logits=from_end)
+        if last_position is not None:
+            arguments["position_ids"][..., -1] = last_position
         with positions.rotated_for(0):
-            outputs = self.model(**arguments)
-        logits: torch.Tensor = outputs.logits[0, -2].clone()
+            outputs = self._call(**arguments)
+        logits: torch.Tensor = outputs.logits[0, -from_end].clone()
         return logits
 
     def _forward(self, live: LiveCache, tokens: torch.Tensor) -> Any:
         end = live.position + tokens.numel()
         self._warn_beyond_declared(end)
         with positions.rotated_for(live.frequency_length if live.frequency_length > end else 0):
-            outputs = self.model(**self._arguments(live, tokens))
+            outputs = self._call(**self._arguments(live, tokens))
         # Some families keep their cache to themselves: then the one passed in is the one advanced.
         live.cache = getattr(outputs, self._cache_argument, live.cache)
         live.position = end
@@ -192,6 +201,11 @@ class Driver:
         """
         while self._patches:
             self._patches.pop().undo()
+
+    def _call(self, **arguments: Any) -> Any:
+        """Call the model; where it was compiled in place, what was compiled (see ``unwrapping``)."""
+        model = self.model
+        return (model if model._compiled_call_impl is None else model._call_impl)(**arguments)
 
     def _arguments(self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1) -> dict[str, Any]:
         arguments: dict[str, Any] = {

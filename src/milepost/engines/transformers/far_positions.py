@@ -65,8 +65,9 @@ def measure_far_positions(driver: Driver, tokens: torch.Tensor) -> FarPositions 
     if position <= _NUM_TOKENS:
         return None
     # Neither run is without a gap: some models take one for two packed prompts, and mask otherwise.
-    near = driver.logits_before(tokens, last_position=_NUM_TOKENS)
-    far = driver.logits_before(tokens, last_position=position)
+    before = _NUM_TOKENS - 1
+    near = driver.logits_behind(before, tokens, last_position=_NUM_TOKENS)
+    far = driver.logits_behind(before, tokens, last_position=position)
     live = driver.start(num_tokens=position + 1)
     driver.advance(live, tokens[:_CUT])
     resumed = driver.advance(live, tokens[_CUT:-1])

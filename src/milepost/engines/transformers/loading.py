@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from milepost.engines.transformers.text import Tokenizer
+from milepost.engines.transformers.unwrapping import check_weights, unwrapped
 from milepost.errors import ConfigurationError, ModelLoadError
 
 __all__ = ["OpenedModel", "load_config", "load_model"]
@@ -39,7 +41,7 @@ class OpenedModel:
 
 
 def load_model(
-    source: str | Path | PreTrainedModel,
+    source: str | Path | torch.nn.Module,
     *,
     tokenizer: Tokenizer | None = None,
     dtype: str = "auto",
@@ -50,27 +52,33 @@ def load_model(
 
     Args:
         source: A folder with ``config.json`` and safetensors, a hub id, or a model in memory, which is used
-            as it is and put in evaluation mode.
+            as it is and put in evaluation mode; of a wrapper around one, the model inside.
         tokenizer: Replaces the one that lies beside the model.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         device: Where it runs; ``cuda`` where there is one, else ``cpu``.
         revision: Branch, tag or commit of a hub id.
 
     Raises:
-        ConfigurationError: the dtype or the device is unknown, or an option cannot apply to this source.
+        ConfigurationError: the dtype or the device is unknown, an option cannot apply to this source, or the
+            source is no model at all.
+        UnsupportedModelError: a wrapper does more than the model inside it, or the weights are not there.
         ModelLoadError: there is no such model, it is no causal language model, or its files are damaged.
     """
-    if isinstance(source, PreTrainedModel):
+    if not isinstance(source, str | os.PathLike):
         _refuse_options(dtype=dtype if dtype != "auto" else None, device=device, revision=revision)
+        in_memory = unwrapped(source)
+        check_weights(in_memory)
         return OpenedModel(
-            model=source.eval(),
+            model=in_memory,
             tokenizer=tokenizer,
-            name=source.config.model_type,
-            revision=_commit(source),
+            name=in_memory.config.model_type,
+            revision=_commit(in_memory),
         )
     if dtype not in _DTYPES:
         raise ConfigurationError(f"dtype={dtype!r}; give one of {', '.join(_DTYPES)}")
     where = _checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not str(source):
+        raise ConfigurationError("model is an empty string; give a folder, a hub id or a model")
     path = Path(source)
     if path.exists():
         if revision is not None:
@@ -88,7 +96,10 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(source), **options, output_loading_info=True, ignore_mismatched_sizes=True
         )
-        model: PreTrainedModel = loaded[0].to(where).eval()
+        model: PreTrainedModel = loaded[0].eval()
+        # Some quantised models may not be moved, not even to where they are.
+        if model.device != where:
+            model = loaded[0].to(where)
     except Exception as error:  # whatever a broken configuration makes a model's own code raise
         raise ModelLoadError(f"cannot open model {str(source)!r}: {_first_line(error)}") from error
     # What was not read would be random numbers.
@@ -150,6 +161,15 @@ def _checked_device(name: str) -> torch.device:
 def _check_folder(path: Path) -> None:
     """Name damage that transformers would report in many lines or not at all."""
     config = path / "config.json"
+    if path.is_file():
+        owner = "; GGUF files are llama.cpp's" if path.suffix == ".gguf" else ""
+        raise ModelLoadError(f"{path} is a file{owner}; give the folder of a transformers model, or a hub id")
+    if not config.is_file() and (path / "adapter_config.json").is_file():
+        raise ModelLoadError(
+            f"{path} holds an adapter{_base_of(path)} and no model; load it with peft's "
+            "AutoPeftModelForCausalLM.from_pretrained and give what that returns, or merge it and save the "
+            "whole model"
+        )
     if not config.is_file():
         raise ModelLoadError(
             f"{path} has no config.json; give the folder of a transformers model, or a hub id"
@@ -160,6 +180,15 @@ def _check_folder(path: Path) -> None:
         raise ModelLoadError(f"{config} is not valid JSON ({error}); download it again") from error
     for shard in sorted(path.glob("*.safetensors")):
         _check_shard(shard)
+
+
+def _base_of(adapter: Path) -> str:
+    """Name the model that an adapter is for, where it says so."""
+    try:
+        base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f" for {base}" if base else ""
 
 
 def _check_shard(shard: Path) -> None:

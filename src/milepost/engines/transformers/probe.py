@@ -51,6 +51,8 @@ _NUM_GRID_STEPS = (1, 4)
 # On tiny random models of 24 families a correct one stays within 1.1 times the rounding that was measured,
 # and the mildest wrong one (positions that start over, one attention layer in four) is twice as far or more.
 _ROUNDING_MARGIN = 1.5
+# Tokens of the probed prompt that are also run on their own, where a model is about to be refused.
+_NUM_ALONE = 9
 # Rounding that may pass unmeasured, such as tensor cores at work in a float32 model.
 _LEAST_TOLERANCE = 5e-3
 # A lost state must show this many times as clearly as the most that is tolerated.
@@ -173,6 +175,8 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> Probe
         lost_state=logits_distance(lost, resumed),
     )
     verdict, refusal = _judge(distances, is_repeatable, cuts[-1])
+    if verdict is Verdict.REFUSED and (reason := _company_counts(driver, tokens, distances.tolerance)):
+        refusal = reason
     far_positions = measure_far_positions(driver, tokens) if verdict is Verdict.PASSED else None
     if far_positions is not None:
         refusal = far_positions.refusal(distances.tolerance, is_repeatable=is_repeatable)
@@ -232,6 +236,22 @@ def _judge(distances: _Distances, is_repeatable: bool, num_tokens: int) -> tuple
             "resumes"
         )
     return Verdict.PASSED, None
+
+
+def _company_counts(driver: Driver, tokens: torch.Tensor, tolerance: float) -> str | None:
+    """Say so if what is computed for a token depends on those behind it in the same call: then no cut prompt
+    agrees with a whole one, and the state is not to blame.
+    """
+    alone = driver.advance(driver.start(), tokens[:_NUM_ALONE])
+    distance = logits_distance(alone, driver.logits_behind(_NUM_ALONE, tokens))
+    if not distance > tolerance:
+        return None
+    return (
+        f"the logits behind {_NUM_ALONE} tokens move by {distance:.2g} when {tokens.numel() - _NUM_ALONE} "
+        f"more follow in the same call, where rounding explains {tolerance:.2g}: what it computes for one "
+        "depends on the company, as where activations are quantised by a scale that a whole call shares; "
+        "quantise weights alone, or activations token by token"
+    )
 
 
 @contextmanager
