@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+import torch
 import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
@@ -57,7 +58,7 @@ class Engine:
     @classmethod
     def open(
         cls,
-        model: str | Path | transformers.PreTrainedModel,
+        model: str | Path | torch.nn.Module,
         *,
         capacity: int | str = "1GiB",
         policy: str | CachePolicy | PlacementPolicy = "learned",
@@ -76,7 +77,8 @@ class Engine:
         long as the model lives, since other engines may rely on it; where opening fails, it is taken off.
 
         Args:
-            model: A folder, a hub id or a model in memory, which is put in evaluation mode.
+            model: A folder, a hub id or a model in memory, which is put in evaluation mode. Of a wrapper
+                (``torch.compile``, PEFT) the model inside is opened, and the wrapper stays as it is.
             capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
             policy: Where checkpoints are placed and which goes first: a name, as ``"learned"`` or
                 ``"balanced:8"``, or an object.

@@ -74,7 +74,7 @@ class ServedModel:
 
 
 def serve_model(
-    model: str | Path | transformers.PreTrainedModel,
+    model: str | Path | torch.nn.Module,
     *,
     numerics: str,
     segment_tokens: int | None,
