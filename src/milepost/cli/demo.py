@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from milepost.cli.options import Json, MaxNewTokens, Numerics
+from milepost.cli.options import Json, Numerics
 from milepost.errors import MilepostError
 
 __all__ = ["demo"]
@@ -41,7 +41,7 @@ def demo(
             "Default: the KV of all documents and two states for each.",
         ),
     ] = None,
-    max_new_tokens: MaxNewTokens = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 16,
     numerics: Numerics = "strict",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for demo.png and demo.json.")] = Path(
         "report"

@@ -9,10 +9,15 @@ import typer
 from milepost.cli.options import (
     EngineCapacity,
     EnginePolicy,
+    FrequencyPenalty,
     JsonLines,
+    Logprobs,
     MaxNewTokens,
+    MinP,
     ModelArgument,
     Numerics,
+    PresencePenalty,
+    RepetitionPenalty,
     Seed,
     Stop,
     Temperature,
@@ -26,12 +31,17 @@ __all__ = ["generate"]
 def generate(
     model: ModelArgument,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="Texts; @FILE reads a file.")],
-    max_new_tokens: MaxNewTokens = 128,
-    temperature: Temperature = 0.0,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
     top_k: TopK = None,
-    top_p: TopP = 1.0,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
     seed: Seed = 0,
     stop: Stop = None,
+    logprobs: Logprobs = None,
     capacity: EngineCapacity = "1GiB",
     policy: EnginePolicy = "learned",
     numerics: Numerics = "strict",
@@ -40,7 +50,7 @@ def generate(
     """Answer prompts one after the other, each resumed from the deepest checkpoint it shares.
 
     The answer streams to standard output; what the cache holds, what was reused, and why the rest was not,
-    goes to standard error.
+    goes to standard error. What no option says is as the model's generation_config has it.
 
     Try: `milepost generate Qwen/Qwen3.5-0.8B @story.txt "Once upon a time" --max-new-tokens 32`
     """
@@ -55,8 +65,13 @@ def generate(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
         "seed": seed,
-        "stop": stop or (),
+        "stop": stop,
+        "logprobs": logprobs,
     }
     texts = [_read_prompt(prompt) for prompt in prompts]
     source, tokenizer = resolve_model(model)

@@ -21,15 +21,20 @@ __all__ = [
     "CostModel",
     "EngineCapacity",
     "EnginePolicy",
+    "FrequencyPenalty",
     "Grid",
     "ImageTokens",
     "Json",
     "JsonLines",
+    "Logprobs",
     "MaxNewTokens",
     "MaxRequests",
+    "MinP",
     "ModelArgument",
     "Numerics",
     "Policies",
+    "PresencePenalty",
+    "RepetitionPenalty",
     "Seed",
     "SkipBadLines",
     "Stop",
@@ -82,10 +87,34 @@ Calibrate = Annotated[
 ]
 
 # What is asked of it.
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from this many most likely tokens.")]
-TopP = Annotated[float, typer.Option(help="Draw from the fewest tokens with this probability.")]
+# Where none is given, the model's own generation_config holds.
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the model's own, else 128.")
+]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy. Default: as the model says.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        help="Draw from so many of the likeliest tokens; 0 for all. Default: the model's own, else 50."
+    ),
+]
+TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens with this probability.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Draw from tokens with this share of the likeliest one's probability.")
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(help="Divides the logits of tokens in prompt and answer; 1 is none.")
+]
+PresencePenalty = Annotated[
+    float | None, typer.Option(help="Taken off the logits of tokens in the answer, once each.")
+]
+FrequencyPenalty = Annotated[
+    float | None, typer.Option(help="Taken off the logits of tokens in the answer, for each time.")
+]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(help="With --json: log-probabilities of each token and of so many of the likeliest."),
+]
 Seed = Annotated[int, typer.Option(help="Of the random stream.")]
 Stop = Annotated[list[str] | None, typer.Option(help="String that ends an answer; may be given twice.")]
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from milepost.cli.chat import chat
 from milepost.cli.command import Command
 from milepost.cli.demo import demo
 from milepost.cli.footprint import footprint
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-_COMMANDS = (demo, generate, simulate, sweep, recommend, report, footprint, probe, policies)
+_COMMANDS = (demo, generate, chat, simulate, sweep, recommend, report, footprint, probe, policies)
 for _command in _COMMANDS:
     app.command(cls=Command)(_command)
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from milepost.byte_size import parse_bytes
 from milepost.demo.comparison import Comparison, compare_policies
 from milepost.demo.documents import Document, python_documentation, read_documents
-from milepost.demo.embedded_model import ByteTokenizer, build_embedded_model
+from milepost.demo.embedded_model import build_embedded_model, build_embedded_tokenizer
 from milepost.demo.figure import draw_comparison
 from milepost.demo.table import comparison_table
 from milepost.demo.workload import Ask, interleave
@@ -99,7 +99,7 @@ def _open(source: str | None) -> tuple[PreTrainedModel, Tokenizer, str]:
         # other, up to fifty times as long.
         torch.set_num_threads(1)
         name = "the embedded Qwen3.5 (random weights, byte tokens)"
-        return build_embedded_model(), ByteTokenizer(), name
+        return build_embedded_model(), build_embedded_tokenizer(), name
     opened = load_model(source)
     if opened.tokenizer is None:
         raise ConfigurationError(f"{source} has no tokenizer beside it, and documents are text; add one")

@@ -6,14 +6,16 @@ keeps the ratio that matters: one checkpoint weighs as much as about 900 tokens 
 wild).
 """
 
-from collections.abc import Sequence
+from typing import Any, cast
 
+import tokenizers
 import torch
-from transformers import PreTrainedModel, Qwen3_5ForCausalLM, Qwen3_5TextConfig
+from tokenizers import decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
-from milepost.engines.transformers.text import checked_text
+from milepost.engines.transformers.text import Tokenizer
 
-__all__ = ["ByteTokenizer", "build_embedded_model", "resolve_model"]
+__all__ = ["build_embedded_model", "build_embedded_tokenizer", "resolve_model"]
 
 _EMBEDDED = "embedded"
 
@@ -21,26 +23,36 @@ _SEED = 20_260_505
 # Wide enough that the answer hangs on the whole prompt; the library's default leaves the logits nearly flat.
 _WEIGHT_STD = 0.08
 _CONTEXT_TOKENS = 32_768
+_NUM_BYTES = 256
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 
 
-class ByteTokenizer:
-    """Text as UTF-8 bytes: 256 token ids and nothing to download."""
-
-    vocabulary_size = 256
-
-    def encode(self, text: str) -> list[int]:
-        """Return the bytes of ``text``; raises ``InvalidRequestError`` where it holds half a character."""
-        return list(checked_text(text).encode())
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of the bytes; what is no UTF-8 becomes a replacement character."""
-        return bytes(token_ids).decode(errors="replace")
+def build_embedded_tokenizer() -> Tokenizer:
+    """Return the tokenizer: a token a byte of UTF-8, and the plainest chat template there is."""
+    # Byte-level tokenizers write bytes as letters: those that print as themselves, others in order as more.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {letter: ord(letter) for letter in letters if ord(letter) < _NUM_BYTES}
+    others = sorted(set(range(_NUM_BYTES)) - set(ids.values()))
+    ids |= dict(zip((letter for letter in letters if letter not in ids), others, strict=True))
+    tokenizer = tokenizers.Tokenizer(models.BPE(ids, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    made: Tokenizer = cast(Any, PreTrainedTokenizerFast)(
+        tokenizer_object=tokenizer,
+        chat_template=_CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        name_or_path=_EMBEDDED,
+    )
+    return made
 
 
 def build_embedded_model() -> PreTrainedModel:
     """Return the model, the same on every machine, in well under a second. Global random state is kept."""
     config = Qwen3_5TextConfig(
-        vocab_size=ByteTokenizer.vocabulary_size,
+        vocab_size=_NUM_BYTES,
         hidden_size=256,
         intermediate_size=512,
         num_hidden_layers=4,
@@ -60,8 +72,8 @@ def build_embedded_model() -> PreTrainedModel:
         return Qwen3_5ForCausalLM(config).eval()
 
 
-def resolve_model(name: str) -> tuple[str | PreTrainedModel, ByteTokenizer | None]:
+def resolve_model(name: str) -> tuple[str | PreTrainedModel, Tokenizer | None]:
     """Return the model that ``name`` asks for: ``embedded`` is built here, anything else is opened later."""
     if name == _EMBEDDED:
-        return build_embedded_model(), ByteTokenizer()
+        return build_embedded_model(), build_embedded_tokenizer()
     return name, None
