@@ -81,6 +81,52 @@ def test_a_prompt_shorter_than_a_block_may_have_no_id_at_all(read):
     assert request.keys.size == 1
 
 
+@pytest.mark.parametrize(
+    ("num_tokens", "num_ids", "known"),
+    [
+        (40, 3, 3),  # an id for the partial block, too
+        (40, 2, 2),  # whole blocks only
+        (48, 3, 3),
+        (48, 2, 2),  # the last token is never taken from a cache, so its block has no id
+        (16, 0, 0),
+        (5, 0, 0),
+        (5, 1, 1),
+    ],
+)
+def test_a_log_may_leave_out_the_id_of_the_last_block(read, num_tokens, num_ids, known):
+    line = block(input_length=num_tokens, hash_ids=list(range(num_ids)))
+    first, second = read(line, line)
+    assert first.num_tokens == num_tokens
+    assert first.keys.tolist()[:known] == second.keys.tolist()[:known] == list(range(known))
+    # What has no id matches nothing.
+    assert not set(first.keys.tolist()[known:]) & set(second.keys.tolist()[known:])
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], ["a", "b", "c"], ["0x1f", "0xA0", "ff"], [-1, 2**64 + 5, "1"]])
+def test_ids_of_every_kind_match_by_what_they_are(read, ids):
+    first, second, other = read(block(hash_ids=ids), block(hash_ids=ids), block(hash_ids=[*ids[:2], "else"]))
+    assert first.keys.tolist() == second.keys.tolist()
+    assert first.keys.tolist()[:2] == other.keys.tolist()[:2]
+    assert first.keys[2] != other.keys[2]
+
+
+def test_ids_and_lengths_have_other_names_too(read):
+    plain, other = read(block(), {"block_hashes": [1, 2, 3], "num_prompt_tokens": 40, "block_size": 16})
+    assert plain.keys.tolist() == other.keys.tolist()
+
+
+def test_a_count_of_ids_that_fits_other_blocks_says_which(read):
+    with pytest.raises(
+        TraceFormatError, match=r"in blocks of 512; give 2, .*block_size \(blocks of 64 would fit\)"
+    ):
+        read({"input_length": 640, "hash_ids": list(range(10))})
+
+
+def test_lines_of_different_blocks_are_an_error_that_names_the_line(read):
+    with pytest.raises(TraceFormatError, match=r"line 2: blocks of 32 tokens, after lines with blocks of 16"):
+        read(block(), block(block_size=32, hash_ids=[1, 2]))
+
+
 def test_the_same_file_gives_the_same_keys_twice(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(block(hash_ids=["a", 2])) + "\n")
@@ -119,6 +165,7 @@ def test_equal_ids_have_equal_keys_and_others_have_not(ids):
         ({"input_length": True}, "input_length=True"),
         ({"input_length": 65}, "3 hash_ids do not cover input_length=65 in blocks of 16; give 5"),
         ({"input_length": 31}, "3 hash_ids do not cover input_length=31 in blocks of 16; give 2"),
+        ({"input_length": 80}, "3 hash_ids do not cover input_length=80 in blocks of 16; give 5"),
         ({"block_size": 0}, "block_size=0"),
         ({"hash_ids": 5}, "hash_ids=5; give a list"),
         ({"hash_ids": None}, "hash_ids=None"),

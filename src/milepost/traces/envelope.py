@@ -17,7 +17,7 @@ from milepost.errors import InvalidRequestError
 from milepost.traces.dialects.spans import body_of_span
 from milepost.traces.fields import Record
 
-__all__ = ["HASH_NAMES", "TEXT_NAMES", "TOKEN_NAMES", "OpenedLine", "open_line"]
+__all__ = ["HASH_NAMES", "TEXT_NAMES", "TOKEN_NAMES", "OpenedLine", "open_line", "require_body"]
 
 HASH_NAMES = ("hash_ids", "block_hashes")
 TOKEN_NAMES = ("prompt_token_ids", "input_ids", "token_ids", "input_token_ids", "tokens")
@@ -26,6 +26,7 @@ TEXT_NAMES = (
     *("messages", "prompt", "text", "input", "inputs", "text_input", "contents"),
     *("conversations", "conversation"),
 )
+_ALL_NAMES = (*HASH_NAMES, *TOKEN_NAMES, *TEXT_NAMES)
 # What a step down is called. Of the others, only "request" and "body" must hold a body if they are there.
 _REQUIRED_STEPS = ("request", "body")
 _STEPS = (
@@ -68,14 +69,9 @@ class OpenedLine:
 
 
 def open_line(record: Record) -> OpenedLine:
-    """Return the body of a line. O(size of the line).
-
-    Raises:
-        InvalidRequestError: ``request`` or ``body`` is there and is no request body.
-    """
+    """Return the body of a line, the line itself where there is none. O(size of the line)."""
     best = _find(record, depth=0)
     if best is None:
-        _refuse_broken_steps(record)
         return OpenedLine((record,), has_prompt=False)
     layers, body = best[:-1], best[-1]
     return OpenedLine((*layers, _with_parameters(best)), has_prompt=_has_prompt(body))
@@ -85,9 +81,7 @@ def _find(layer: Record, *, depth: int) -> tuple[Record, ...] | None:
     """Return the way to the first prompt that is not empty, else to the first that is there at all."""
     if _has_prompt(layer):
         return (layer,)
-    found: tuple[Record, ...] | None = (
-        (layer,) if any(name in layer for name in (*HASH_NAMES, *TOKEN_NAMES, *TEXT_NAMES)) else None
-    )
+    found: tuple[Record, ...] | None = (layer,) if any(name in layer for name in _ALL_NAMES) else None
     if found is None and any(str(name).startswith(("gen_ai.", "llm.")) for name in layer):
         span = body_of_span(layer)
         if span is not None:
@@ -117,7 +111,7 @@ def _inner(layer: Record) -> Iterator[Record]:
 
 
 def _has_prompt(layer: Record) -> bool:
-    return any(_is_prompt(name, layer.get(name)) for name in (*HASH_NAMES, *TOKEN_NAMES, *TEXT_NAMES))
+    return any(_is_prompt(name, layer.get(name)) for name in _ALL_NAMES)
 
 
 def _is_prompt(name: str, value: Any) -> bool:
@@ -157,7 +151,11 @@ def _with_parameters(layers: tuple[Record, ...]) -> Record:
     return {**body, **missing} if missing else body
 
 
-def _refuse_broken_steps(record: Record) -> None:
+def require_body(line: OpenedLine) -> None:
+    """Raise ``InvalidRequestError`` where ``request`` or ``body`` is there and no prompt is anywhere."""
+    record = line.layers[0]
+    if len(line.layers) > 1 or any(name in record for name in _ALL_NAMES):
+        return
     for name in _REQUIRED_STEPS:
         value = record.get(name)
         if value is None:

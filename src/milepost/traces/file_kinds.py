@@ -123,7 +123,7 @@ def what_text_is(line: bytes) -> str | None:
         if pattern.match(line):
             return f"this is {what}: {remedy}"
     for separator in _SEPARATORS:
-        if line.count(separator) and line[:1] not in b'{["':
+        if line.count(separator) and line[:1] not in (b"{", b"["):
             columns = [column.strip(b" \"'").decode(errors="replace") for column in line.split(separator)]
             if lengths_only(columns):
                 return f"this is a table (CSV) with {LENGTHS_ONLY}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from milepost.errors import InvalidRequestError
-from milepost.traces.envelope import OpenedLine, open_line
+from milepost.traces.envelope import OpenedLine, open_line, require_body
 from milepost.traces.fields import Labels, labels_of, merged
 from milepost.traces.formats import LineFormat, ParsedLine, choose_format
 from milepost.traces.keys import FractionalIdError
@@ -76,6 +76,7 @@ class LineReader:
             return Line(refused=refused)
         if (endpoint := endpoint_without_prompt(line.wrapping)) is not None:
             return Line(other_endpoint=endpoint)
+        require_body(line)
         chosen = self._format_of(line)
         sharing = sharing_of(line.layers, response)
         labels = labels_of(

@@ -69,8 +69,7 @@ class Entry:
         try:
             return orjson.loads(self.content)
         except orjson.JSONDecodeError as error:
-            told = what_text_is(self.content) if self.content[:1] not in b"{[" else None
-            raise InvalidRequestError(f"not JSON: {told or error}") from error
+            raise InvalidRequestError(f"not JSON: {what_text_is(self.content) or error}") from error
 
     def parsed_exactly(self) -> Any:
         """Return the value with integers of any length: a fast parser rounds those beyond 64 bits."""
