@@ -43,6 +43,20 @@ def test_an_answer_that_is_continued_ends_with_its_text():
     assert conversation(CHAT[:3], continue_final_message=True).text.endswith("<|im_start|>assistant\nyes")
 
 
+def test_there_must_be_something_to_continue():
+    with pytest.raises(InvalidRequestError, match="has no text"):
+        conversation([*CHAT, {"role": "assistant", "content": " "}], continue_final_message=True)
+
+
+def test_what_a_client_writes_as_null_is_not_there():
+    template = (
+        "{% for m in messages %}{{ m.content }}{% if m.tool_calls is defined %}CALLS{% endif %}{% endfor %}"
+    )
+    for nothing in (None, []):
+        messages = [{"role": "assistant", "content": "yes", "tool_calls": nothing, "refusal": None}]
+        assert conversation(messages, template).text == "yes"
+
+
 def test_parts_of_a_text_are_the_text():
     whole = [{"role": "user", "content": "one two"}]
     parts = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": " two"}]}]
@@ -74,3 +88,5 @@ def test_tools_that_the_template_does_not_know_are_noticed():
     assert not conversation(CHAT, CHATML, tools=TOOLS).ignores_tools()
     assert conversation(CHAT, KNOWN_ROLES, tools=TOOLS).ignores_tools()
     assert not conversation(CHAT, KNOWN_ROLES).ignores_tools()
+    needs_tools = "{% if not tools %}{{ raise_exception('no tools') }}{% endif %}" + KNOWN_ROLES
+    assert not conversation(CHAT, needs_tools, tools=TOOLS).ignores_tools()

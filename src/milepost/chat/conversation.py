@@ -38,7 +38,8 @@ class Conversation:
         text: The prompt as the template renders it.
 
     Raises:
-        InvalidRequestError: the template refuses these messages, or leaves those of an unusual role out.
+        InvalidRequestError: the template refuses these messages, or leaves those of an unusual role out, or
+            there is no text to continue.
     """
 
     def __init__(
@@ -53,6 +54,12 @@ class Conversation:
         self._tokenizer = tokenizer
         self._tools = tools or None
         self._options = template_options or {}
+        self._continues = continue_final_message
+        if continue_final_message and not messages[-1].text.strip():
+            raise InvalidRequestError(
+                "the answer continues the last message, which has no text; leave that message out, add what "
+                "follows it, or say continue_final_message=False"
+            )
         self._messages = self._with_known_roles(messages)
         self.text = self._render(
             [message.fields for message in self._messages],
@@ -84,9 +91,16 @@ class Conversation:
         """Return whether there are tools and the template renders the same prompt without them."""
         if self._tools is None:
             return False
-        fields = self._fields(len(self._messages))
-        without = self._tokenizer.render(fields, options=self._options, add_generation_prompt=False)
-        return without == self._render(fields)
+        try:
+            without = self._tokenizer.render(
+                self._fields(len(self._messages)),
+                options=self._options,
+                add_generation_prompt=not self._continues,
+                continue_final_message=self._continues,
+            )
+        except InvalidRequestError:  # calls of tools may need their tools
+            return False
+        return without == self.text
 
     def _with_known_roles(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages as the template knows them: a developer's may have to be the system's."""

@@ -96,7 +96,9 @@ def _read_message(given: Any) -> Message:
             f"message {reprlib.repr(given)} has no role; write {{'role': ..., 'content': ...}}"
         )
     text, offsets = _read_content(given.get("content"))
-    fields = {**given, "content": text}
+    # Clients write what a message has not as null, or as no calls; templates ask whether it is there.
+    fields = {name: value for name, value in given.items() if value is not None and name != "tool_calls"}
+    fields["content"] = text
     if given.get("tool_calls"):
         fields["tool_calls"] = _read_tool_calls(given["tool_calls"])
     return Message(fields, offsets)
