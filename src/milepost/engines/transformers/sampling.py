@@ -74,7 +74,8 @@ class Sampler:
         Raises:
             InvalidRequestError: the processors leave no token, or the logits are no numbers.
         """
-        scores = logits[None].to(torch.float32, copy=True)
+        # Processors may write into what they are given.
+        scores = logits[None].to(torch.float32, copy=self._history is not None)
         if self._history is not None:
             seen = cast(Any, self._history[:, : self._length])
             scores = self._sampling.processors(seen, cast(Any, scores))
