@@ -5,6 +5,7 @@ value, a text, a NaN or an infinity is a mistake somewhere before.
 """
 
 import math
+import sys
 from numbers import Real
 from operator import index
 from typing import Any
@@ -19,36 +20,52 @@ def as_count(
     value: Any,
     *,
     least: int = 0,
+    most: int | None = None,
     error: type[ConfigurationError] | type[InvalidRequestError] = ConfigurationError,
 ) -> int:
-    """Return ``value`` as an ``int`` of at least ``least``.
+    """Return ``value`` as an ``int`` of at least ``least`` and at most ``most``.
 
     Raises:
-        ConfigurationError: it is no whole number, or less; or ``error`` in its place.
+        ConfigurationError: it is no whole number, or outside that range; or ``error`` in its place.
 
     >>> as_count("grid", 64.0), as_count("grid", 64, least=1)
     (64, 64)
     """
-    if type(value) is int and value >= least:
-        return value
-    number = _whole(value)
-    if number is None or number < least:
-        raise error(f"{name}={value!r}; give a whole number of at least {least}")
+    number = value if type(value) is int else _whole(value)
+    if number is None or number < least or (most is not None and number > most):
+        rule = f"at least {least}" if most is None else f"{least} to {most}"
+        raise error(f"{name}={value!r}; give a whole number of {rule}")
     return number
 
 
-def as_number(name: str, value: Any, *, least: float = 0.0) -> float:
-    """Return ``value`` as a finite ``float`` of at least ``least``.
+def as_number(
+    name: str,
+    value: Any,
+    *,
+    least: float = 0.0,
+    most: float = sys.float_info.max,
+    rule: str | None = None,
+    error: type[ConfigurationError] | type[InvalidRequestError] = ConfigurationError,
+) -> float:
+    """Return ``value`` as a finite ``float`` of at least ``least`` and at most ``most``.
+
+    Args:
+        name: Of the option.
+        value: As the caller gave it.
+        least: The least that is allowed.
+        most: The most that is allowed.
+        rule: That range in words.
+        error: What is raised.
 
     Raises:
-        ConfigurationError: it is no number, or outside that range.
+        ConfigurationError: it is no number, or outside that range; or ``error`` in its place.
 
     >>> as_number("per_pair", 3)
     3.0
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not least <= value < math.inf:
-        raise ConfigurationError(f"{name}={value!r}; give a finite number of at least {least:g}")
+    if not is_number or not least <= value <= most:
+        raise error(f"{name}={value!r}; give a finite number of {rule or f'at least {least:g}'}")
     return float(value)
 
 

@@ -613,6 +613,9 @@ def test_a_policy_off_the_rules_fails_its_request_and_nothing_else(model):
 def test_one_text_where_several_prompts_belong_is_refused(engine):
     with pytest.raises(InvalidRequestError, match="one text"):
         engine.generate_many("the quick brown fox")
+    for prompts in (5, None, {"role": "user", "content": "hi"}):
+        with pytest.raises(InvalidRequestError, match="give a list of prompts"):
+            engine.generate_many(prompts)
 
 
 @pytest.mark.parametrize(
@@ -626,6 +629,13 @@ def test_one_text_where_several_prompts_belong_is_refused(engine):
         ({"segment_tokens": 0}, "segment_tokens=0"),
         ({"capacity": "4 potatoes"}, "not an amount of memory"),
         ({"max_running": 0}, "max_running=0"),
+        ({"max_running": "2"}, "max_running='2'"),
+        ({"max_running": None}, "max_running=None"),
+        ({"segment_tokens": "64"}, "segment_tokens='64'"),
+        ({"segment_tokens": True}, "segment_tokens=True"),
+        ({"numerics": ["strict"]}, "give one of strict, fast"),
+        ({"tokenizer": "gpt2"}, "'gpt2' has no encode and decode"),
+        ({"generation_config": {"num_beams": 3}}, "num_beams=3"),
     ],
 )
 def test_a_bad_option_of_the_engine_is_refused_by_name(model, options, says):

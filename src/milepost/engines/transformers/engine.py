@@ -9,7 +9,7 @@ Everything runs in the caller's thread. An engine has one owner.
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -203,6 +203,8 @@ class Engine:
         """
         if isinstance(prompts, str):
             raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
+        if isinstance(prompts, Mapping) or not isinstance(prompts, Iterable):
+            raise InvalidRequestError(f"prompts is {type(prompts).__name__}; give a list of prompts")
         generations: list[Generation] = []
         try:
             for prompt in prompts:

@@ -1,5 +1,6 @@
 """From a model to all that engines over it share: loaded, probed, measured, and named by a fingerprint."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 import transformers
 
 from milepost.byte_size import parse_bytes
+from milepost.counts import as_count
 from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint
@@ -88,9 +90,10 @@ def serve_model(
 
     The fixes of its family stay on the model; where this fails, they are taken off.
     """
-    if numerics not in set(Numerics):
+    if not isinstance(numerics, str) or numerics not in set(Numerics):
         raise ConfigurationError(f"numerics={numerics!r}; give one of {', '.join(Numerics)}")
     mode = Numerics(numerics)
+    _check_tokenizer(tokenizer)
     opened = load_model(model, tokenizer=tokenizer, dtype=dtype, device=device, revision=revision)
     driver = driver_for(opened.model)
     try:
@@ -110,6 +113,14 @@ def serve_model(
     except BaseException:
         driver.release()
         raise
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    if tokenizer is not None and not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "decode")):
+        remedy = "its tokenizer" if hasattr(tokenizer, "tokenizer") else "an open one, as AutoTokenizer gives"
+        raise ConfigurationError(
+            f"tokenizer={reprlib.repr(tokenizer)} has no encode and decode; give {remedy}"
+        )
 
 
 def checked_policy(policy: str | CachePolicy | PlacementPolicy) -> CachePolicy | PlacementPolicy:
@@ -138,6 +149,7 @@ def _checked_segment(segment_tokens: int | None, driver: Driver) -> int:
     alignment = driver.alignment
     if segment_tokens is None:
         return int(np.ceil(_DEFAULT_SEGMENT_TOKENS / alignment)) * alignment
+    segment_tokens = as_count("segment_tokens", segment_tokens)
     if segment_tokens < 1 or segment_tokens % alignment:
         raise ConfigurationError(
             f"segment_tokens={segment_tokens}; for {driver.family} it is a multiple of {alignment} "

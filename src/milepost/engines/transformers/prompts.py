@@ -12,7 +12,7 @@ import numpy as np
 from milepost.chat.conversation import Conversation
 from milepost.chat.messages import check_texts_only, read_messages
 from milepost.chat.prompt_tokenizer import PromptTokenizer
-from milepost.engines.transformers.option_values import whole_number
+from milepost.counts import as_count
 from milepost.engines.transformers.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
 from milepost.tokens import TokenArray, TokenLike, as_tokens
@@ -172,5 +172,7 @@ def _is_chat(prompt: Any) -> bool:
 def _merged(given: Any, ends: tuple[int, ...], *, num_tokens: int) -> tuple[int, ...]:
     if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
         raise InvalidRequestError(f"breakpoints={given!r}; give a list of positions in tokens")
-    positions = {whole_number("breakpoints", each, least=1, most=num_tokens) for each in given}
+    positions = {
+        as_count("breakpoints", each, least=1, most=num_tokens, error=InvalidRequestError) for each in given
+    }
     return tuple(sorted(positions | set(ends)))

@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
+from milepost.counts import as_count, as_number
 from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.generation_settings import GenerationSettings
-from milepost.engines.transformers.option_values import (
-    finite_number,
-    text_value,
-    texts,
-    truth,
-    whole_number,
-)
+from milepost.engines.transformers.option_values import text_value, texts, truth
 from milepost.engines.transformers.prompts import Prompt, PromptReader
 from milepost.engines.transformers.sampling import Sampling
 from milepost.engines.transformers.text import Tokenizer, checked_text
@@ -156,7 +152,7 @@ class RequestReader:
             sampling=Sampling(
                 processors=settings.processors,
                 draws=settings.draws,
-                seed=whole_number("seed", given.get("seed", 0), least=-(2**63), most=2**64 - 1),
+                seed=_count("seed", given.get("seed", 0), least=-(2**63), most=2**64 - 1),
                 num_logprobs=self._num_logprobs(given),
             ),
             stop=settings.stop,
@@ -167,7 +163,11 @@ class RequestReader:
     def _num_logprobs(self, given: Mapping[str, Any]) -> int | None:
         if "logprobs" not in given:
             return None
-        return whole_number("logprobs", given["logprobs"], least=0, most=self._driver.vocabulary_size)
+        return _count("logprobs", given["logprobs"], least=0, most=self._driver.vocabulary_size)
+
+
+_count = partial(as_count, error=InvalidRequestError)
+_number = partial(as_number, error=InvalidRequestError)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,24 +182,24 @@ def _generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that ``generation_config`` knows too, under its names."""
     found: dict[str, Any] = {}
     if "max_new_tokens" in given:
-        found["max_new_tokens"] = whole_number("max_new_tokens", given["max_new_tokens"], least=1)
+        found["max_new_tokens"] = _count("max_new_tokens", given["max_new_tokens"], least=1)
     if "temperature" in given:
-        temperature = finite_number(
+        temperature = _number(
             "temperature", given["temperature"], rule="0 (greedy) to 100", least=0.0, most=100.0
         )
         found["do_sample"] = temperature >= _LEAST_TEMPERATURE
         if found["do_sample"]:
             found["temperature"] = temperature
     if "top_k" in given:
-        found["top_k"] = max(0, whole_number("top_k", given["top_k"], least=-1))
+        found["top_k"] = max(0, _count("top_k", given["top_k"], least=-1))
     if "top_p" in given:
-        found["top_p"] = finite_number(
+        found["top_p"] = _number(
             "top_p", given["top_p"], rule="more than 0 and at most 1", least=5e-324, most=1.0
         )
     if "min_p" in given:
-        found["min_p"] = finite_number("min_p", given["min_p"], rule="0 to 1", least=0.0, most=1.0)
+        found["min_p"] = _number("min_p", given["min_p"], rule="0 to 1", least=0.0, most=1.0)
     if "repetition_penalty" in given:
-        found["repetition_penalty"] = finite_number(
+        found["repetition_penalty"] = _number(
             "repetition_penalty", given["repetition_penalty"], rule="more than 0; 1 is none", least=5e-324
         )
     if "stop" in given:
@@ -208,7 +208,7 @@ def _generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _penalty(given: Mapping[str, Any], name: str) -> float:
-    return finite_number(name, given.get(name, 0.0), rule="-2 to 2; 0 is none", least=-2.0, most=2.0)
+    return _number(name, given.get(name, 0.0), rule="-2 to 2; 0 is none", least=-2.0, most=2.0)
 
 
 def _optional(given: Mapping[str, Any], name: str, check: Any) -> Any:

@@ -7,9 +7,9 @@ share is stored, immutable and pinned.
 
 from collections import deque
 
+from milepost.counts import as_count
 from milepost.engines.transformers.completion import TokenEvent
 from milepost.engines.transformers.generation import Generation
-from milepost.errors import ConfigurationError
 from milepost.interrupts import deferred_interrupts
 
 __all__ = ["Scheduler"]
@@ -19,9 +19,7 @@ class Scheduler:
     """Interleaves generations. ``max_running`` bounds how many hold a live cache at once."""
 
     def __init__(self, *, max_running: int = 8) -> None:
-        if max_running < 1:
-            raise ConfigurationError(f"max_running={max_running}; give at least 1")
-        self._max_running = max_running
+        self._max_running = as_count("max_running", max_running, least=1)
         self._waiting: deque[Generation] = deque()
         self._running: deque[Generation] = deque()
 
