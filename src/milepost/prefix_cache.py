@@ -168,8 +168,10 @@ class PrefixCache:
         located = self._store.locate(
             keys, num_tokens=num_tokens, tenant=tenant, limit=last_usable, resume_limit=resume_limit
         )
-        affordable_position, max_checkpoints = self._affordable(num_tokens)
         checkpoint, earlier = located.checkpoint, located.earlier
+        affordable_position, max_checkpoints = self._affordable(
+            num_tokens, beside_bytes=0 if checkpoint is None else checkpoint.num_bytes
+        )
         request = PlacementRequest(
             num_tokens=num_tokens,
             overlap_depth=located.overlap_depth,
@@ -434,20 +436,21 @@ class PrefixCache:
             return [float(position) for position in positions]
         return [float(cost) for cost in self._cost(np.array(positions, np.int64))]
 
-    def _affordable(self, num_tokens: int) -> tuple[int, int]:
-        """Return the deepest grid position of a prompt that the empty budget could hold a checkpoint at, KV
-        included, and how many checkpoints fit beside that KV.
+    def _affordable(self, num_tokens: int, *, beside_bytes: int = 0) -> tuple[int, int]:
+        """Return the deepest grid position of a prompt that the budget could hold a checkpoint at, KV
+        included, beside so many bytes of the state that it resumes from; and how many fit beside that KV.
         """
         store, state_bytes = self._store, self.footprint.checkpoint_bytes
         position = num_tokens // self.grid * self.grid
         num_segments = -(-position // store.segment_tokens)
-        if num_segments * store.kv.segment_bytes + state_bytes > store.capacity_bytes:
+        capacity_bytes = store.capacity_bytes - beside_bytes
+        if num_segments * store.kv.segment_bytes + state_bytes > capacity_bytes:
             # Without KV, or with a budget that shrank below one state, nothing fits at all.
-            room = max(0, store.capacity_bytes - state_bytes)
+            room = max(0, capacity_bytes - state_bytes)
             num_segments = room // store.kv.segment_bytes if store.kv.segment_bytes else 0
             position = num_segments * store.segment_tokens
-        free_bytes = store.capacity_bytes - num_segments * store.kv.segment_bytes
-        return position, min(self._max_checkpoints, free_bytes // state_bytes) if state_bytes else 1
+        free_bytes = capacity_bytes - num_segments * store.kv.segment_bytes
+        return position, min(self._max_checkpoints, max(0, free_bytes // state_bytes)) if state_bytes else 1
 
 
 def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:

@@ -22,11 +22,14 @@ from traffic import (
     shared_instructions,
 )
 
+from milepost import Footprint, PrefixCache, parse_policy
 from milepost.placement import PlacementRequest
 from milepost.policies import learned
 from milepost.policies.learned import LearnedPlacement
 from milepost.policies.traffic import Traffic, follow
 from milepost.reuse import Sighting
+from milepost.simulator import replay, simulate
+from milepost.traces import open_trace
 
 BASELINE = "tail+junction"
 
@@ -81,6 +84,47 @@ def test_what_is_never_asked_again_does_not_displace_what_is():
     ]
     assert np.mean([s.report.reused > shared_tokens(s) - 2 * GRID for s in documents]) > 0.95
     assert serve_all(BASELINE, prompts, capacity=20_000).reused_fraction == 0.0
+
+
+# One after the other, in memory for about one of them
+
+
+@pytest.mark.parametrize("policy", ["tail", "learned"])
+def test_what_one_long_conversation_has_left_does_not_lock_out_the_next(policy):
+    trace = open_trace("synthetic:agents,seed=0,concurrency=1,requests=300")
+    served = simulate(trace, policy=policy, capacity_kv_tokens=30_000, checkpoint_kv_tokens=1536.0)
+    assert served.reused_fraction > 0.5
+
+
+@pytest.mark.parametrize("policy", ["tail", "tail+junction", "learned"])
+def test_a_plan_fits_beside_the_state_that_its_prompt_resumes_from(policy):
+    cache = PrefixCache(
+        capacity_bytes=30_000,
+        footprint=Footprint(checkpoint_bytes=1_536, kv_bytes_per_token=1),
+        policy=parse_policy(policy),
+        grid=16,
+        key_tokens=16,
+    )
+    trace = open_trace("synthetic:agents,seed=0,concurrency=1,requests=60,block=16")
+    reports = [served.report for served in replay(trace, cache)]
+    assert max(report.num_tokens for report in reports) > 30_000
+    assert sum(report.checkpoints_rejected for report in reports) == 0
+
+
+def test_the_second_prompt_through_a_place_gets_a_state_there_where_third_ones_come():
+    server = serve_all("learned", shared_instructions(), capacity=PLENTY)
+    traffic = server.cache.policy.placement._traffic
+    earlier = Sighting(5_000)
+    request = PlacementRequest(
+        num_tokens=5_000,
+        overlap_depth=1_234,
+        matched_num_tokens=5_000,
+        earlier=earlier,
+        grid=1,
+        checkpoint_bytes=1,
+    )
+    assert 1_234 in LearnedPlacement(traffic).place(request).positions
+    assert 1_234 not in LearnedPlacement(traffic).place(replace(request, earlier=None)).positions
 
 
 # Against the baseline

@@ -1,5 +1,6 @@
 """The store against the obvious cache: same hits, same evictions, same bytes, after every step."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -233,6 +234,19 @@ class StoreMachine(RuleBasedStateMachine):
             through = [sighting for tokens, sighting in self.naive.seen if tokens[: len(prefix)] == prefix]
             assert checkpoint.sighting in (through if self.forgetful else through[-1:])
         assert sum(len(sighting.held) for _, sighting in self.naive.seen) == len(found)
+
+    @invariant()
+    def there_is_room_for_all_that_nothing_pinned_takes(self) -> None:
+        if not hasattr(self, "naive"):
+            return
+        pinned = {p: c for p, c in stored(self.store).items() if c.num_pins}
+        kv = len(self.naive.kv_segments(set(pinned))) * self.naive.kv_segment_bytes
+        free = self.store.capacity_bytes - kv - sum(c.num_bytes for c in pinned.values())
+        assert math.isfinite(self.store.room_worth(free))
+        # What victims hold alone is counted in tokens, what they free in whole segments.
+        rounding = self.store.num_checkpoints * self.store.kv.segment_bytes
+        assert self.store.room_worth(free + rounding + 1) == math.inf
+        assert self.store.room_worth(self.store.capacity_bytes - self.store.stored_bytes) == 0.0
 
 
 StoreMachine.TestCase.settings = settings(

@@ -64,6 +64,8 @@ class LearnedPlacement(PlacementPolicy):
             for position, junction in request.junctions
             if position > request.resume_position
         ]
+        if _parts_anew(request, traffic):
+            junctions.append((depth, traffic.new_junction_rate))
         rates = forecast.weights * rate
         price, cost_per_capture = traffic.price, 0.0
         if request.capture_tokens:
@@ -167,6 +169,17 @@ def _compile_kernels() -> None:
     traffic.overlap.observe(128, 256)
     LearnedPlacement(traffic).place(
         PlacementRequest(num_tokens=256, overlap_depth=128, grid=16, checkpoint_bytes=1)
+    )
+
+
+def _parts_anew(request: PlacementRequest, traffic: Traffic) -> bool:
+    """Return whether this prompt is the first to part from an earlier one where it does."""
+    depth, earlier = request.overlap_depth, request.earlier
+    return (
+        earlier is not None
+        and depth > request.resume_position
+        and traffic.overlap.is_junction(depth, min(earlier.num_tokens, request.num_tokens))
+        and all(position != depth for position, _ in request.junctions)
     )
 
 

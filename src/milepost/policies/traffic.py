@@ -141,6 +141,11 @@ class Traffic:
             return float(self.junctions.index[self.junctions.hazard_class(0, _row(junction.visits)), 0])
         return float(self.junctions.index[junction.hazard_class, junction.age_bin])
 
+    @property
+    def new_junction_rate(self) -> float:
+        """Rate of requests that part where two have parted for the first time just now."""
+        return float(self.junctions.index[self.junctions.hazard_class(0, _row(0)), 0])
+
     def forecast(self, sighting: Sighting) -> Forecast:
         """Return where the next request will part from a prompt, predicted once in each lesson."""
         found: Forecast | None = sighting.forecast

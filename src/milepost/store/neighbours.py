@@ -44,12 +44,15 @@ def unlink(checkpoint: Checkpoint) -> None:
 def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
     """Return the tokens whose KV only this checkpoint needs. O(nodes up to the next branch in use).
 
-    ``without`` are serials of checkpoints to be thought away: those deeper on the same path are, those on
-    other branches still hold the KV before their branch.
+    ``without`` are serials of checkpoints to be thought away: those on the same path are, those on other
+    branches still hold the KV before their branch.
     """
     if not checkpoint.below.keys() <= without:
         return 0
-    above = checkpoint.above_position
+    shallower = checkpoint.above
+    while shallower is not None and shallower.serial in without:
+        shallower = shallower.above
+    above = 0 if shallower is None else shallower.position
     node = checkpoint.node
     while node.start > above:
         parent = node.parent

@@ -305,7 +305,9 @@ class PrefixStore:
         victims: dict[int, tuple[Checkpoint, int, float]] = {}
         while excess > 0:
             if not len(self._order) and not self._stale:
-                total = math.inf
+                # All that may go would. Branches share KV that was counted for none of them.
+                if self._pinned_bytes() + num_bytes > self.capacity_bytes:
+                    total = math.inf
                 break
             checkpoint, worth = self._victim()
             held_bytes = self._held_bytes(checkpoint, without=victims.keys())
@@ -522,6 +524,12 @@ class PrefixStore:
                 self.evict(checkpoint)
             excess = self._excess(path, position, num_bytes)
         return True
+
+    def _pinned_bytes(self) -> int:
+        """Return the bytes of what is pinned: states, and the KV before them."""
+        pinned = self._pinned.values()
+        kv = self.kv.needed_bytes((each.node, each.position) for each in pinned)
+        return kv + sum(each.num_bytes for each in pinned)
 
     def _victim(self) -> tuple[Checkpoint, float]:
         """Return the checkpoint that is worth least. What comes to the top is ranked again first, so whatever
