@@ -107,3 +107,17 @@ def test_every_command_shows_an_example_of_itself(name):
 
 def test_exit_codes_are_documented():
     assert "0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C" in " ".join(help_of(columns=80).split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "modles/qwen", "Hello"],
+        ["footprint", "./no-such"],
+        ["simulate", "synthetic:chat", "--model", "/no/such"],
+        ["recommend", "log.jsonl", "--tokenizer", "no/such"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_model_is_refused_before_anything_is_loaded(arguments):
+    assert loaded_by(*arguments, HF_HUB_OFFLINE="1") == ([], "")

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, cast
 
-from milepost.errors import ConfigurationError
+from milepost.errors import ConfigurationError, ModelLoadError
+from milepost.hub import refuse_missing_path, uses_only_local_files
 
 __all__ = ["open_tokenizer"]
 
@@ -12,6 +13,7 @@ def open_tokenizer(source: str | Path | None) -> Any:
     """Return the tokenizer named by a Hugging Face name, a folder, or a ``tokenizer.json``.
 
     Raises:
+        ModelLoadError: there is none of this name.
         ConfigurationError: none was named, or it cannot be opened, or it does not say where its tokens lie.
     """
     if source is None:
@@ -19,6 +21,7 @@ def open_tokenizer(source: str | Path | None) -> Any:
             "the log has text, and no tokenizer was named; name the one of the served model (--tokenizer): a "
             "Hugging Face name, a folder, or a tokenizer.json"
         )
+    refuse_missing_path(source, kind="tokenizer")
     try:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError as error:
@@ -32,6 +35,8 @@ def open_tokenizer(source: str | Path | None) -> Any:
         else:
             folder = path.parent if path.is_file() else path
             tokenizer = _open_pretrained(AutoTokenizer, str(folder if folder.exists() else source))
+    except ModelLoadError:
+        raise
     except Exception as error:  # tokenizers raise plain Exceptions
         reason = str(error).strip().partition("\n")[0]
         raise ConfigurationError(
@@ -50,6 +55,6 @@ def _open_pretrained(auto_tokenizer: Any, source: str) -> Any:
     try:
         return auto_tokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except OSError:
-        if Path(source).exists():
+        if uses_only_local_files(source, file_name="tokenizer_config.json", kind="tokenizer"):
             raise
         return auto_tokenizer.from_pretrained(source, trust_remote_code=False)

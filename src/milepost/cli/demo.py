@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from milepost.cli.options import Json, Numerics
+from milepost.cli.options import Json, Numerics, refuse_missing
 from milepost.errors import MilepostError
 
 __all__ = ["demo"]
@@ -15,7 +15,11 @@ __all__ = ["demo"]
 def demo(
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or hub id of a causal LM. Default: a small one built on the spot."),
+        typer.Option(
+            metavar="MODEL",
+            callback=refuse_missing,
+            help="Folder or hub id of a causal LM. Default: a small one built on the spot.",
+        ),
     ] = None,
     documents: Annotated[
         Path | None,

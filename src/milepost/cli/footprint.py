@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from milepost.cli.options import Calibrate, Json
+from milepost.cli.options import Calibrate, ConfigArgument, Json
 
 __all__ = ["footprint"]
 
 
 def footprint(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, hub id, or path of a config.json.")],
+    model: ConfigArgument,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; as stored unless given.")
     ] = None,

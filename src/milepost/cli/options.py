@@ -4,12 +4,16 @@ name, one notation and one meaning everywhere.
 Nothing here or in a command's own module may import what help does not need: see ``tests/cli``.
 """
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
+from milepost.hub import refuse_missing_path, uses_only_local_files
+
 __all__ = [
     "DEFAULT_REPLAY_POLICIES",
+    "EMBEDDED",
     "ENGINE_NAMES",
     "After",
     "Calibrate",
@@ -18,6 +22,7 @@ __all__ = [
     "Capacity",
     "CapacityKvTokens",
     "CheckpointKvTokens",
+    "ConfigArgument",
     "CostModel",
     "EngineCapacity",
     "EnginePolicy",
@@ -48,6 +53,8 @@ __all__ = [
     "WholePrompts",
 ]
 
+# The model that is built on the spot.
+EMBEDDED = "embedded"
 DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
 # Those of milepost.recommend.ENGINES, whose import would cost a help text half a second.
 ENGINE_NAMES = ("milepost", "vllm", "sglang", "tensorrt", "llamacpp")
@@ -62,17 +69,45 @@ _CAPACITY_KV_TOKENS = "Budget for states and KV together, in tokens of KV, such 
 _CAPACITY = "The same in bytes, such as 40GiB; needs --model."
 _EACH = " Once for each to compare."
 
+
+def refuse_missing(model: str | None) -> str | None:
+    """Refuse a model that is nowhere before anything is loaded, which takes seconds."""
+    if model is not None and model != EMBEDDED:
+        _refuse_missing(model, kind="model", file_name="config.json")
+    return model
+
+
+def _refuse_missing_tokenizer(tokenizer: str | None) -> str | None:
+    if tokenizer is not None:
+        _refuse_missing(tokenizer, kind="tokenizer", file_name="tokenizer_config.json")
+    return tokenizer
+
+
+def _refuse_missing(source: str, *, kind: str, file_name: str) -> None:
+    refuse_missing_path(source, kind=kind)
+    # Without the hub's client, whoever opens it says what to install.
+    if find_spec("huggingface_hub") is not None:
+        uses_only_local_files(source, kind=kind, file_name=file_name)
+
+
 # What comes out.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print a JSON object a line for each prompt instead of text.")
 ]
 
-# A model that runs, and how.
+# A model, that runs or not, and how.
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", callback=refuse_missing, help="Folder, hub id, or path of a config.json."
+    ),
+]
 ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
+        callback=refuse_missing,
         help="Folder or hub id of a causal LM, or 'embedded' for a small one built on the spot.",
     ),
 ]
@@ -123,7 +158,11 @@ TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=f"Request lo
 TracesArgument = Annotated[list[str], typer.Argument(metavar="TRACE", help=f"Request logs: {_TRACE_HELP}")]
 TokenizerName = Annotated[
     str | None,
-    typer.Option("--tokenizer", help="For logs of text: a hub id, a folder, or a tokenizer.json."),
+    typer.Option(
+        "--tokenizer",
+        callback=_refuse_missing_tokenizer,
+        help="For logs of text: a hub id, a folder, or a tokenizer.json.",
+    ),
 ]
 SkipBadLines = Annotated[
     bool, typer.Option("--skip-bad-lines", help="Count malformed lines instead of stopping at the first.")
@@ -190,6 +229,7 @@ CostModel = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
+        callback=refuse_missing,
         help="Take the costs from a model's configuration: a folder, a hub id, or the path of a config.json.",
     ),
 ]

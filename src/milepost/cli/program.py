@@ -29,6 +29,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     # Plain text wraps where boxes cut, and is a third of the start of a help text.
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C. Results go to standard "
     "output, everything else to standard error.",

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from milepost.engines.transformers.text import Tokenizer
 from milepost.engines.transformers.unwrapping import check_weights, unwrapped
 from milepost.errors import ConfigurationError, ModelLoadError
+from milepost.hub import uses_only_local_files
 
 __all__ = ["OpenedModel", "load_config", "load_model"]
 
@@ -80,19 +81,21 @@ def load_model(
     if not str(source):
         raise ConfigurationError("model is an empty string; give a folder, a hub id or a model")
     path = Path(source)
+    is_local = uses_only_local_files(source, revision=revision)
     if path.exists():
         if revision is not None:
             raise ConfigurationError(
                 f"revision={revision!r}, but {path} is a folder, and only a hub id has revisions"
             )
         _check_folder(path)
-    elif path.is_absolute() or str(source).startswith("."):
-        raise ModelLoadError(
-            f"there is no folder {path}; give the folder of a transformers model, or a hub id"
-        )
     try:
         # Only safetensors: a pickle runs code.
-        options = {"dtype": _DTYPES[dtype], "revision": revision, "use_safetensors": True}
+        options = {
+            "dtype": _DTYPES[dtype],
+            "revision": revision,
+            "use_safetensors": True,
+            "local_files_only": is_local,
+        }
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(source), **options, output_loading_info=True, ignore_mismatched_sizes=True
         )
@@ -115,7 +118,7 @@ def load_model(
         )
     return OpenedModel(
         model=model,
-        tokenizer=tokenizer or _load_tokenizer(source, revision),
+        tokenizer=tokenizer or _load_tokenizer(source, revision, is_local),
         name=path.name,
         revision=_commit(model) or revision,
     )
@@ -127,8 +130,9 @@ def load_config(source: str | Path, *, revision: str | None = None) -> PreTraine
     Raises:
         ModelLoadError: there is none, or it is damaged.
     """
+    is_local = uses_only_local_files(source, revision=revision)
     try:
-        return AutoConfig.from_pretrained(str(source), revision=revision)
+        return AutoConfig.from_pretrained(str(source), revision=revision, local_files_only=is_local)
     except (OSError, ValueError, KeyError) as error:
         raise ModelLoadError(
             f"cannot open the configuration of {str(source)!r}: {_first_line(error)}"
@@ -202,13 +206,15 @@ def _check_shard(shard: Path) -> None:
         ) from error
 
 
-def _load_tokenizer(source: str | Path, revision: str | None) -> Tokenizer | None:
+def _load_tokenizer(source: str | Path, revision: str | None, is_local: bool) -> Tokenizer | None:
     """Return the tokenizer beside the model, None where there is none."""
     folder = Path(source)
     if folder.exists() and not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
         return None
     try:
-        tokenizer = cast(Any, AutoTokenizer.from_pretrained(str(source), revision=revision))
+        tokenizer = cast(
+            Any, AutoTokenizer.from_pretrained(str(source), revision=revision, local_files_only=is_local)
+        )
     except Exception as error:  # tokenizers raise plain Exceptions
         if folder.exists():
             raise ModelLoadError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
