@@ -27,14 +27,18 @@ def log(tmp_path, chat_tokenizer_folder):
     return written
 
 
-@pytest.fixture
-def prompts(log, chat_tokenizer_folder):
-    """Return a function that gives the prompts of a log as texts."""
+@pytest.fixture(scope="session")
+def open_tokenizer(chat_tokenizer_folder):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(chat_tokenizer_folder)
+    return AutoTokenizer.from_pretrained(chat_tokenizer_folder)
+
+
+@pytest.fixture
+def prompts(log, open_tokenizer):
+    """Return a function that gives the prompts of a log as texts."""
 
     def texts(*lines, **options):
-        return [tokenizer.decode(request.keys.tolist()) for request in log(*lines, **options)]
+        return [open_tokenizer.decode(request.keys.tolist()) for request in log(*lines, **options)]
 
     return texts

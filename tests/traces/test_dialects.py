@@ -1,10 +1,13 @@
 """Bodies of every usual API are the prompts that the same messages are."""
 
 import json
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from milepost.errors import TraceFormatError
+from milepost.errors import ConfigurationError, TraceFormatError
 
 SYSTEM = "<|im_start|>system\nbe kind<|im_end|>\n"
 HI = "<|im_start|>user\nhi<|im_end|>\n"
@@ -122,8 +125,8 @@ def test_what_gateways_and_tracers_write_around_a_body_is_opened(prompts, name):
 
 
 def test_messages_that_a_tracer_keeps_as_the_input_are_read(prompts):
-    for given in (MESSAGES, json.dumps(MESSAGES)):
-        assert prompts({"type": "GENERATION", "input": given, "model": "m"}) == [CHAT]
+    for kept in (MESSAGES, json.dumps(MESSAGES)):
+        assert prompts({"type": "GENERATION", "input": kept, "model": "m"}) == [CHAT]
 
 
 @pytest.mark.parametrize(
@@ -329,3 +332,49 @@ def test_a_body_that_does_not_hold_its_whole_prompt_is_a_bad_line(log, line, say
     with pytest.raises(TraceFormatError, match=f"line 2: .*{says}"):
         list(log(good, line))
     assert len(list(log(good, line, good, skip_bad_lines=True))) == 2
+
+
+NAMES = st.sampled_from(
+    [
+        "role",
+        "content",
+        "type",
+        "text",
+        "source",
+        "input",
+        "name",
+        "function",
+        "arguments",
+        "tool_calls",
+        "parts",
+    ]
+) | st.sampled_from(
+    ["toolUse", "toolResult", "functionCall", "image_url", "thinking", "from", "value", "images", "functions"]
+)
+WORDS = st.sampled_from(
+    ["user", "assistant", "tool", "text", "tool_use", "tool_result", "document", "reasoning", "{"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=10,
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": WORDS, "content": VALUES}, optional={"tool_calls": VALUES, "images": VALUES}
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(
+    name=st.sampled_from(
+        ["messages", "input", "contents", "conversations", "prompt", "system", "tools", "functions"]
+    ),
+    given_value=st.lists(MESSAGE, max_size=3) | VALUES,
+    others=st.dictionaries(NAMES | st.sampled_from(["messages", "system", "tools"]), VALUES, max_size=3),
+)
+def test_whatever_a_body_holds_ends_in_requests_or_in_an_error_of_ours(
+    log, open_tokenizer, name, given_value, others
+):
+    trace = log(others | {name: given_value}, tokenizer=open_tokenizer, skip_bad_lines=True, image_tokens=3)
+    with suppress(TraceFormatError, ConfigurationError):
+        assert all(request.num_tokens > 0 for request in trace)

@@ -64,6 +64,33 @@ field_names = st.sampled_from(
         "system",
     ]
 )
+# ... in what is said about a request, and in its other dialects.
+field_names |= st.sampled_from(
+    ["model", "lora", "adapter", "tenant", "status", "error", "choices", "finish_reason", "url", "session_id"]
+) | st.sampled_from(
+    [
+        "input",
+        "instructions",
+        "contents",
+        "parts",
+        "conversations",
+        "from",
+        "value",
+        "type",
+        "tool_calls",
+        "tool_result",
+        "toolUse",
+        "source",
+        "images",
+        "prompt_tokens",
+        "kwargs",
+        "data",
+        "attributes",
+        "gen_ai.prompt.0.role",
+        "gen_ai.prompt.0.content",
+        "gen_ai.input.messages",
+    ]
+)
 
 
 def keys_of(trace) -> list[list[int]]:
@@ -251,7 +278,13 @@ def test_whatever_json_a_file_holds_ends_in_requests_or_in_an_error_of_ours(tmp_
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     trace = open_trace(path, skip_bad_lines=True)
     with suppress(TraceFormatError, ConfigurationError):
-        assert len(list(trace)) + trace.num_bad_lines == len(lines)
+        num_requests = len(list(trace))
+        facts = trace.facts
+        # A line may be several requests, and a list several lines.
+        left_out = facts.num_bad_lines + facts.num_refused + sum(facts.other_endpoints.values())
+        assert num_requests + left_out >= len(lines)
+        assert json.loads(json.dumps(facts.as_json()))["num_requests"] == num_requests
+        assert all(facts.notes())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)

@@ -7,7 +7,7 @@ empty one, is passed over where a deeper one has more, as when a gateway keeps p
 """
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,12 +106,12 @@ def _inner(layer: Record) -> Iterator[Record]:
             # A prompt may be JSON itself; a body that was logged as a string says so by its messages.
             inside = _json_object(value)
             value = inside if inside is not None and "messages" in inside else None
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield value
 
 
 def _has_prompt(layer: Record) -> bool:
-    return any(_is_prompt(name, layer.get(name)) for name in _ALL_NAMES)
+    return any(name in layer and _is_prompt(name, layer[name]) for name in _ALL_NAMES)
 
 
 def _is_prompt(name: str, value: Any) -> bool:
@@ -140,11 +140,13 @@ def _json_object(text: str) -> Record | None:
 def _with_parameters(layers: tuple[Record, ...]) -> Record:
     """Return the body with those of its fields that were written beside it."""
     body = layers[-1]
+    if all(layer.keys().isdisjoint(_PARAMETER_NAMES) for layer in layers):
+        return body
     missing = {
         field: parameters[field]
         for layer in layers
         for name in _PARAMETER_NAMES
-        if isinstance(parameters := layer.get(name), Mapping)
+        if isinstance(parameters := layer.get(name), dict)
         for field in _PARAMETERS_OF_PROMPTS
         if body.get(field) is None and parameters.get(field) is not None
     }

@@ -140,11 +140,11 @@ def _arrival(record: Record, *, milliseconds: bool) -> float | None:
     arrival = seconds(record, "timestamp_s")
     if arrival is None:
         arrival = seconds(record, "timestamp", per_second=1000 if milliseconds else 1)
-    for name in _OTHER_TIMES:
-        if arrival is not None:
-            break
-        with suppress(InvalidRequestError):
-            arrival = seconds(record, name)
+    if arrival is None:
+        for name in _OTHER_TIMES:
+            if arrival is None and name in record:
+                with suppress(InvalidRequestError):
+                    arrival = seconds(record, name)
     if arrival is None or milliseconds:
         return arrival
     return arrival / max((per_second for least, per_second in _FINER_TICKS if arrival > least), default=1)

@@ -117,7 +117,7 @@ class LineReader:
 
 def _as_record(value: Any) -> Mapping[str, Any]:
     """Return a value as an object with fields; without any where it is no request."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return value
     if is_conversation(value):
         return {"messages" if "role" in value[0] else "conversations": value}

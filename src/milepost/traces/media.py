@@ -81,12 +81,12 @@ def count_media(messages: Sequence[Any]) -> Counter[str]:
     """Return how many parts are no text, by kind: ``image``, ``audio``, ``video``, ``file``, ``other``."""
     found: Counter[str] = Counter()
     for message in messages:
-        content = message.get("content") if isinstance(message, Mapping) else None
+        content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
             found.update(
                 _kind_of(part)
                 for part in content
-                if isinstance(part, Mapping) and part.get("type") not in _TEXT_TYPES
+                if isinstance(part, dict) and str(part.get("type")) not in _TEXT_TYPES
             )
     return found
 

@@ -6,7 +6,8 @@ A model that declines to answer, a filter on the answer and an answer cut at its
 what a client broke off, unless the log says that no token had come by then, or holds no prompt.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -74,6 +75,8 @@ _OTHER_ENDPOINTS = frozenset(
         *("transcriptions", "translations", "speech", "generations", "edits", "variations", "count_tokens"),
     )
 )
+_REASON_NAMES = ("finish_reason", "finishReason", "finished_reason", "stop_reason")
+_FINISH_NAMES = (*_REASON_NAMES, "choices", "aborted")
 _PATH_NAMES = ("url", "path", "endpoint", "uri", "route", "request_path", "api_route", "call_type")
 
 
@@ -87,11 +90,8 @@ def refusal_of(layers: Sequence[Record], *, has_prompt: bool, output_tokens: int
     """
     was_computed = has_prompt and output_tokens != 0
     for record in (*layers, *(answer for layer in layers for answer in _responses(layer))):
-        for field, value in record.items():
-            if value is None:
-                continue
-            reason = _reason(plain_name(field), value)
-            if reason is not None:
+        for field in _telling(tuple(record)):
+            if (reason := _reason(plain_name(field), record[field])) is not None:
                 return reason
         for word in _finish_reasons(record):
             if word in _FAILED_WORDS or (word in _BROKEN_OFF_WORDS and not was_computed):
@@ -111,6 +111,8 @@ def response_of(layers: Sequence[Record]) -> Record | None:
 def endpoint_without_prompt(layers: Sequence[Record]) -> str | None:
     """Return the path of a request that no model generates for, such as ``/v1/embeddings``; else None."""
     for layer in layers:
+        if layer.keys().isdisjoint((*_PATH_NAMES, "method")):
+            continue
         for name in _PATH_NAMES:
             path = layer.get(name)
             if isinstance(path, str):
@@ -125,7 +127,16 @@ def endpoint_without_prompt(layers: Sequence[Record]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1024)
+def _telling(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which of these fields can say that a request failed; the lines of a log have the same fields."""
+    names = _STATUS_NAMES | _ERROR_NAMES | _TRUE_MEANS_FAILED | _FALSE_MEANS_FAILED | {"level"}
+    return tuple(field for field in fields if plain_name(field) in names)
+
+
 def _reason(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
     if name in _STATUS_NAMES:
         return _status_reason(value)
     if name in _ERROR_NAMES and _says_error(value):
@@ -138,7 +149,7 @@ def _reason(name: str, value: Any) -> str | None:
 
 
 def _status_reason(value: Any) -> str | None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         # Spans write {"code": ..., "message": ...}.
         inner = (_status_reason(value[name]) for name in value if plain_name(name) in ("code", "statuscode"))
         return next((reason for reason in inner if reason is not None), None)
@@ -153,7 +164,7 @@ def _status_reason(value: Any) -> str | None:
 
 
 def _says_error(value: Any) -> bool:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         # A record of failures that has all its fields empty tells of a success.
         return any(_says_error(part) for name, part in value.items() if plain_name(name) != "llmprovider")
     if isinstance(value, list):
@@ -164,17 +175,19 @@ def _says_error(value: Any) -> bool:
 
 
 def _finish_reasons(record: Record) -> Iterator[str]:
+    if record.keys().isdisjoint(_FINISH_NAMES):
+        return
     choices = record.get("choices")
     answers = (
-        [record, *(choice for choice in choices if isinstance(choice, Mapping))]
+        [record, *(choice for choice in choices if isinstance(choice, dict))]
         if isinstance(choices, list)
         else [record]
     )
     for answer in answers:
-        for name in ("finish_reason", "finishReason", "finished_reason", "stop_reason"):
+        for name in _REASON_NAMES:
             reason = answer.get(name)
             # SGLang writes {"type": "abort", "message": ...}.
-            reason = reason.get("type") if isinstance(reason, Mapping) else reason
+            reason = reason.get("type") if isinstance(reason, dict) else reason
             if isinstance(reason, str):
                 yield plain_name(reason)
         if answer.get("aborted") is True:
@@ -182,6 +195,8 @@ def _finish_reasons(record: Record) -> Iterator[str]:
 
 
 def _responses(layer: Record) -> Iterator[Record]:
+    if layer.keys().isdisjoint(_RESPONSE_NAMES):
+        return
     for name in _RESPONSE_NAMES:
         answer = layer.get(name)
         if isinstance(answer, str) and answer.lstrip()[:1] == "{":
@@ -189,8 +204,8 @@ def _responses(layer: Record) -> Iterator[Record]:
                 answer = orjson.loads(answer)
             except orjson.JSONDecodeError:
                 continue
-        if isinstance(answer, Mapping):
+        if isinstance(answer, dict):
             yield answer
             inner = answer.get("body")
-            if isinstance(inner, Mapping):
+            if isinstance(inner, dict):
                 yield inner

@@ -8,7 +8,7 @@ held in memory as a whole, lines one by one.
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, cast
@@ -193,20 +193,20 @@ def _refuse_constant(name: str) -> Any:
 
 def _listed(value: Any) -> list[Any] | None:
     """Return the requests of an array of them, or of an object that is nothing but a list of them."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if any(name in value for name in _PROMPT_NAMES):
             return None
         lists = [value[name] for name in _LIST_NAMES if isinstance(value.get(name), list)]
         return (
             lists[0]
-            if len(lists) == 1 and all(isinstance(each, Mapping) for each in lists[0]) and lists[0]
+            if len(lists) == 1 and all(isinstance(each, dict) for each in lists[0]) and lists[0]
             else None
         )
     if not isinstance(value, list) or not value:
         return None
     if all(isinstance(each, list) for each in value):
         return value
-    if all(isinstance(each, Mapping) for each in value) and not is_conversation(value):
+    if all(isinstance(each, dict) for each in value) and not is_conversation(value):
         return value
     return None
 
@@ -217,7 +217,7 @@ def is_conversation(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(
-            isinstance(each, Mapping)
+            isinstance(each, dict)
             and any(name in each for name in ("role", "from"))
             and any(name in each for name in ("content", "value", "parts", "tool_calls"))
             for each in value

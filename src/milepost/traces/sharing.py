@@ -10,8 +10,9 @@ knows that it is one of the others.
 """
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -59,34 +60,47 @@ def sharing_of(layers: Sequence[Record], response: Record | None = None) -> Shar
     Raises:
         InvalidRequestError: a salt is no string, or a model's name no name.
     """
-    models = _named(layers, _MODEL_NAMES)
+    fields = [(layer, _telling(tuple(layer))) for layer in layers]
+    models = _distinct(_label(name, layer[name]) for layer, telling in fields for name in telling.models)
     if not models and response is not None:
-        models = _named([response], _MODEL_NAMES)
-    adapters = [name for name in _named(layers, _ADAPTER_NAMES) if name.lower() not in _NO_ADAPTER]
-    salts = list(
-        dict.fromkeys(salt for layer in layers for name in _SALT_NAMES if (salt := text(layer, name)))
-    )
+        models = _distinct(_label(name, response[name]) for name in _telling(tuple(response)).models)
+    adapters = _distinct(_label(name, layer[name]) for layer, telling in fields for name in telling.adapters)
+    adapters = [name for name in adapters if name.lower() not in _NO_ADAPTER]
+    salts = _distinct(text(layer, name) for layer, telling in fields for name in telling.salts)
     if not models and not adapters and len(salts) < 2:
         return Sharing(tenant=salts[0] if salts else "", model="")
     tenant = orjson.dumps({"cache_salt": salts, "model": models, "adapter": adapters}).decode()
     return Sharing(tenant=tenant, model=" + ".join((" / ".join(models) or "(no model)", *adapters)))
 
 
-def _named(layers: Sequence[Record], names: frozenset[str]) -> list[str]:
-    """Return the values of the fields so named, in their order, each once."""
-    values = (
-        _label(field, value)
-        for layer in layers
-        for field, value in layer.items()
-        if value is not None and plain_name(field) in names
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """Which fields of a layer say who serves a request."""
+
+    models: tuple[str, ...]
+    adapters: tuple[str, ...]
+    salts: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _telling(fields: tuple[str, ...]) -> _Telling:
+    """Return them by name; the lines of a log have the same fields."""
+    return _Telling(
+        models=tuple(field for field in fields if plain_name(field) in _MODEL_NAMES),
+        adapters=tuple(field for field in fields if plain_name(field) in _ADAPTER_NAMES),
+        salts=tuple(name for name in _SALT_NAMES if name in fields),
     )
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    """Return what is said, in its order, each once."""
     return list(dict.fromkeys(value for value in values if value))
 
 
 def _label(field: str, value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
-    if value is False:
+    if value is None or value is False:
         return ""
     try:
         # An adapter is often an object with a name, a number and a path: as a whole it says which.

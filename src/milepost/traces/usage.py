@@ -1,6 +1,6 @@
 """The token counts that a log has of its own: of the answer, and of the prompt as the server saw it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from milepost.errors import InvalidRequestError
@@ -20,7 +20,7 @@ def logged_output_tokens(response: Record | None) -> int | None:
         InvalidRequestError: it is no count.
     """
     usage = response.get("usage") if response is not None else None
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     completion_tokens = whole_number(usage, "completion_tokens")
     return whole_number(usage, "output_tokens") if completion_tokens is None else completion_tokens
@@ -30,7 +30,7 @@ def logged_prompt_tokens(layers: Sequence[Record], response: Record | None) -> i
     """Return the prompt tokens that the log counts, None where it does not or not understandably."""
     for record in (*layers, *([] if response is None else [response])):
         for usage in (record.get("usage"), record.get("usageMetadata"), record):
-            if isinstance(usage, Mapping):
+            if isinstance(usage, dict) and not usage.keys().isdisjoint(_PROMPT_NAMES):
                 with suppress(InvalidRequestError):
                     for name in _PROMPT_NAMES:
                         if (count := whole_number(usage, name, least=1)) is not None:

@@ -1,7 +1,6 @@
 """Which dialect a body is written in, and the prompts in it: one, or several that were sent together."""
 
 import reprlib
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import orjson
@@ -49,14 +48,18 @@ def _conversation(body: Record, messages: list[Any], *, system: Any = ...) -> Ch
     if system:
         messages = [{"role": "system", "content": system}, *messages]
     options = body.get("chat_template_kwargs") or {}
-    if not isinstance(options, Mapping):
+    if not isinstance(options, dict):
         raise InvalidRequestError(f"chat_template_kwargs={reprlib.repr(options)}; give an object")
     tools = body.get("tools", body.get("toolConfig"))
     if not tools and body.get("functions"):
+        if not isinstance(body["functions"], list):
+            raise InvalidRequestError(
+                f"functions={reprlib.repr(body['functions'])}; give a list of functions"
+            )
         tools = [{"type": "function", "function": function} for function in body["functions"]]
     plain = chat_messages(messages)
     for message in plain:
-        _refuse_cut(message.get("content") if isinstance(message, Mapping) else None)
+        _refuse_cut(message.get("content") if isinstance(message, dict) else None)
     return ChatBody(plain, chat_tools(tools), options, bool(body.get("continue_final_message")))
 
 
@@ -66,7 +69,7 @@ def _messages(given: Any) -> list[Any]:
             given = orjson.loads(given)
         except orjson.JSONDecodeError as error:
             raise InvalidRequestError(f"messages are a string that is not JSON: {error}") from error
-    if isinstance(given, Mapping) and isinstance(given.get("messages"), list):
+    if isinstance(given, dict) and isinstance(given.get("messages"), list):
         given = given["messages"]
     if not isinstance(given, list) or not given:
         raise InvalidRequestError(
@@ -95,7 +98,7 @@ def _input(body: Record) -> ChatBody:
 
 def _plain(body: Record) -> list[Prompt]:
     given = prompt = next((body[name] for name in _PLAIN_NAMES if body.get(name) is not None), None)
-    if isinstance(prompt, Mapping):
+    if isinstance(prompt, dict):
         if "id" in prompt:
             raise InvalidRequestError(
                 f"prompt={reprlib.repr(prompt)} is a template kept on the server, so its text is not in the "
@@ -116,7 +119,7 @@ def _plain(body: Record) -> list[Prompt]:
 
 def _listed(body: Record, prompt: list[Any]) -> list[Prompt]:
     """A list is token ids, a batch of prompts, or messages."""
-    if isinstance(prompt[0], Mapping):
+    if isinstance(prompt[0], dict):
         return [_conversation(body, prompt)]
     if not isinstance(prompt[0], str | list):
         return [prompt]
@@ -137,9 +140,7 @@ def _refuse_cut(content: Any) -> None:
         [content]
         if isinstance(content, str)
         else [
-            part["text"]
-            for part in content
-            if isinstance(part, Mapping) and isinstance(part.get("text"), str)
+            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
         ]
         if isinstance(content, list)
         else []

@@ -27,7 +27,7 @@ def chat_tools(tools: Any) -> list[Any] | None:
     Raises:
         InvalidRequestError: they are no list.
     """
-    if isinstance(tools, Mapping):
+    if isinstance(tools, dict):
         tools = tools.get("tools")  # Bedrock's toolConfig
     if not tools:
         return None
@@ -37,13 +37,13 @@ def chat_tools(tools: Any) -> list[Any] | None:
 
 
 def _chat_tool(tool: Any) -> Any:
-    if not isinstance(tool, Mapping):
+    if not isinstance(tool, dict):
         return tool
     described = tool.get("toolSpec", tool)
     if "function" in described or "name" not in described:
         return tool
     schema = described.get("parameters", described.get("input_schema", described.get("inputSchema")))
-    if isinstance(schema, Mapping) and set(schema) == {"json"}:
+    if isinstance(schema, dict) and set(schema) == {"json"}:
         schema = schema["json"]
     function = {"name": described["name"], "description": described.get("description"), "parameters": schema}
     return {
@@ -53,7 +53,7 @@ def _chat_tool(tool: Any) -> Any:
 
 
 def _plain_messages(message: Any) -> Iterator[Any]:
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         yield message
         return
     if isinstance(message.get("images"), list):
@@ -96,7 +96,7 @@ def _with_images_inside(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kind_of(block: Any) -> str | None:
     """Return which of the things a block is that OpenAI's chat shape writes otherwise; None for any other."""
-    if not isinstance(block, Mapping):
+    if not isinstance(block, dict):
         return None
     kind, source = block.get("type"), block.get("source")
     if kind == "tool_result" or (kind is None and "toolResult" in block):
@@ -105,18 +105,19 @@ def _kind_of(block: Any) -> str | None:
         return "call"
     if kind in _THOUGHTS or (kind is None and "reasoningContent" in block):
         return "thought"
-    is_text_document = kind == "document" and isinstance(source, Mapping) and source.get("type") == "text"
+    is_text_document = kind == "document" and isinstance(source, dict) and source.get("type") == "text"
     return "text" if is_text_document or (kind is None and "text" in block) else None
 
 
 def _text_block(block: Mapping[str, Any]) -> dict[str, Any]:
     source = block.get("source")
-    text = source.get("data") if isinstance(source, Mapping) else block.get("text")
+    text = source.get("data") if isinstance(source, dict) else block.get("text")
     marks = {name: block[name] for name in ("cache_control", "prompt_cache_breakpoint") if name in block}
     return {"type": "text", "text": text, **marks}
 
 
-def _tool_message(result: Mapping[str, Any]) -> dict[str, Any]:
+def _tool_message(result: Any) -> dict[str, Any]:
+    _require_object(result, "toolResult")
     content = result.get("content")
     if isinstance(content, list):
         content = [_text_block(part) if _kind_of(part) == "text" else part for part in content]
@@ -127,7 +128,8 @@ def _tool_message(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _tool_call(call: Any) -> dict[str, Any]:
+    _require_object(call, "toolUse")
     return {
         "id": call.get("id", call.get("toolUseId")),
         "type": "function",
@@ -135,9 +137,14 @@ def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _require_object(value: Any, name: str) -> None:
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{name}={reprlib.repr(value)} in a message's content; give an object")
+
+
 def _thought(block: Mapping[str, Any]) -> str:
     said = block.get("thinking", block.get("text", block.get("reasoning", block.get("reasoningContent"))))
-    if isinstance(said, Mapping):
+    if isinstance(said, dict):
         said = said.get("reasoningText", said)
-        said = said.get("text") if isinstance(said, Mapping) else said
+        said = said.get("text") if isinstance(said, dict) else said
     return said if isinstance(said, str) else ""

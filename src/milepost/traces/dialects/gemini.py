@@ -1,7 +1,6 @@
 """Google's ``contents`` with ``parts``, as chat messages."""
 
 import reprlib
-from collections.abc import Mapping
 from typing import Any
 
 from milepost.errors import InvalidRequestError
@@ -26,10 +25,14 @@ def messages_of_contents(body: Record) -> list[Any]:
     if system:
         messages += _messages(
             {"role": "system", **system}
-            if isinstance(system, Mapping)
+            if isinstance(system, dict)
             else {"role": "system", "parts": [{"text": system}]}
         )
     contents = body["contents"]
+    if not isinstance(contents, str | list):
+        raise InvalidRequestError(
+            f"contents={reprlib.repr(contents)}; give a text, or a list of {{'parts': ...}}"
+        )
     for entry in [{"parts": [{"text": contents}]}] if isinstance(contents, str) else contents:
         messages += _messages(entry)
     return messages
@@ -39,20 +42,21 @@ def tools_of_declarations(tools: Any) -> Any:
     """Return Google's function declarations as a list of tools; other tools unchanged."""
     if not isinstance(tools, list):
         return tools
-    return [
-        described
-        for tool in tools
-        for described in (
-            tool.get("functionDeclarations", tool.get("function_declarations", [tool]))
-            if isinstance(tool, Mapping)
-            else [tool]
-        )
-    ]
+    return [described for tool in tools for described in _declarations(tool)]
+
+
+def _declarations(tool: Any) -> list[Any]:
+    declared = (
+        tool.get("functionDeclarations", tool.get("function_declarations"))
+        if isinstance(tool, dict)
+        else None
+    )
+    return declared if isinstance(declared, list) else [tool]
 
 
 def _messages(entry: Any) -> list[Any]:
-    parts = entry.get("parts") if isinstance(entry, Mapping) else None
-    if isinstance(parts, Mapping):
+    parts = entry.get("parts") if isinstance(entry, dict) else None
+    if isinstance(parts, dict):
         parts = [parts]
     if not isinstance(parts, list):
         raise InvalidRequestError(
@@ -62,15 +66,15 @@ def _messages(entry: Any) -> list[Any]:
     role = {"model": "assistant", None: "user"}.get(entry.get("role"), entry.get("role"))
     results, kept, calls = [], [], []
     for part in parts:
-        call = part.get("functionCall") if isinstance(part, Mapping) else None
-        result = part.get("functionResponse") if isinstance(part, Mapping) else None
-        if isinstance(call, Mapping):
+        call = part.get("functionCall") if isinstance(part, dict) else None
+        result = part.get("functionResponse") if isinstance(part, dict) else None
+        if isinstance(call, dict):
             function = {"name": call.get("name"), "arguments": call.get("args", {})}
             calls.append({"type": "function", "function": function})
-        elif isinstance(result, Mapping):
+        elif isinstance(result, dict):
             content = {"type": "text", "text": str(result.get("response"))}
             results.append({"role": "tool", "name": result.get("name"), "content": [content]})
-        elif isinstance(part, Mapping) and "text" not in part and "type" not in part:
+        elif isinstance(part, dict) and "text" not in part and "type" not in part:
             kept.append({"type": next(iter(part), "part"), **part})
         else:
             kept.append(part)

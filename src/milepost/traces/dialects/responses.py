@@ -48,7 +48,7 @@ def messages_of_responses(body: Record) -> list[Any]:
 
 
 def _add_item(item: Any, messages: list[Any], thoughts: list[str]) -> None:
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         raise InvalidRequestError(f"input item {reprlib.repr(item)} is no object; write {{'role': ...}}")
     kind = item.get("type", "message")
     if kind == "item_reference":
@@ -102,4 +102,4 @@ def _output(output: Any) -> Any:
 def _texts(parts: Any) -> list[str]:
     if not isinstance(parts, list):
         return []
-    return [part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]

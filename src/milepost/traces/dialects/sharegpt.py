@@ -6,7 +6,6 @@ known: they follow one another as in the file.
 """
 
 import reprlib
-from collections.abc import Mapping
 from typing import Any
 
 from milepost.errors import InvalidRequestError
@@ -56,7 +55,7 @@ def requests_of_conversation(turns: list[Any]) -> list[list[Any]]:
 
 
 def _message(turn: Any) -> dict[str, Any]:
-    if not isinstance(turn, Mapping):
+    if not isinstance(turn, dict):
         raise InvalidRequestError(
             f"turn {reprlib.repr(turn)} is no object; write {{'from': 'human', 'value': ...}}"
         )

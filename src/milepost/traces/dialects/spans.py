@@ -5,7 +5,6 @@ A span has a flat list of attributes with numbered names (``gen_ai.prompt.0.role
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -62,11 +61,11 @@ def _numbered(attributes: Record) -> list[dict[str, Any]]:
 
 def _message(given: Any) -> Any:
     """A message with parts, as one with content."""
-    if not isinstance(given, Mapping) or "parts" not in given:
+    if not isinstance(given, dict) or "parts" not in given:
         return given
     content, calls = [], []
     for part in given["parts"]:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text":
             content.append({"type": "text", "text": part.get("content", part.get("text", ""))})
         elif kind == "tool_call":
