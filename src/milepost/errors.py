@@ -4,6 +4,9 @@
     ├── InvalidRequestError      a prompt, a position or an option of one request breaks a rule
     ├── ConfigurationError       an option of a cache, a policy or an engine breaks a rule
     │   └── CapacityError        the byte budget cannot hold what it must
+    ├── ModelChangedError        the model was changed while a request was running
+    ├── AuditError               a stored state is not what the model computes
+    ├── ConcurrentUseError       a second thread, or a second turn, called into an engine at work
     ├── UnsupportedModelError    the model's family cannot be resumed exactly, or failed its self-probe
     ├── ModelLoadError           the model's files are missing, truncated or not a causal language model
     ├── TraceFormatError         a request log cannot be read, or a line of it is not a request
@@ -14,13 +17,16 @@ are also ``ValueError``, so code that knows nothing of Milepost handles them as 
 """
 
 __all__ = [
+    "AuditError",
     "CacheCorruptionError",
     "CapacityError",
+    "ConcurrentUseError",
     "ConfigurationError",
     "InvalidRequestError",
     "KernelCacheWarning",
     "MilepostError",
     "MilepostWarning",
+    "ModelChangedError",
     "ModelLoadError",
     "TraceFormatError",
     "UnsupportedModelError",
@@ -41,6 +47,20 @@ class ConfigurationError(MilepostError, ValueError):
 
 class CapacityError(ConfigurationError):
     """The byte budget is too small for what it must hold. The message names the least that works."""
+
+
+class ModelChangedError(MilepostError):
+    """The model was changed while a request was running. Nothing of it was stored; asking again is right."""
+
+
+class AuditError(MilepostError):
+    """A stored state is not what the model computes, bit for bit: it was changed where nothing shows. All
+    states of that model were dropped before this was raised.
+    """
+
+
+class ConcurrentUseError(MilepostError):
+    """A call came while another one was at work on the same model. The one at work is unharmed."""
 
 
 class UnsupportedModelError(MilepostError):

@@ -221,13 +221,14 @@ class PrefixCache:
             return Placement((last,) if last > lease.resume_position else ())
         return as_placement(placement.place(lease.request), lease.request, by=placement)
 
-    def commit(self, lease: Lease, placement: Placement, source: PayloadSource) -> RequestReport:
+    def commit(self, lease: Lease, placement: Placement, source: PayloadSource | None) -> RequestReport:
         """Store what was captured, learn, and account for the request. The lease stays held.
 
         Args:
             lease: The request, still held.
             placement: The positions captured, as :meth:`plan` gave them or fewer.
-            source: Hands out the payloads of the positions and segments that the store decides to keep.
+            source: Hands out the payloads of the positions and segments that the store decides to keep; None
+                where there are none to be had, and then nothing was captured.
 
         Raises:
             InvalidRequestError: a position lies at or before the resume position, behind the prompt's end or
@@ -241,7 +242,8 @@ class PrefixCache:
         request, store = lease.request, self._store
         positions = self._checked_positions(placement, request)
         match = store.match(lease.tokens, tenant=lease.tenant, known=lease.match)
-        kept_kv = request.num_tokens if self.policy.keeps_kv and not self.footprint.is_stateless else 0
+        keeps_kv = source is not None and self.policy.keeps_kv and not self.footprint.is_stateless
+        kept_kv = request.num_tokens if keeps_kv else 0
         delivery = self._collector.collect(
             source, match, positions, kv_end=max((kept_kv, *positions)), resumed_from=lease.state
         )
@@ -405,6 +407,21 @@ class PrefixCache:
         from who misses what was evicted.
         """
         self._store.clear()
+
+    def forget_tenants(self, is_gone: Callable[[str], bool]) -> int:
+        """Take out all that tenants have who will never come again; what leases hold goes once they are
+        released.
+
+        Args:
+            is_gone: Says so of a tenant.
+
+        Returns:
+            How many checkpoints went at once.
+
+        Complexity: O(tenants + nodes of those that are gone).
+        """
+        gone = [tenant for tenant in self._store.tree.tenants() if is_gone(tenant)]
+        return sum(self._store.forget_tenant(tenant) for tenant in gone)
 
     def statistics(self) -> CacheStatistics:
         """Return totals over all requests and what is stored now. O(1)."""

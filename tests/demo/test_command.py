@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-import milepost.engines.transformers.opening as opening_module
+import milepost.engines.transformers.admission as admission_module
 from milepost.demo.command import DemoOptions, run_demo
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
 
@@ -70,9 +70,9 @@ def test_the_reference_reuses_nothing_and_the_others_do(finished):
 
 def test_the_model_is_opened_and_probed_once_for_all_policies(documents, tmp_path, monkeypatch):
     probed = []
-    upstream = opening_module.probe_resume
+    upstream = admission_module.probe_resume
     monkeypatch.setattr(
-        opening_module, "probe_resume", lambda driver: probed.append(driver) or upstream(driver)
+        admission_module, "probe_resume", lambda driver: probed.append(driver) or upstream(driver)
     )
     options = DemoOptions(
         documents=documents, questions=1, policies=POLICIES, max_new_tokens=1, output=tmp_path

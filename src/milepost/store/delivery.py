@@ -79,7 +79,7 @@ class Collector:
 
     def collect(
         self,
-        source: PayloadSource,
+        source: PayloadSource | None,
         match: TreeMatch,
         positions: Sequence[int],
         *,
@@ -90,7 +90,8 @@ class Collector:
         nothing.
 
         Args:
-            source: Hands out the payloads that are not stored yet.
+            source: Hands out the payloads that are not stored yet; None where there are none to be had, and
+                then nothing is wanted of it.
             match: The prompt, as the tree knows it now.
             positions: In tokens.
             kv_end: The deepest token whose KV may be stored.
@@ -101,7 +102,10 @@ class Collector:
 
         Complexity: O(segments of the prompt).
         """
-        if not all(callable(getattr(source, name, None)) for name in ("checkpoint", "kv_segments")):
+        is_wanted = source is not None or kv_end > 0
+        if is_wanted and not all(
+            callable(getattr(source, name, None)) for name in ("checkpoint", "kv_segments")
+        ):
             raise InvalidRequestError(
                 f"source={source!r}; give an object with the methods checkpoint and kv_segments"
             )
@@ -111,6 +115,8 @@ class Collector:
         resident = store.resident_kv(match) if kv_end else []
         delivery = Delivery(resident, segment_tokens=step, present=present)
         try:
+            if source is None:
+                return delivery
             if not store.is_stateless:
                 missing = [position for position in positions if position not in present]
                 self._ask_for_states(delivery, source, missing, resumed_from)

@@ -202,7 +202,8 @@ class PrefixStore:
             del self._pinned[checkpoint.serial]
             self._stale[checkpoint.serial] = checkpoint
             if checkpoint.last_used == _NEVER:
-                # An anchor that only held a place for a request that came to nothing.
+                # An anchor that only held a place for a request that came to nothing, or one that is not
+                # wanted any more.
                 self._remove(checkpoint)
 
     def anchor(self, located: Located) -> Checkpoint | None:
@@ -389,6 +390,24 @@ class PrefixStore:
             if not checkpoint.is_kv_only:
                 insort(checkpoint.node.cleared, checkpoint.position)
             self._remove(checkpoint)
+
+    def forget_tenant(self, tenant: str) -> int:
+        """Take out all that a tenant has, for good; what a lease pins goes when it is released, and then only
+        the tokens stay, as history. Return how many checkpoints went at once. O(nodes of the tenant).
+        """
+        num_removed = num_pinned = 0
+        for node in list(self.tree.nodes(tenant=tenant)):
+            for checkpoint in list(node.checkpoints):
+                if checkpoint.num_pins:
+                    checkpoint.last_used = _NEVER
+                    num_pinned += 1
+                else:
+                    self._remove(checkpoint)
+                    num_removed += 1
+        if not num_pinned:
+            for node in self.tree.forget_tenant(tenant):
+                self._eviction.note_forgotten(node)
+        return num_removed
 
     def ranked_or_pinned(self) -> tuple[int, int]:
         """Return how many checkpoints may be evicted, and how many may not."""

@@ -175,9 +175,24 @@ class RadixTree:
                     self._merge(parent, child)
         return forgotten
 
-    def nodes(self) -> Iterator[Node]:
-        """Yield every node but the roots, parents first."""
-        pending = [child for root in self._roots.values() for child in root.children.values()]
+    def tenants(self) -> list[str]:
+        """Return whose prompts it remembers."""
+        return list(self._roots)
+
+    def forget_tenant(self, tenant: str) -> list[Node]:
+        """Drop all that is remembered of a tenant, none of whose nodes is live; return the nodes dropped."""
+        nodes = list(self.nodes(tenant=tenant))
+        for node in nodes:
+            self._dead_leaves.pop(node, None)
+            self.num_keys -= len(node.data) // self._key_bytes
+        del self._tenant_of[self._roots.pop(tenant)]
+        self.version += 1
+        return nodes
+
+    def nodes(self, *, tenant: str | None = None) -> Iterator[Node]:
+        """Yield every node but the roots, parents first; of one tenant or of all."""
+        roots = self._roots.values() if tenant is None else [self._roots[tenant]]
+        pending = [child for root in roots for child in root.children.values()]
         while pending:
             node = pending.pop()
             yield node

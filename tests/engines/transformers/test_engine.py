@@ -12,9 +12,10 @@ import torch
 from characters import Characters
 
 from families import tiny_model, tiny_prompt
+from milepost.engines.transformers import admission as admission_module
 from milepost.engines.transformers import generation as generation_module
-from milepost.engines.transformers import opening as opening_module
 from milepost.engines.transformers import prefill as prefill_module
+from milepost.engines.transformers import recall as recall_module
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.snapshot import capture_state, zero_state
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError, UnsupportedModelError
@@ -345,7 +346,7 @@ def test_an_interrupt_in_the_cache_leaves_the_engine_as_usable_as_before(engine,
     with monkeypatch.context() as patch:
         patch.setattr(owner, where, interrupted)
         if where == "discard":
-            patch.setattr(generation_module, "belongs_to", lambda lease, _: lease.resume_position == 0)
+            patch.setattr(recall_module, "belongs_to", lambda lease, _: lease.resume_position == 0)
         with pytest.raises(KeyboardInterrupt):
             engine.generate_many(prompts, max_new_tokens=6)
     assert_usable(engine, model, prompts)
@@ -540,7 +541,7 @@ def test_a_model_that_is_refused_is_given_back_as_it_came_and_one_that_is_open_k
 
 def test_a_sibling_answers_alike_from_a_cache_of_its_own_and_probes_nothing(model, monkeypatch):
     one = open_engine(model, policy="dense:64", numerics="fast")
-    monkeypatch.setattr(opening_module, "probe_resume", lambda driver: pytest.fail("probed again"))
+    monkeypatch.setattr(admission_module, "probe_resume", lambda driver: pytest.fail("probed again"))
     other = one.sibling(capacity="32MiB", policy="none")
     prompt = tiny_prompt(200)[0].numpy()
     assert one.generate(prompt, max_new_tokens=3).tokens == other.generate(prompt, max_new_tokens=3).tokens

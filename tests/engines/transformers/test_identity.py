@@ -26,15 +26,20 @@ def open_engine(model, **options) -> Engine:
     return Engine.open(model, **{"capacity": "64MiB", "segment_tokens": 64, "policy": "dense:64"} | options)
 
 
-def checkpoints(engine, prompt):
-    store = engine.cache._store
-    path = store.tree.match(as_tokens(prompt), tenant="").path
+def path_of(engine, prompt, tenant=""):
+    tokens = as_tokens(prompt)
+    namespace = engine._recall.claim(tokens, tenant=tenant).namespace
+    return engine.cache._store.tree.match(tokens, tenant=namespace).path
+
+
+def checkpoints(engine, prompt, tenant=""):
+    path = path_of(engine, prompt, tenant)
     return {checkpoint.position: checkpoint for node in path for checkpoint in node.checkpoints}
 
 
 def kv(engine, prompt):
     """The list that holds the KV of a prompt that shares nothing with any other."""
-    (node,) = engine.cache._store.tree.match(as_tokens(prompt), tenant="").path
+    (node,) = path_of(engine, prompt)
     return node.kv
 
 
@@ -61,7 +66,7 @@ def test_untouched_payloads_are_hits(models):
 def test_without_the_second_opinion_a_wrong_state_would_be_believed(models, monkeypatch):
     engine = served(models["qwen3_5"], ONE, OTHER)
     checkpoints(engine, ONE)[192].payload = checkpoints(engine, OTHER)[192].payload
-    monkeypatch.setattr("milepost.engines.transformers.generation.belongs_to", lambda lease, digests: True)
+    monkeypatch.setattr("milepost.engines.transformers.recall.belongs_to", lambda lease, digests: True)
     with pytest.raises(AssertionError):
         assert_resumes(engine, models["qwen3_5"], ONE, 192)
 
@@ -109,9 +114,7 @@ def test_another_tenants_payloads_are_misses(models):
     engine = open_engine(models["qwen3_5"])
     for tenant in ("", "other"):
         engine.generate(ONE, max_new_tokens=1, tenant=tenant)
-    theirs = engine.cache._store.tree.match(as_tokens(ONE), tenant="other").path[0].checkpoints[-1]
-    assert theirs.position == 192
-    checkpoints(engine, ONE)[192].payload = theirs.payload
+    checkpoints(engine, ONE)[192].payload = checkpoints(engine, ONE, tenant="other")[192].payload
     assert_resumes(engine, models["qwen3_5"], ONE, 128)
 
 
@@ -163,7 +166,7 @@ def test_weights_are_told_apart_by_name_shape_type_and_value_at_a_bounded_cost(m
 
 def test_what_another_request_holds_pinned_is_passed_by_and_not_asked_for_again(models):
     engine = served(models["qwen3_5"], ONE, OTHER)
-    with engine.cache.acquire(ONE):
+    with engine._recall.acquire(engine._recall.claim(as_tokens(ONE), tenant="")):
         checkpoints(engine, ONE)[192].payload = checkpoints(engine, OTHER)[192].payload
         assert_resumes(engine, models["qwen3_5"], ONE, 128)
 

@@ -4,7 +4,9 @@
     answer = engine.generate("The quick brown fox", max_new_tokens=32)
     print(answer.text, answer.report.reused, "tokens reused")
 
-Everything runs in the caller's thread. An engine has one owner.
+Everything runs in the caller's thread. An engine has one owner: a second thread that calls while a call is at
+work on the same model gets an error at once (``ownership``). The model may be changed between requests; a
+state is served only to the model that made it, as it computes now (``watch``, ``audit``).
 """
 
 import logging
@@ -18,14 +20,16 @@ import torch
 import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
+from milepost.engines.transformers.audit import Audit, Auditor, AuditStatistics, checked_audit
 from milepost.engines.transformers.completion import Completion, TokenEvent
 from milepost.engines.transformers.footprint import seconds_to_prefill
 from milepost.engines.transformers.generation import Generation
 from milepost.engines.transformers.opening import ServedModel, checked_policy, serve_model
+from milepost.engines.transformers.recall import Recall
 from milepost.engines.transformers.requests import Prompt, RequestOptions, RequestReader
 from milepost.engines.transformers.scheduler import Scheduler
 from milepost.engines.transformers.text import Tokenizer
-from milepost.errors import InvalidRequestError
+from milepost.errors import ConcurrentUseError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.interrupts import deferred_interrupts
 from milepost.placement import PlacementPolicy
@@ -41,15 +45,23 @@ _log = logging.getLogger(__name__)
 class Engine:
     """See the module. Built by :meth:`open`, which probes that the model resumes exactly."""
 
-    def __init__(self, served: ServedModel, *, cache: PrefixCache, max_running: int) -> None:
+    def __init__(self, served: ServedModel, *, cache: PrefixCache, audit: Audit, max_running: int) -> None:
         self.driver = served.driver
         self.tokenizer = served.tokenizer
         self.cache = cache
-        self.probe = served.probe
+        self.probe = served.admission.probe
         self.numerics = served.numerics
         self.segment_tokens = served.segment_tokens
         self.max_running = max_running
         self._served = served
+        self._recall = Recall(
+            cache=cache,
+            admission=served.admission,
+            driver=served.driver,
+            auditor=Auditor(audit, is_repeatable=self.probe.is_repeatable),
+            fingerprint=served.fingerprint,
+            segment_tokens=served.segment_tokens,
+        )
         self._scheduler = Scheduler(max_running=max_running)
         self._requests = RequestReader(
             driver=served.driver, tokenizer=served.tokenizer, settings=served.generation_settings
@@ -70,6 +82,7 @@ class Engine:
         revision: str | None = None,
         max_running: int = 8,
         generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
+        audit: float | Audit | None = None,
     ) -> Self:
         """Open a model and prove on it, in a few hundred tokens, that resuming changes nothing.
 
@@ -92,6 +105,9 @@ class Engine:
             max_running: Requests that are interleaved at most; each holds a live cache.
             generation_config: Settings that take the place of the model's own, as
                 ``{"repetition_penalty": 1.1}``; for what no request says otherwise.
+            audit: Share of the hits of which a stretch is computed again and compared bit for bit with what
+                is stored; 0 for none. 1/256 in strict numerics unless given, 0 in fast, where bits cannot be
+                compared. An :class:`Audit` says more.
 
         Raises:
             ModelLoadError: the model cannot be read.
@@ -113,7 +129,9 @@ class Engine:
         )
         try:
             cache = served.new_cache(capacity=capacity_bytes, policy=cache_policy)
-            engine = cls(served, cache=cache, max_running=max_running)
+            engine = cls(
+                served, cache=cache, audit=checked_audit(audit, served.numerics), max_running=max_running
+            )
         except BaseException:
             served.driver.release()
             raise
@@ -132,7 +150,8 @@ class Engine:
             ConfigurationError: as in :meth:`open`.
         """
         cache = self._served.new_cache(capacity=capacity, policy=checked_policy(policy))
-        return type(self)(self._served, cache=cache, max_running=self.max_running)
+        audit = self._recall.auditor.audit
+        return type(self)(self._served, cache=cache, audit=audit, max_running=self.max_running)
 
     @property
     def footprint(self) -> Footprint:
@@ -164,26 +183,39 @@ class Engine:
 
         Raises:
             InvalidRequestError: the prompt or an option breaks a rule; nothing was queued.
+            ConcurrentUseError: another thread is at work on the model; nothing was queued.
+            UnsupportedModelError: the model has no weights any more; nothing was queued.
         """
+        self._served.admission.require_weights()
         request = self._requests.read(prompt, **options)
         generation = Generation(
             request,
             driver=self.driver,
-            cache=self.cache,
+            recall=self._recall,
+            ownership=self._served.ownership,
             tokenizer=self.tokenizer,
-            fingerprint=self._served.fingerprint,
             segment_tokens=self.segment_tokens,
             numerics=self.numerics,
         )
-        self._scheduler.submit(generation)
+        with self._served.ownership.call("Engine.submit"):
+            self._scheduler.submit(generation)
         return generation
 
     def step(self) -> tuple[Generation, list[TokenEvent]] | None:
         """Give the next queued request its turn; None where nothing is left to do.
 
         A request that fails ends its turn as any other; its ``completion`` raises what broke it.
+
+        Raises:
+            ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
         """
-        return self._scheduler.step()
+        # Whoever calls may have changed the model since.
+        self._served.admission.distrust()
+        return self._turn("Engine.step")
+
+    def _turn(self, caller: str) -> tuple[Generation, list[TokenEvent]] | None:
+        with self._served.ownership.turn(caller):
+            return self._scheduler.step()
 
     def generate(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Completion:
         """Answer one prompt. Options as in :meth:`submit`."""
@@ -205,20 +237,23 @@ class Engine:
             raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
         if isinstance(prompts, Mapping) or not isinstance(prompts, Iterable):
             raise InvalidRequestError(f"prompts is {type(prompts).__name__}; give a list of prompts")
-        generations: list[Generation] = []
-        try:
-            for prompt in prompts:
-                generations.append(self.submit(prompt, **options))  # noqa: PERF401 (what is queued must be closed)
-            while not all(generation.is_done for generation in generations):
-                turn = self.step()
-                if on_step is not None and turn is not None:
-                    on_step(turn[0])
-        except BaseException:
-            with deferred_interrupts():
-                for generation in generations:
-                    generation.close()
-            raise
-        return [generation.completion() for generation in generations]
+        with self._served.ownership.call("Engine.generate"):
+            generations: list[Generation] = []
+            self._served.admission.distrust()
+            try:
+                for prompt in prompts:
+                    generations.append(self.submit(prompt, **options))  # noqa: PERF401 (queued ones are closed)
+                while not all(generation.is_done for generation in generations):
+                    turn = self._turn("Engine.generate")
+                    if on_step is not None and turn is not None:
+                        on_step(turn[0])
+                        self._served.admission.distrust()
+            except BaseException:
+                with deferred_interrupts():
+                    for generation in generations:
+                        generation.close()
+                raise
+            return [generation.completion() for generation in generations]
 
     def stream(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Iterator[TokenEvent]:
         """Answer one prompt token by token. Options as in :meth:`submit`. Leaving the loop early gives up the
@@ -245,8 +280,9 @@ class Engine:
                     generation.completion()  # raises what broke it, or that it was given up behind our back
                     return
                 self.step()
-        except GeneratorExit:
-            # It may come from the garbage collector, in the middle of a change of the cache.
+        except (GeneratorExit, ConcurrentUseError):
+            # It may come from the garbage collector, in the middle of a change of the cache, or from
+            # another thread.
             generation.abandon()
             raise
         except BaseException:
@@ -260,13 +296,32 @@ class Engine:
             num_tokens: Length of the prompt.
             segment_tokens: Where it is cut; as this engine does unless given.
         """
-        return seconds_to_prefill(
-            self.driver, num_tokens, segment_tokens=segment_tokens or self.segment_tokens
-        )
+        with self._served.ownership.turn("Engine.measure_prefill"):
+            return seconds_to_prefill(
+                self.driver, num_tokens, segment_tokens=segment_tokens or self.segment_tokens
+            )
+
+    def invalidate(self) -> None:
+        """Drop all states: the model was changed where nothing shows, as by writing through ``.data``.
+
+        What shows needs no call; ``docs/training-and-serving.md`` says what does.
+        """
+        with self._served.ownership.turn("Engine.invalidate"):
+            self._recall.invalidate()
+
+    @property
+    def audits(self) -> AuditStatistics:
+        """How many hits were computed again, and what came of it."""
+        return self._recall.auditor.statistics
 
     def close(self) -> None:
-        """Give up every request that is not done."""
-        self._scheduler.close()
+        """Give up every request that is not done.
+
+        Raises:
+            ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
+        """
+        with self._served.ownership.turn("Engine.close"):
+            self._scheduler.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,10 +8,12 @@ import torch
 import xxhash
 
 from milepost.accounting import RequestReport
+from milepost.engines.transformers.audit import Recomputation
 from milepost.engines.transformers.completion import Completion, FinishReason, TokenEvent
 from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.identity import PrefixDigests
-from milepost.engines.transformers.prefill import Numerics, Prefill, belongs_to
+from milepost.engines.transformers.ownership import Ownership
+from milepost.engines.transformers.prefill import Numerics, Prefill
+from milepost.engines.transformers.recall import Claim, Recall
 from milepost.engines.transformers.requests import GenerationRequest
 from milepost.engines.transformers.sampling import Sampler, TokenLogprobs
 from milepost.engines.transformers.text import TextStream, Tokenizer
@@ -19,7 +21,6 @@ from milepost.errors import InvalidRequestError
 from milepost.interrupts import deferred_interrupts
 from milepost.lease import Lease
 from milepost.placement import Placement
-from milepost.prefix_cache import PrefixCache
 
 __all__ = ["Generation"]
 
@@ -41,20 +42,16 @@ class Generation:
         request: GenerationRequest,
         *,
         driver: Driver,
-        cache: PrefixCache,
+        recall: Recall,
+        ownership: Ownership,
         tokenizer: Tokenizer | None,
-        fingerprint: bytes,
         segment_tokens: int,
         numerics: Numerics,
     ) -> None:
         self.request = request
         self._driver = driver
-        self._cache = cache
-        # Prompts whose positions mean something else share nothing. The tenant's name only keeps them apart
-        # in the tree, so that neither drops the other's states; the digest decides whose a payload is.
-        rotated_for = driver.frequency_length(request.tokens.size)
-        self._fingerprint = fingerprint + rotated_for.to_bytes(8, "little")
-        self._namespace = f"{request.tenant}\0{rotated_for}" if rotated_for else request.tenant
+        self._recall = recall
+        self._ownership = ownership
         self._segment_tokens = segment_tokens
         self._numerics = numerics
         self._sampler = Sampler(request.sampling, prompt=request.tokens, device=driver.model.device)
@@ -62,7 +59,9 @@ class Generation:
         self.events: list[TokenEvent] = []
         self.error: Exception | None = None
         self.is_abandoned = False
+        self._claim: Claim | None = None
         self._lease: Lease | None = None
+        self._audit: Recomputation | None = None
         self._placement = Placement(())
         self._prefill: Prefill | None = None
         self._tokens: list[int] = []
@@ -116,9 +115,15 @@ class Generation:
         self.is_abandoned = True
 
     def close(self) -> None:
-        """Give up: release what is pinned and store nothing more. Harmless when done."""
-        with deferred_interrupts():
+        """Give up: release what is pinned and store nothing more. Harmless when done.
+
+        Raises:
+            ConcurrentUseError: another thread is at work on the model; :meth:`abandon` may be called then.
+        """
+        with self._ownership.call("Generation.close"), deferred_interrupts():
             self.is_closed = True
+            if self._audit is not None:
+                self._audit.close()
             self._release_lease()
             self._prefill = None
 
@@ -150,8 +155,16 @@ class Generation:
         )
 
     def _step(self) -> list[TokenEvent]:
-        if self._prefill is None:
+        if self._claim is None:
             self._started = time.perf_counter()
+            self._begin()
+            assert self._claim is not None
+        else:
+            self._recall.admission.require(self._claim.identity)
+        if self._audit is not None:
+            self._step_audit(self._audit)
+            return []
+        if self._prefill is None:
             self._prefill = self._begin_prefill()
         if not self._prefill.is_done:
             started = time.perf_counter()
@@ -171,51 +184,66 @@ class Generation:
         self._finished = time.perf_counter()
         self._first_token = self._first_token or self._finished
         if self._finish_reason is not None:
+            if len(self._tokens) > 1:
+                # Nobody had a turn in between, but another thread may have trained the model.
+                self._recall.admission.require(self._claim.identity, closely=True)
             self._prefill = None
         return events
 
+    def _begin(self) -> None:
+        """Look at the model, and pin what this prompt can resume from."""
+        request = self.request
+        self._claim = self._recall.claim(
+            request.tokens, tenant=request.tenant, breakpoints=request.breakpoints
+        )
+        with deferred_interrupts():
+            self._lease = self._recall.acquire(self._claim)
+            self._audit = self._recall.audit(self._lease, self._claim)
+
+    def _step_audit(self, audit: Recomputation) -> None:
+        """Check what is pinned for a segment; where it proves wrong, begin again without it."""
+        assert self._lease is not None
+        started = time.perf_counter()
+        audit.step()
+        self._prefill_seconds += time.perf_counter() - started
+        if not audit.is_done:
+            return
+        audit.close()
+        self._audit = None
+        if not self._recall.judge(audit, self._lease):
+            with deferred_interrupts():
+                self._release_lease()
+            self._begin()
+
     def _begin_prefill(self) -> Prefill:
-        resume_limit = None
-        while True:
-            digests = PrefixDigests(
-                self._fingerprint,
-                self.request.tokens,
-                tenant=self.request.tenant,
-                segment_tokens=self._segment_tokens,
-            )
-            with deferred_interrupts():
-                self._lease = self._cache.acquire(
-                    self.request.tokens,
-                    tenant=self._namespace,
-                    breakpoints=self.request.breakpoints,
-                    resume_limit=resume_limit,
-                )
-            if belongs_to(self._lease, digests):
-                break
-            # Never the same again: what others hold pinned cannot be dropped.
-            resume_limit = self._lease.resume_position - 1
-            with deferred_interrupts():
-                self._cache.discard(self._lease)
-        self._placement = self._cache.plan(self._lease)
+        assert self._claim is not None
+        assert self._lease is not None
+        if self._recall.admission.can_store(self._claim.identity):
+            self._placement = self._recall.cache.plan(self._lease)
         # Without states the plan says how much KV to keep, and there is nothing to capture.
-        captured = Placement(()) if self._cache.footprint.is_stateless else self._placement
+        captured = Placement(()) if self._recall.cache.footprint.is_stateless else self._placement
         return Prefill(
             driver=self._driver,
             lease=self._lease,
             placement=captured,
-            digests=digests,
+            digests=self._claim.digests(),
             segment_tokens=self._segment_tokens,
             numerics=self._numerics,
         )
 
     def _store(self) -> None:
         """Hand the prompt's checkpoints to the cache; from here on nothing needs to stay pinned."""
+        assert self._claim is not None
         assert self._prefill is not None
         assert self._lease is not None
         self._captured_positions = self._prefill.placement.positions
         started = time.perf_counter()
+        cache, admission = self._recall.cache, self._recall.admission
+        if self._placement.positions or cache.policy.keeps_kv:
+            admission.require(self._claim.identity, closely=True)
+        source = self._prefill if admission.can_store(self._claim.identity) else None
         with deferred_interrupts():
-            self._report = self._cache.commit(self._lease, self._placement, self._prefill)
+            self._report = cache.commit(self._lease, self._placement, source)
             self._release_lease()
         # From here on the cache decides what stays in memory.
         self._prefill.drop_captured()

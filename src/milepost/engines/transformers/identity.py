@@ -5,6 +5,7 @@ payload whose digest disagrees with the prompt it is about to serve is a miss, n
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import xxhash
 
 from milepost.tokens import TokenArray
 
-__all__ = ["PrefixDigests", "engine_fingerprint", "weights_digest"]
+__all__ = ["PrefixDigests", "engine_fingerprint", "sample_digest", "weights_digest"]
 
 # Places along each axis of a parameter at which it is looked at, at most.
 _SAMPLES_PER_AXIS = 8
@@ -33,12 +34,24 @@ def weights_digest(model: torch.nn.Module) -> str:
     hasher = xxhash.xxh3_128()
     for name, parameter in model.named_parameters():
         hasher.update(repr((name, tuple(parameter.shape), str(parameter.dtype))).encode())
-        # Weights on the meta device have no values, and quantized classes may not be sliced.
-        if type(parameter.data) is torch.Tensor and not parameter.is_meta:
-            steps = (slice(None, None, max(1, -(-size // _SAMPLES_PER_AXIS))) for size in parameter.shape)
-            sample = parameter.detach()[tuple(steps)].cpu().reshape(-1).contiguous()
-            hasher.update(sample.view(torch.uint8).numpy().data)
+        _hash_sample(hasher, parameter)
     return hasher.hexdigest()
+
+
+def sample_digest(tensors: Iterable[torch.Tensor]) -> bytes:
+    """Digest a sample of the values of ``tensors``, as :func:`weights_digest` takes it."""
+    hasher = xxhash.xxh3_128()
+    for tensor in tensors:
+        _hash_sample(hasher, tensor)
+    return hasher.digest()
+
+
+def _hash_sample(hasher: Any, tensor: torch.Tensor) -> None:
+    # Weights on the meta device have no values, and quantized classes may not be sliced.
+    if type(tensor.data) is torch.Tensor and not tensor.is_meta:
+        steps = (slice(None, None, max(1, -(-size // _SAMPLES_PER_AXIS))) for size in tensor.shape)
+        sample = tensor.detach()[tuple(steps)].cpu().reshape(-1).contiguous()
+        hasher.update(sample.view(torch.uint8).numpy().data)
 
 
 class PrefixDigests:

@@ -12,14 +12,15 @@ import transformers
 
 from milepost.byte_size import parse_bytes
 from milepost.counts import as_count
+from milepost.engines.transformers.admission import Admission
 from milepost.engines.transformers.driver import Driver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint
 from milepost.engines.transformers.generation_settings import GenerationSettings
 from milepost.engines.transformers.identity import engine_fingerprint, weights_digest
 from milepost.engines.transformers.loading import load_model
+from milepost.engines.transformers.ownership import Ownership, ownership_of
 from milepost.engines.transformers.prefill import Numerics
-from milepost.engines.transformers.probe import ProbeReport, probe_resume
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
@@ -39,8 +40,9 @@ class ServedModel:
 
     Attributes:
         driver: Runs it.
+        ownership: Lets one call at a time work on it.
+        admission: Looks whether it is still the same.
         tokenizer: Its own or the one given; None where it has none.
-        probe: What the probe measured.
         footprint: What its checkpoints and KV cost.
         numerics: What a warm run promises against a cold one.
         segment_tokens: KV is stored, and strict prefill is cut, at multiples of this.
@@ -49,8 +51,9 @@ class ServedModel:
     """
 
     driver: Driver
+    ownership: Ownership
+    admission: Admission
     tokenizer: Tokenizer | None
-    probe: ProbeReport
     footprint: Footprint
     numerics: Numerics
     segment_tokens: int
@@ -99,12 +102,13 @@ def serve_model(
     try:
         segment_tokens = _checked_segment(segment_tokens, driver)
         settings = GenerationSettings(driver.model, overrides=generation_config)
-        probe = probe_resume(driver)
+        admission = Admission(driver)
         return ServedModel(
             driver=driver,
+            ownership=ownership_of(driver.model),
+            admission=admission,
             tokenizer=opened.tokenizer,
-            probe=probe,
-            footprint=measure_footprint(driver, probe),
+            footprint=measure_footprint(driver, admission.probe),
             numerics=mode,
             segment_tokens=segment_tokens,
             generation_settings=settings,

@@ -33,7 +33,15 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from milepost.errors import CacheCorruptionError, UnsupportedModelError
 
-__all__ = ["KVSegment", "StateSnapshot", "build_cache", "capture_state", "slice_kv", "zero_state"]
+__all__ = [
+    "KVSegment",
+    "StateSnapshot",
+    "build_cache",
+    "capture_state",
+    "has_same_bits",
+    "slice_kv",
+    "zero_state",
+]
 
 # Exact class -> attribute -> the axis that counts tokens.
 _SEQUENCE_AXES: dict[type, dict[str, int]] = {
@@ -140,6 +148,40 @@ def zero_state(snapshot: StateSnapshot) -> StateSnapshot:
     """Return a copy of ``snapshot`` with zeros for every tensor: what a family that loses its state has."""
     frame = _Cloner(copy_tensor=torch.zeros_like).clone(snapshot.frame, skip={})
     return StateSnapshot(position=snapshot.position, frame=frame, num_bytes=snapshot.num_bytes)
+
+
+def has_same_bits(one: Any, other: Any) -> bool:
+    """Return whether two frames, or collections of tensors, hold the same values, tensors bit for bit."""
+    return _has_same_bits(one, other, set())
+
+
+def _has_same_bits(one: Any, other: Any, compared: set[tuple[int, int]]) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return _are_same_tensors(one, other)
+    if isinstance(one, _BY_REFERENCE):
+        return bool(one is other or one == other)
+    if (id(one), id(other)) in compared:
+        return True
+    # Entered before what it holds, so that a cycle ends here.
+    compared.add((id(one), id(other)))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(
+            _has_same_bits(mine, theirs, compared) for mine, theirs in zip(one, other, strict=True)
+        )
+    mine, theirs = (each if isinstance(each, dict) else vars(each) for each in (one, other))
+    return mine.keys() == theirs.keys() and all(
+        _has_same_bits(mine[key], theirs[key], compared) for key in mine
+    )
+
+
+def _are_same_tensors(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype or one.device != other.device:
+        return False
+    # As bytes: a NaN equals itself, and the two zeros differ.
+    pair = (each.detach().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
+    return torch.equal(*pair)
 
 
 def _initialize(layer: Any, attribute: str, like: torch.Tensor) -> None:

@@ -1,0 +1,145 @@
+"""Whether anything has changed since an inventory was taken, told in a fraction of a millisecond.
+
+Nothing is walked and nothing is described: every container is compared to a shallow copy of it, every
+tensor's version counter and address to what they were. The loops are C's own: where two values are the same
+object, ``list.__eq__`` and ``dict.__eq__`` look no further. A difference says only that a closer look is due.
+
+Three things make it sound. A value that equals another without being it (a list, a tensor of one element)
+is compared by identity too, since from then on the other one would be the one to watch. An address may be
+used again after its memory is freed, so the storage behind it is remembered by a weak reference, which keeps
+its bookkeeping from being used again, and not its memory alive. And tensors made in inference mode have no
+version counter, so of those a sample of the values is compared.
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from milepost.engines.transformers.identity import sample_digest
+from milepost.engines.transformers.watch.inventory import MODULE_FIELDS, Inventory, is_plain
+
+__all__ = ["Glance", "stamp_of"]
+
+_version_of = operator.attrgetter("_version")
+_address_of = torch._C.TensorBase.data_ptr
+_is_expired: Any = torch.UntypedStorage._expired
+
+
+class Glance:
+    """See the module."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._take_containers(inventory)
+        with torch._C.DisableTorchFunctionSubclass():
+            self._take_tensors(inventory)
+
+    def is_unchanged(self) -> bool:
+        """Return whether everything is as it was."""
+        return self.has_same_containers() and self.has_same_tensors()
+
+    def has_same_containers(self) -> bool:
+        """Return whether all containers hold the same values."""
+        try:
+            return (
+                not any(self._empty)
+                and self._filled == self._copies
+                and all(map(operator.is_, map(operator.getitem, self._holders, self._keys), self._held))
+                and all(_without(values, restless) == copy for values, restless, copy in self._partial)
+            )
+        except Exception:
+            # Two tensors, or a key that is gone: the comparison itself has no answer.
+            return False
+
+    def has_same_tensors(self) -> bool:
+        """Return whether all tensors have the same content, as far as their counters and addresses tell."""
+        try:
+            # Subclasses, as of quantized weights, would take every attribute through Python.
+            with torch._C.DisableTorchFunctionSubclass():
+                return (
+                    list(map(_version_of, self._versioned)) == self._versions
+                    and list(map(_address_of, self._addressed)) == self._addresses
+                    and not any(map(_is_expired, self._storage_handles))
+                    and (not self._unversioned or sample_digest(self._unversioned) == self._sample)
+                )
+        except (RuntimeError, NotImplementedError):
+            return False  # one has lost its memory
+
+    @property
+    def num_unversioned(self) -> int:
+        """Number of tensors without a version counter, of which a sample is read on each look."""
+        return len(self._unversioned)
+
+    def _take_containers(self, inventory: Inventory) -> None:
+        self._empty: list[Any] = []
+        self._filled: list[Any] = []
+        self._copies: list[Any] = []
+        self._partial: list[tuple[Any, frozenset[Any], Any]] = []
+        self._holders: list[Any] = []
+        self._keys: list[Any] = []
+        self._held: list[Any] = []
+        for container in inventory.containers:
+            values = container.values
+            if container.restless:
+                self._partial.append((values, container.restless, _without(values, container.restless)))
+            elif not values:
+                self._empty.append(values)
+            else:
+                self._filled.append(values)
+                self._copies.append(_shallow_copy(values))
+            if container.is_followed and isinstance(values, Mapping | Sequence):
+                for key, value in container.items():
+                    if key not in MODULE_FIELDS and _may_equal_another(value):
+                        self._holders.append(values)
+                        self._keys.append(key)
+                        self._held.append(value)
+
+    def _take_tensors(self, inventory: Inventory) -> None:
+        tensors = list(inventory.tensors.values())
+        self._unversioned = [tensor for tensor in tensors if tensor.is_inference()]
+        self._sample = sample_digest(self._unversioned)
+        self._versioned = [tensor for tensor in tensors if not tensor.is_inference()]
+        self._versions = list(map(_version_of, self._versioned))
+        self._addressed: list[torch.Tensor] = []
+        self._storages: list[StorageWeakRef] = []
+        for tensor in tensors:
+            try:
+                storage = tensor.untyped_storage()
+                _address_of(tensor)
+            except (RuntimeError, NotImplementedError):
+                continue  # without memory of its own
+            self._addressed.append(tensor)
+            self._storages.append(StorageWeakRef(storage))
+        self._addresses = list(map(_address_of, self._addressed))
+        self._storage_handles = [storage.cdata for storage in self._storages]
+
+
+def stamp_of(tensor: torch.Tensor) -> tuple[int | None, int | None]:
+    """Return the version and the address of ``tensor``; None for what it has not got."""
+    with torch._C.DisableTorchFunctionSubclass():
+        version = None if tensor.is_inference() else _version_of(tensor)
+        try:
+            return version, _address_of(tensor)
+        except (RuntimeError, NotImplementedError):
+            return version, None
+
+
+def _shallow_copy(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return dict(values)
+    return type(values)(values)
+
+
+def _without(values: Any, keys: frozenset[Any]) -> Any:
+    if isinstance(values, Mapping):
+        return {key: value for key, value in values.items() if key not in keys}
+    return [value for key, value in enumerate(values) if key not in keys]
+
+
+def _may_equal_another(value: Any) -> bool:
+    """Return whether something else could compare equal to ``value`` and not be told by its value."""
+    if is_plain(value) or getattr(type(value), "__eq__", None) is object.__eq__:
+        return False
+    return not isinstance(value, torch.Tensor) or value.numel() == 1

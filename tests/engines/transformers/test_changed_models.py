@@ -1,0 +1,695 @@
+"""The model is changed behind the engine's back: states of what it was are never served to what it is."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+from families import ALL_FAMILIES, tiny_model, tiny_prompt
+from milepost.engines.transformers.engine import Engine
+from milepost.engines.transformers.watch import ModelWatch
+from milepost.errors import ConfigurationError, MilepostError, ModelChangedError
+
+# Tiny matrices gain nothing from more, and test processes would fight over the cores.
+torch.set_num_threads(1)
+
+PROMPT = tiny_prompt(200, seed=1)[0].numpy()
+# The deepest checkpoint before the last token.
+HIT = 192
+
+
+def open_engine(model, **options) -> Engine:
+    return Engine.open(
+        model, **{"capacity": "64MiB", "segment_tokens": 64, "policy": "dense:64", "audit": 0} | options
+    )
+
+
+def ask(engine, **options):
+    return engine.generate(PROMPT, **{"max_new_tokens": 3, "ignore_end_token": True} | options)
+
+
+def cold(engine):
+    """What the model answers now without any state: a tenant that never comes twice has none."""
+    cold.count += 1
+    answer = ask(engine, tenant=f"cold {cold.count}")
+    assert answer.report.reused == 0
+    return answer
+
+
+cold.count = 0
+
+
+def assert_answers_as_it_computes_now(engine, *, reused):
+    warm, expected = ask(engine), cold(engine)
+    assert warm.prompt_logits_digest == expected.prompt_logits_digest
+    assert warm.tokens == expected.tokens
+    assert warm.report.reused == reused
+    engine.cache.check()
+
+
+class LowRank(torch.nn.Module):
+    """A layer with adapters, as people write them by hand."""
+
+    def __init__(self, base, rank=4):
+        super().__init__()
+        self.base, self.active, self.scaling = base, None, {"a": 1.0, "b": 1.0}
+        self.pairs = torch.nn.ModuleDict(
+            {
+                name: torch.nn.Sequential(
+                    torch.nn.Linear(base.in_features, rank, bias=False),
+                    torch.nn.Linear(rank, base.out_features, bias=False),
+                )
+                for name in "ab"
+            }
+        )
+
+    def forward(self, hidden):
+        output = self.base(hidden)
+        if self.active is None:
+            return output
+        return output + self.scaling[self.active] * self.pairs[self.active](hidden)
+
+
+def with_adapters(model):
+    torch.manual_seed(5)
+    for block in model.model.layers:
+        block.mlp.gate_proj = LowRank(block.mlp.gate_proj)
+    return model.eval()
+
+
+def adapted(model):
+    return [block.mlp.gate_proj for block in model.model.layers]
+
+
+def layer(model):
+    return model.model.layers[0].mlp.gate_proj
+
+
+# Changes of weights and modules: what was computed before is gone for good
+
+
+def load(model):
+    model.load_state_dict(tiny_model("qwen3_5", seed=7).state_dict())
+
+
+def assign(model):
+    model.load_state_dict(tiny_model("qwen3_5", seed=7).state_dict(), assign=True)
+
+
+def optimize(kind, **options):
+    def step(model):
+        optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.05, **options)
+        model(input_ids=tiny_prompt(8), labels=tiny_prompt(8)).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def write_one_number(model):
+    with torch.no_grad():
+        layer(model).weight[3, 5] += 0.5
+
+
+def replace_parameter(model):
+    layer(model).weight = torch.nn.Parameter(layer(model).weight.detach() * 1.5)
+
+
+def point_data_elsewhere_and_back(model):
+    # Twice, so that the freed memory of the first may well be used again.
+    for _ in range(2):
+        layer(model).weight.data = layer(model).weight.data * 1.5
+
+
+def swap_tensors(model):
+    other = torch.nn.Parameter(layer(model).weight.detach() * 1.5)
+    torch.utils.swap_tensors(layer(model).weight, other)
+
+
+def vector_to_parameters(model):
+    with torch.no_grad():
+        vector = torch.nn.utils.parameters_to_vector(layer(model).parameters())
+        torch.nn.utils.vector_to_parameters(vector * 1.5, layer(model).parameters())
+
+
+def replace_buffer(model):
+    rotary = model.model.rotary_emb
+    rotary.register_buffer("inv_freq", rotary.inv_freq * 0.5, persistent=False)
+
+
+def replace_layer(model):
+    model.model.layers[1] = tiny_model("qwen3_5", seed=7).model.layers[1]
+
+
+def drop_layer(model):
+    model.model.layers[0].mlp.act_fn = torch.nn.Identity()
+
+
+def untie(model):
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 1.5)
+
+
+def parametrized(model):
+    class Half(torch.nn.Module):
+        def forward(self, weight):
+            return weight * 0.5
+
+    parametrize.register_parametrization(layer(model), "weight", Half().eval())
+
+
+def attach_by_hand(model):
+    with_adapters(model)
+    for each in adapted(model):
+        each.active = "a"
+
+
+def resize_vocabulary(model):
+    model.resize_token_embeddings(260, mean_resizing=False)
+
+
+def quantize(model):
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, inplace=True)
+    assert quantized is model
+
+
+def tensor_in_a_list(model):
+    layer(model).extras[0].mul_(3)
+
+
+CHANGES_FOR_GOOD = [
+    load, assign, write_one_number, replace_parameter, point_data_elsewhere_and_back, swap_tensors,
+    vector_to_parameters, replace_buffer, replace_layer, drop_layer, untie, parametrized, attach_by_hand,
+    resize_vocabulary,
+    pytest.param(optimize("SGD"), id="SGD"),
+    pytest.param(optimize("SGD", fused=True), id="SGD fused"),
+    pytest.param(optimize("AdamW", foreach=True), id="AdamW foreach"),
+    pytest.param(optimize("AdamW", fused=True), id="AdamW fused"),
+    pytest.param(optimize("Adafactor"), id="Adafactor"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES_FOR_GOOD)
+def test_what_was_computed_with_other_weights_is_gone_for_good(change):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    before = ask(engine)
+    assert ask(engine).report.reused == HIT
+    change(model)
+    after = ask(engine)
+    assert after.report.reused == 0
+    assert after.prompt_logits_digest != before.prompt_logits_digest, "the change has to matter"
+    assert after.prompt_logits_digest == cold(engine).prompt_logits_digest
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+def test_merged_adapters_do_not_come_back_bit_for_bit_and_neither_do_their_states():
+    pytest.importorskip("peft")
+    model, wrapped = with_peft(tiny_model("qwen3_5"))
+    engine = open_engine(model)
+    ask(engine)
+    wrapped.merge_adapter()
+    assert_answers_as_it_computes_now(engine, reused=0)
+    wrapped.unmerge_adapter()
+    assert_answers_as_it_computes_now(engine, reused=0)
+
+
+def test_states_of_weights_that_are_gone_take_no_budget():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    other = engine.sibling(capacity="64MiB", policy="dense:64")
+    ask(engine)
+    ask(other)
+    load(model)
+    engine.generate(PROMPT[:10], max_new_tokens=1)
+    assert engine.cache.stored_bytes == engine.cache.statistics().history_tokens - 10 == 0
+    ask(other)
+    assert other.cache.statistics().history_tokens == 200, "a sibling finds out by itself"
+
+
+# Switches: the states of each setting are its own, and come back with it
+
+
+@dataclass(frozen=True)
+class Switch:
+    name: str
+    on: Callable[[Any], None]
+    off: Callable[[Any], None]
+    prepare: Callable[[Any], Any] = lambda model: model
+    matters: bool = True
+
+
+def with_peft(model):
+    from peft import LoraConfig, get_peft_model
+
+    def config():
+        return LoraConfig(r=4, target_modules=["q_proj", "gate_proj"], init_lora_weights=False)
+
+    torch.manual_seed(5)
+    wrapped = get_peft_model(model, config(), adapter_name="one")
+    wrapped.add_adapter("two", config())
+    return model.eval(), wrapped
+
+
+def each_adapter(name, value):
+    return lambda model: [setattr(each, name, value) for each in adapted(model)]
+
+
+def add_hook(model):
+    UNDO["hook"] = layer(model).register_forward_hook(halve)
+
+
+def add_hook_with_other_arguments(model):
+    UNDO["hook"] = layer(model).register_forward_pre_hook(halve_arguments, with_kwargs=True)
+
+
+def add_global_hook(model):
+    UNDO["hook"] = torch.nn.modules.module.register_module_forward_hook(halve_linear)
+
+
+def remove_hook(model):
+    UNDO["hook"].remove()
+
+
+def halve(module, arguments, output):
+    return output * 0.5
+
+
+def halve_linear(module, arguments, output):
+    return output * 0.5 if type(module) is torch.nn.Linear else None
+
+
+def halve_arguments(module, arguments, options):
+    return tuple(each * 0.5 for each in arguments), options
+
+
+def half_forward(module, hidden):
+    return torch.nn.Linear.forward(module, hidden) * 0.5
+
+
+def override_forward(model):
+    layer(model).forward = MethodType(half_forward, layer(model))
+
+
+def restore_forward(model):
+    del layer(model).forward
+
+
+def patch_class(model):
+    kind = type(model.model.layers[0].mlp)
+    UNDO["forward"] = upstream = kind.forward
+    kind.forward = PATCHED.setdefault("forward", lambda self, hidden: upstream(self, hidden) * 0.5)
+
+
+def unpatch_class(model):
+    type(model.model.layers[0].mlp).forward = UNDO["forward"]
+
+
+# Beside the model, where it is no change of it.
+PATCHED: dict[str, Any] = {}
+UNDO: dict[str, Any] = {}
+
+
+def patch_file(model):
+    from transformers.models.qwen3_5 import modeling_qwen3_5 as file
+
+    UNDO["rotary"] = upstream = file.apply_rotary_pos_emb
+    file.apply_rotary_pos_emb = PATCHED.setdefault(
+        "rotary",
+        lambda q, k, *args, **options: tuple(each * 0.9 for each in upstream(q, k, *args, **options)),
+    )
+
+
+def unpatch_file(model):
+    from transformers.models.qwen3_5 import modeling_qwen3_5 as file
+
+    file.apply_rotary_pos_emb = UNDO["rotary"]
+
+
+class Scale:
+    """State that several layers share in an object of its own."""
+
+    def __init__(self):
+        self.factor = 1.0
+
+
+def with_shared_state(model):
+    shared = Scale()
+    for block in model.model.layers:
+        block.mlp.shared = shared
+        block.mlp.register_forward_hook(lambda module, _, output: output * module.shared.factor)
+    return model
+
+
+SWITCHES = [
+    Switch("an adapter by hand", each_adapter("active", "b"), each_adapter("active", None), with_adapters),
+    Switch(
+        "a number in a dictionary",
+        lambda model: adapted(model)[0].scaling.update(a=2.0),
+        lambda model: adapted(model)[0].scaling.update(a=1.0),
+        lambda model: (each_adapter("active", "a")(with_adapters(model)), model)[1],
+    ),
+    Switch(
+        "an object's attribute",
+        lambda model: setattr(model.model.layers[0].mlp.shared, "factor", 0.5),
+        lambda model: setattr(model.model.layers[0].mlp.shared, "factor", 1.0),
+        with_shared_state,
+    ),
+    Switch("a hook", add_hook, remove_hook),
+    Switch("a hook on arguments", add_hook_with_other_arguments, remove_hook),
+    Switch("a hook on all modules", add_global_hook, remove_hook),
+    Switch("forward of an instance", override_forward, restore_forward),
+    Switch("forward of a class", patch_class, unpatch_class),
+    Switch("a function of the modeling file", patch_file, unpatch_file),
+    Switch(
+        "the attention implementation",
+        lambda model: model.set_attn_implementation("eager"),
+        lambda model: model.set_attn_implementation("sdpa"),
+        matters=False,
+    ),
+    Switch(
+        "a number that a layer reads",
+        lambda model: setattr(model.model.norm, "eps", 0.5),
+        lambda model: setattr(model.model.norm, "eps", 1e-6),
+    ),
+    Switch(
+        "the configuration",
+        lambda model: model.config.rope_parameters.update(rope_theta=5.0),
+        lambda model: model.config.rope_parameters.update(rope_theta=10_000.0),
+        matters=False,
+    ),
+    Switch(
+        "precision of matrix products",
+        lambda model: torch.set_float32_matmul_precision("medium"),
+        lambda model: torch.set_float32_matmul_precision("highest"),
+        matters=False,
+    ),
+    Switch(
+        "deterministic algorithms",
+        lambda model: torch.use_deterministic_algorithms(True),
+        lambda model: torch.use_deterministic_algorithms(False),
+        matters=False,
+    ),
+    Switch(
+        "oneDNN",
+        lambda model: torch._C._set_mkldnn_enabled(False),
+        lambda model: torch._C._set_mkldnn_enabled(True),
+        matters=False,
+    ),
+    Switch(
+        "attention kernels",
+        lambda model: torch.backends.cuda.enable_flash_sdp(False),
+        lambda model: torch.backends.cuda.enable_flash_sdp(True),
+        matters=False,
+    ),
+    Switch(
+        "threads",
+        lambda model: torch.set_num_threads(2),
+        lambda model: torch.set_num_threads(1),
+        matters=False,
+    ),
+    Switch(
+        "default dtype",
+        lambda model: torch.set_default_dtype(torch.float64),
+        lambda model: torch.set_default_dtype(torch.float32),
+        matters=False,
+    ),
+]
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
+def test_a_setting_that_is_switched_has_states_of_its_own_and_finds_them_again(switch):
+    model = switch.prepare(tiny_model("qwen3_5"))
+    engine = open_engine(model)
+    before = ask(engine)
+    switch.on(model)
+    try:
+        after = ask(engine)
+        assert after.report.reused == 0
+        assert (after.prompt_logits_digest != before.prompt_logits_digest) or not switch.matters
+        assert_answers_as_it_computes_now(engine, reused=HIT)
+    finally:
+        switch.off(model)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+    assert ask(engine).prompt_logits_digest == before.prompt_logits_digest
+
+
+def test_adapters_of_peft_have_states_of_their_own_and_find_them_again():
+    pytest.importorskip("peft")
+    model, wrapped = with_peft(tiny_model("qwen3_5"))
+    engine = open_engine(model)
+    ask(engine)
+    wrapped.set_adapter("two")
+    assert_answers_as_it_computes_now(engine, reused=0)
+    with wrapped.disable_adapter():
+        assert_answers_as_it_computes_now(engine, reused=0)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+    wrapped.set_adapter("one")
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+def test_an_adapter_attached_behind_the_engine_needs_no_more_than_the_next_request():
+    pytest.importorskip("peft")
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    _, wrapped = with_peft(model)
+    assert_answers_as_it_computes_now(engine, reused=0)
+    wrapped.unload()
+    assert_answers_as_it_computes_now(engine, reused=0)
+
+
+def test_what_changes_no_result_costs_no_states(tmp_path):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    model.requires_grad_(False)
+    model.train()
+    model.eval()
+    model.save_pretrained(tmp_path)
+    model.generation_config.temperature = 0.5
+    model(input_ids=tiny_prompt(8), labels=tiny_prompt(8))
+    model.config.name_or_path = "elsewhere"
+    copy.deepcopy(model)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+# What cannot go on as it was
+
+
+def test_training_mode_is_refused_with_the_remedy_and_nothing_is_stored():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    for part in (model, model.model.layers[2].mlp):
+        part.train()
+        with pytest.raises(ConfigurationError, match=r"training mode.*model\.eval\(\)"):
+            engine.generate(tiny_prompt(100, seed=9)[0].numpy(), max_new_tokens=1)
+        model.eval()
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+    assert engine.cache.statistics().num_requests == 3
+
+
+def test_another_type_is_answered_without_storing_and_back_again_it_stores(caplog):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    model.to(torch.bfloat16)
+    for _ in range(2):
+        assert_answers_as_it_computes_now(engine, reused=0)
+    assert engine.cache.stored_bytes == 0
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "open the model again" in warning.message
+    model.half().to(torch.float32)
+    ask(engine)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+def test_autocast_is_another_way_of_computing():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    before = ask(engine)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ask(engine).prompt_logits_digest != before.prompt_logits_digest
+        assert_answers_as_it_computes_now(engine, reused=0)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+def delete_layer(model):
+    del model.model.layers[1].mlp.up_proj
+
+
+def to_meta(model):
+    model.to("meta")
+
+
+def half_of_it_in_another_type(model):
+    model.model.layers[1].to(torch.float64)
+
+
+@pytest.mark.parametrize("damage", [delete_layer, to_meta, half_of_it_in_another_type])
+def test_a_model_that_cannot_run_any_more_is_a_clear_error(damage):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    damage(model)
+    for _ in range(2):
+        with pytest.raises(MilepostError, match="open it again"):
+            ask(engine)
+    engine.cache.check()
+
+
+# Changes while a request is running
+
+
+@pytest.mark.parametrize("num_turns", [0, 1, 2, 5])
+def test_a_change_in_the_middle_of_a_request_ends_it_and_stores_nothing_under_either_name(num_turns):
+    model = with_adapters(tiny_model("qwen3_5"))
+    engine = open_engine(model)
+    generation = engine.submit(PROMPT, max_new_tokens=4, ignore_end_token=True)
+    for _ in range(num_turns):
+        engine.step()
+    each_adapter("active", "a")(model)
+    if num_turns == 0:
+        engine.step()
+    while not generation.is_done:
+        engine.step()
+    if num_turns == 0:
+        assert generation.completion().tokens == ask(engine, max_new_tokens=4).tokens
+        return
+    with pytest.raises(ModelChangedError, match="ask again"):
+        generation.completion()
+    assert_answers_as_it_computes_now(engine, reused=0)
+    each_adapter("active", None)(model)
+    assert_answers_as_it_computes_now(engine, reused=0 if num_turns < 4 else HIT)
+
+
+def test_a_change_between_two_tokens_of_a_stream_ends_it():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    stream = engine.stream(PROMPT, max_new_tokens=8, ignore_end_token=True)
+    tokens = [next(stream).token for _ in range(3)]
+    write_one_number(model)
+    with pytest.raises(ModelChangedError):
+        next(stream)
+    assert len(tokens) == 3
+    assert_answers_as_it_computes_now(engine, reused=0)
+
+
+def test_a_stream_goes_on_where_another_adapter_had_a_turn_in_between():
+    model = with_adapters(tiny_model("qwen3_5"))
+    engine = open_engine(model)
+    expected = ask(engine, max_new_tokens=6).tokens
+    tokens = []
+    for event in engine.stream(PROMPT, max_new_tokens=6, ignore_end_token=True):
+        tokens.append(event.token)
+        each_adapter("active", "b")(model)
+        answer = engine.generate(PROMPT[:50], max_new_tokens=1) if len(tokens) > 5 else None
+        each_adapter("active", None)(model)
+        assert answer is None or answer.report.num_tokens == 50
+    assert tuple(tokens) == expected
+
+
+def test_a_change_by_another_thread_during_a_call_is_found_before_anything_is_stored_or_handed_out(
+    monkeypatch,
+):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    upstream = engine.driver.advance
+    for turn in (2, 3):
+        calls = []
+
+        def advance(live, tokens, calls=calls, turn=turn):
+            calls.append(tokens)
+            logits = upstream(live, tokens)
+            if len(calls) == turn:
+                write_one_number(model)
+            return logits
+
+        monkeypatch.setattr(engine.driver, "advance", advance)
+        with pytest.raises(ModelChangedError):
+            ask(engine, max_new_tokens=4)
+        monkeypatch.undo()
+        assert_answers_as_it_computes_now(engine, reused=0)
+
+
+# What nothing can see, and the net under it
+
+
+def write_past_every_counter(model):
+    for parameter in model.parameters():
+        parameter.data.mul_(1.01)
+
+
+def test_without_a_look_states_of_other_weights_would_be_served(monkeypatch):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    identity = engine._served.admission.identify()
+    ask(engine)
+    load(model)
+    monkeypatch.setattr(ModelWatch, "look", lambda self: identity)
+    with pytest.raises(AssertionError):
+        assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+def test_what_is_written_past_every_counter_is_served_wrongly_until_invalidate_is_called():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    write_past_every_counter(model)
+    with pytest.raises(AssertionError):
+        assert_answers_as_it_computes_now(engine, reused=HIT)
+    engine.invalidate()
+    assert engine.cache.stored_bytes == 0
+    assert_answers_as_it_computes_now(engine, reused=0)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+
+
+# Left as they were
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_a_plain_forward_call_is_no_change_in_any_family(family):
+    model = tiny_model(family)
+    engine = open_engine(model, segment_tokens=None, policy="tail+junction")
+    prompt = tiny_prompt(600, seed=3)[0].numpy()
+    first = engine.generate(prompt, max_new_tokens=2, ignore_end_token=True)
+    second = engine.generate(prompt, max_new_tokens=2, ignore_end_token=True)
+    assert second.report.reused == 512
+    assert second.prompt_logits_digest == first.prompt_logits_digest
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_an_opened_model_is_copied_and_pickled_as_before(copied):
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    answer = ask(engine)
+    other = open_engine(copied(model))
+    assert ask(other).prompt_logits_digest == answer.prompt_logits_digest
+    assert ask(other).report.reused == HIT
+
+
+def test_two_engines_on_one_model_look_for_themselves():
+    model = tiny_model("qwen3_5")
+    one, other = open_engine(model), open_engine(model)
+    for engine in (one, other):
+        ask(engine)
+        assert_answers_as_it_computes_now(engine, reused=HIT)
+    load(model)
+    for engine in (one, other):
+        assert_answers_as_it_computes_now(engine, reused=0)
+
+
+def test_weights_made_in_inference_mode_are_compared_by_value():
+    with torch.inference_mode():
+        model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+    with torch.inference_mode():
+        layer(model).weight.mul_(1.5)
+    assert_answers_as_it_computes_now(engine, reused=0)
