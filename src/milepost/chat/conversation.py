@@ -6,12 +6,16 @@ last answer keeps its thoughts). Then the next message's beginning serves: the w
 with that message's text replaced, and what lies before the replacement is shared by whatever follows. Where
 that, too, is not how the prompt begins, the template rewrites history, and the breakpoint is dropped.
 
-Rendering is done once a message, so a request costs O(messages · characters) for it, and O(characters) for
-its tokens.
+Rendering is done once a message, and remembered (:mod:`milepost.chat.heads`): a first request costs
+O(messages · characters), the next turn of the same conversation O(new messages · characters) and a look at
+the rest. Its tokens cost O(characters).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
+
+import xxhash
 
 from milepost.chat.messages import Message
 from milepost.chat.prompt_tokenizer import PROBE, PromptTokenizer
@@ -66,6 +70,8 @@ class Conversation:
             add_generation_prompt=not continue_final_message,
             continue_final_message=continue_final_message,
         )
+        first = _key(b"", [tokenizer.chat_template, self._tools, self._options])
+        self._keys = list(accumulate(self._fields(len(self._messages)), _key, initial=first))
 
     def encoded(self) -> tuple[list[int], tuple[int, ...]]:
         """Return the prompt's tokens, and at how many of them its messages end or a cache point is."""
@@ -82,7 +88,7 @@ class Conversation:
             found.add(self._end_of(index))
             # What follows a cache point is not known, so it is a probe for its own position.
             found.update(
-                self._probe(index, message.with_text(message.text[:offset] + PROBE))
+                self._length_of(index, message.with_text(message.text[:offset] + PROBE))
                 for offset in message.cache_point_offsets
             )
         return {character for character in found if character is not None}
@@ -134,24 +140,29 @@ class Conversation:
             return False
 
     def _end_of(self, index: int) -> int | None:
-        try:
-            head = self._render(self._fields(index + 1))
-        except InvalidRequestError:
-            head = None
-        if head is not None and self.text.startswith(head):
-            return len(head)
-        if index + 1 == len(self._messages):
-            return None
-        return self._probe(index + 1, self._messages[index + 1].with_text(PROBE))
+        end = self._length_of(index + 1)
+        if end is not None or index + 1 == len(self._messages):
+            return end
+        return self._length_of(index + 1, self._messages[index + 1].with_text(PROBE))
 
-    def _probe(self, index: int, probing: Mapping[str, Any]) -> int | None:
-        """Return where the probe's text stands if the prompt begins as what lies before it."""
+    def _length_of(self, count: int, probing: Mapping[str, Any] | None = None) -> int | None:
+        """Return how many characters the first messages take, with what is written of another before its
+        probe; None where the prompt does not begin so.
+        """
+        # A key, and the text that it stands for, are of the template as it is now.
+        key = self._keys[count] if probing is None else _key(self._keys[count], probing)
+        head = self._tokenizer.heads.get(key, lambda: self._render_head(count, probing))
+        return head.length if head is not None and head.begins(self.text) else None
+
+    def _render_head(self, count: int, probing: Mapping[str, Any] | None) -> str | None:
         try:
-            rendered = self._render([*self._fields(index), probing])
+            rendered = self._render([*self._fields(count), *([] if probing is None else [probing])])
         except InvalidRequestError:
             return None
+        if probing is None:
+            return rendered
         at = rendered.rfind(PROBE)
-        return at if at > 0 and self.text.startswith(rendered[:at]) else None
+        return rendered[:at] if at > 0 else None
 
     def _fields(self, count: int) -> list[Mapping[str, Any]]:
         return [message.fields for message in self._messages[:count]]
@@ -170,3 +181,8 @@ class Conversation:
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
         )
+
+
+def _key(before: bytes, what: Any) -> bytes:
+    """Return a digest of one more thing behind others."""
+    return xxhash.xxh3_128_digest(before + repr(what).encode(errors="surrogatepass"))

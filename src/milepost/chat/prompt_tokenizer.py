@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from milepost.chat.heads import HeadMemory
 from milepost.chat.opening import open_tokenizer
 from milepost.errors import ConfigurationError, InvalidRequestError
 
@@ -56,11 +57,17 @@ class PromptTokenizer:
         self._opened: Any = None if is_name else source
         self._num_leading: int | None = None
         self._parts_of: tuple[Any, bool] | None = None
+        self.heads = HeadMemory()
+
+    @property
+    def chat_template(self) -> Any:
+        """The template of chats as it is now, or several by name; None where there is none."""
+        return getattr(self._tokenizer(), "chat_template", None)
 
     @property
     def has_chat_template(self) -> bool:
         """Whether messages can be rendered."""
-        return bool(getattr(self._tokenizer(), "chat_template", None))
+        return bool(self.chat_template)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> EncodedText:
         """Return the tokens of ``text``.
@@ -140,7 +147,7 @@ class PromptTokenizer:
 
     def _wants_parts(self) -> bool:
         """Return whether the template shows a text only where it comes as a part of a list."""
-        template = self._tokenizer().chat_template
+        template = self.chat_template
         if self._parts_of is None or self._parts_of[0] != template:
             self._parts_of = (
                 template,
