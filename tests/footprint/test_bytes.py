@@ -15,7 +15,7 @@ LENGTHS = [1, 2, 64, 95, 96, 137, 200]
 # The engine carries MiniMax's state in fp32; unmodified transformers keeps it in the model's type.
 AS_UPSTREAM = [
     (family, dtype)
-    for family in families.ALL_FAMILIES
+    for family in families.FORMULA_FAMILIES
     for dtype in DTYPES
     if (family, dtype) != ("minimax", torch.bfloat16)
 ]
@@ -32,7 +32,7 @@ def test_formula_equals_the_tensors_that_transformers_holds(family, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", families.ALL_FAMILIES)
+@pytest.mark.parametrize("family", families.FORMULA_FAMILIES)
 def test_formula_equals_what_the_engine_stores(family, dtype):
     driver = driver_for(families.tiny_model(family, dtype))
     footprint = Footprint.from_config(driver.model.config)
@@ -43,7 +43,7 @@ def test_formula_equals_what_the_engine_stores(family, dtype):
         assert slice_kv(live.cache, 0, length).num_bytes == footprint.kv_bytes_per_token * length
 
 
-@pytest.mark.parametrize("family", families.ALL_FAMILIES)
+@pytest.mark.parametrize("family", families.FORMULA_FAMILIES)
 def test_measuring_a_running_model_gives_what_the_formula_gives(family):
     model = families.tiny_model(family)
     runs = {length: prefill(model, families.tiny_prompt(length)) for length in (40, 137, 200)}
@@ -55,7 +55,7 @@ def test_measuring_a_running_model_gives_what_the_formula_gives(family):
     assert measured.kv_bytes_per_token == formula.kv_bytes_per_token
 
 
-@pytest.mark.parametrize("family", families.ALL_FAMILIES)
+@pytest.mark.parametrize("family", families.FORMULA_FAMILIES)
 def test_a_saved_configuration_gives_what_the_object_gives(family):
     config = families.tiny_config(family)
     assert Footprint.from_config(config.to_dict(), dtype="bfloat16") == Footprint.from_config(
@@ -66,7 +66,7 @@ def test_a_saved_configuration_gives_what_the_object_gives(family):
 def test_only_models_with_nothing_but_full_attention_are_stateless():
     stateless = {
         family
-        for family in families.ALL_FAMILIES
+        for family in families.FORMULA_FAMILIES
         if Footprint.from_config(families.tiny_config(family), dtype="bfloat16").is_stateless
     }
     assert stateless == {"qwen3"}

@@ -120,6 +120,11 @@ class Driver:
         return self._takes_positions
 
     @property
+    def longest_window(self) -> int | None:
+        """Tokens that a layer with a sliding window looks back, None where the configuration names none."""
+        return getattr(self._config, "sliding_window", None)
+
+    @property
     def vocabulary_size(self) -> int:
         """Number of token ids the model knows; valid ids are below it."""
         return int(self._config.vocab_size)

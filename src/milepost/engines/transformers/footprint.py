@@ -56,8 +56,12 @@ def seconds_to_prefill(driver: Driver, num_tokens: int, *, segment_tokens: int) 
 
 
 def _count_footprint(driver: Driver) -> Footprint:
+    alignment = driver.alignment
+    # Two lengths that fill every window: below that, a state still grows.
+    longest_window = driver.longest_window or 0
+    full = max(4 * alignment, -(-longest_window // alignment) * alignment)
     measurements = []
-    for num_tokens in (4 * driver.alignment, 8 * driver.alignment):
+    for num_tokens in (full, full + alignment):
         live = driver.start()
         driver.advance(live, torch.arange(num_tokens) % driver.vocabulary_size)
         measurements.append(

@@ -14,6 +14,7 @@ from milepost.footprint.families import attention, delta_rule, mamba, recurrent
 __all__ = ["footprint_blocks", "footprint_parts", "known_model_types"]
 
 _FAMILIES: dict[str, Callable[[ConfigReader, int], Iterable[Block]]] = {
+    "bailing_hybrid": delta_rule.bailing_hybrid,
     "bamba": mamba.bamba,
     "falcon_h1": mamba.falcon_h1,
     "falcon_mamba": mamba.mamba1,
@@ -23,8 +24,10 @@ _FAMILIES: dict[str, Callable[[ConfigReader, int], Iterable[Block]]] = {
     "granitemoehybrid": mamba.granite_hybrid,
     "jamba": mamba.jamba,
     "kimi_linear": delta_rule.kimi_linear,
+    "lara_mini": delta_rule.lara_mini,
     "lfm2": recurrent.lfm2,
     "lfm2_moe": recurrent.lfm2_moe,
+    "lfm3": recurrent.lfm3,
     "llama": attention.transformer,
     "mamba": mamba.mamba1,
     "mamba2": mamba.mamba2,

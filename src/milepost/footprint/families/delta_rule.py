@@ -1,13 +1,15 @@
-"""Families built on the gated delta rule: Qwen3-Next, Qwen3.5, OLMo-Hybrid, Kimi-Linear."""
+"""Families built on the gated delta rule: Qwen3-Next, Qwen3.5, OLMo-Hybrid, LARA, Kimi-Linear, Ling."""
 
 from collections.abc import Iterable
 
 from milepost.footprint import blocks
 from milepost.footprint.blocks import Block
 from milepost.footprint.config_reader import ConfigReader
-from milepost.footprint.families.config_blocks import FULL, LINEAR, mixture, mlp, softmax
+from milepost.footprint.families.config_blocks import FULL, LINEAR, SLIDING, mixture, mlp, softmax
 
-__all__ = ["kimi_linear", "olmo_hybrid", "qwen_hybrid"]
+__all__ = ["bailing_hybrid", "kimi_linear", "lara_mini", "olmo_hybrid", "qwen_hybrid"]
+
+_LARA_PATTERN = (LINEAR, SLIDING, LINEAR, FULL, SLIDING)
 
 
 def _every(config: ConfigReader, interval: int) -> list[str]:
@@ -59,6 +61,59 @@ def olmo_hybrid(config: ConfigReader, size: int) -> Iterable[Block]:
         yield mlp(config)
 
 
+def lara_mini(config: ConfigReader, size: int) -> Iterable[Block]:
+    """Gated DeltaNet, windows and full attention in a pattern of five, each with a mixture of experts."""
+    layers = range(config.integer("num_hidden_layers"))
+    default = [_LARA_PATTERN[index % len(_LARA_PATTERN)] for index in layers]
+    for kind in config.layer_types(LINEAR, SLIDING, FULL, default=default):
+        window = config.integer("sliding_window", default=512) if kind == SLIDING else None
+        yield _gated_delta_net(config, size) if kind == LINEAR else softmax(config, size, window=window)
+        yield mixture(config, "moe_intermediate_size") + mlp(config, "shared_expert_intermediate_size")
+
+
+def bailing_hybrid(config: ConfigReader, size: int) -> Iterable[Block]:
+    """Ling: Kimi Delta Attention with gated latent attention at the last layer of each group."""
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads", least=1)
+    # Published configurations call the linear head size head_dim, which transformers reuses.
+    head_dim = config.integer("linear_head_dim", "head_dim", default=128)
+    width = heads * head_dim
+    dense_first = config.integer("first_k_dense_replace", default=2)
+    shared = config.integer("n_shared_experts", "num_shared_experts", default=1)
+    default = _every(config, config.integer("layer_group_size", default=6, least=1))
+    for index, kind in enumerate(config.layer_types(LINEAR, FULL, default=default)):
+        if kind == LINEAR:
+            yield blocks.gated_delta_rule(
+                hidden,
+                key_heads=heads,
+                value_heads=heads,
+                key_dim=head_dim,
+                value_dim=head_dim,
+                kernel=config.integer("short_conv_kernel_size", default=4),
+                gate_weights=hidden * (2 * width + heads),
+                element_bytes=size,
+            )
+        else:
+            yield _latent_attention(config, size) + Block(weights=hidden * heads)
+        if index < dense_first:
+            yield mlp(config)
+        else:
+            inner = config.integer("moe_intermediate_size")
+            yield mixture(config, "moe_intermediate_size") + blocks.dense_mlp(hidden, inner * shared)
+
+
+def _latent_attention(config: ConfigReader, size: int) -> Block:
+    return blocks.latent_attention(
+        config.integer("hidden_size"),
+        heads=config.integer("num_attention_heads"),
+        latent=config.integer("kv_lora_rank"),
+        query_latent=config.optional("q_lora_rank"),
+        nope_dim=config.integer("qk_nope_head_dim"),
+        rope_dim=config.integer("qk_rope_head_dim"),
+        value_dim=config.integer("v_head_dim"),
+        element_bytes=size,
+    )
+
+
 def kimi_linear(config: ConfigReader, size: int) -> Iterable[Block]:
     """Kimi Delta Attention with latent attention at some layers."""
     hidden = config.integer("hidden_size")
@@ -90,16 +145,7 @@ def kimi_linear(config: ConfigReader, size: int) -> Iterable[Block]:
                 element_bytes=size,
             )
         else:
-            yield blocks.latent_attention(
-                hidden,
-                heads=config.integer("num_attention_heads"),
-                latent=config.integer("kv_lora_rank"),
-                query_latent=config.optional("q_lora_rank"),
-                nope_dim=config.integer("qk_nope_head_dim"),
-                rope_dim=config.integer("qk_rope_head_dim"),
-                value_dim=config.integer("v_head_dim"),
-                element_bytes=size,
-            )
+            yield _latent_attention(config, size)
         if mlp_kind == "dense":
             yield mlp(config)
         else:

@@ -1,4 +1,4 @@
-"""Families with a recurrence of their own: LFM2, xLSTM, RWKV, RecurrentGemma, MiniMax."""
+"""Families with a recurrence of their own: LFM2, LFM3, xLSTM, RWKV, RecurrentGemma, MiniMax."""
 
 import math
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from milepost.footprint import blocks
 from milepost.footprint.blocks import INT64_BYTES, Block
 from milepost.footprint.config_reader import ConfigReader
-from milepost.footprint.families.config_blocks import FULL, LINEAR, mixture, mlp, softmax
+from milepost.footprint.families.config_blocks import FULL, LINEAR, SLIDING, mixture, mlp, softmax
 
-__all__ = ["lfm2", "lfm2_moe", "minimax", "recurrent_gemma", "rwkv", "xlstm"]
+__all__ = ["lfm2", "lfm2_moe", "lfm3", "minimax", "recurrent_gemma", "rwkv", "xlstm"]
 
 
 def lfm2(config: ConfigReader, size: int) -> Iterable[Block]:
@@ -27,6 +27,24 @@ def lfm2_moe(config: ConfigReader, size: int) -> Iterable[Block]:
     for index, kind in enumerate(_lfm2_kinds(config)):
         yield _lfm2_mixer(config, size, kind)
         yield mlp(config) if index < num_dense else mixture(config, "moe_intermediate_size")
+
+
+def lfm3(config: ConfigReader, size: int) -> Iterable[Block]:
+    """Short convolutions, windows and full attention, whose heads are gated one by one."""
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads", least=1)
+    gate = Block(weights=hidden * heads if config.optional("use_attention_gate") is not False else 0)
+    default = [
+        FULL if index % 4 == 2 else SLIDING if index and index % 4 == 0 else "conv"
+        for index in range(config.integer("num_hidden_layers"))
+    ]
+    for kind in config.layer_types("conv", SLIDING, FULL, default=default):
+        if kind == "conv":
+            kernel = config.integer("conv_L_cache", default=7)
+            yield blocks.short_convolution(hidden, kernel=kernel, element_bytes=size)
+        else:
+            window = config.integer("sliding_window", default=256) if kind == SLIDING else None
+            yield softmax(config, size, head_dim=128, window=window) + gate
+        yield mlp(config)
 
 
 def xlstm(config: ConfigReader, size: int) -> Iterable[Block]:
