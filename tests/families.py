@@ -14,7 +14,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from family_options import COMMON, OPTIONS, VOCABULARY_SIZE
 
@@ -24,6 +30,7 @@ __all__ = [
     "CONTROL_FAMILIES",
     "COUNTED_FAMILIES",
     "FORMULA_FAMILIES",
+    "MULTIMODAL_FAMILIES",
     "RECURRENT_FAMILIES",
     "tiny_config",
     "tiny_model",
@@ -60,17 +67,31 @@ RECURRENT_FAMILIES: tuple[str, ...] = tuple(
 )
 """Families that resume correctly as they are."""
 
-COUNTED_FAMILIES: tuple[str, ...] = ("qwen4_exp", "zaya", "inkling", "inkling2", "inkling2_loop")
+MULTIMODAL_FAMILIES: tuple[str, ...] = ("glm5_next", "nemotron_h_omni")
+"""Families whose only class also takes images; they are run on text."""
+
+COUNTED_FAMILIES: tuple[str, ...] = (
+    "qwen4_exp",
+    "zaya",
+    "inkling",
+    "inkling2",
+    "inkling2_loop",
+    "glm5_next",
+)
 """Families without a byte formula: what they hold is counted on their tensors."""
 
 ALL_FAMILIES: tuple[str, ...] = RECURRENT_FAMILIES + CONTROL_FAMILIES + BROKEN_UPSTREAM_FAMILIES
 
-FORMULA_FAMILIES: tuple[str, ...] = tuple(f for f in ALL_FAMILIES if f not in COUNTED_FAMILIES)
+FORMULA_FAMILIES: tuple[str, ...] = tuple(
+    family for family in ALL_FAMILIES if family not in COUNTED_FAMILIES + MULTIMODAL_FAMILIES
+)
 
 
 def tiny_config(family: str) -> PreTrainedConfig:
     """Return a fresh configuration of ``family``: 256 tokens, hidden size 64, four layers of every kind."""
-    options = copy.deepcopy(COMMON | OPTIONS[family])
+    options = copy.deepcopy(OPTIONS[family])
+    if "text_config" not in options:
+        options = COMMON | options
     return AutoConfig.for_model(_MODEL_TYPES.get(family, family), **options)
 
 
@@ -78,10 +99,13 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -
     """Return ``family``'s tiny model on the CPU, in evaluation mode, its weights a function of ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(tiny_config(family), dtype=torch.float32)
+        config = tiny_config(family)
+        auto = AutoModelForCausalLM if family not in MULTIMODAL_FAMILIES else AutoModelForImageTextToText
+        model = auto.from_config(config, dtype=torch.float32)
         _draw_parameters(model)
     # Drawn in fp32 whatever the type, so that the types share weights; the configuration must not say so.
-    model.config.dtype = dtype
+    for config in {id(c): c for c in (model.config, model.config.get_text_config(decoder=True))}.values():
+        config.dtype = dtype
     model.to(dtype)
     # What transformers leaves in fp32 when it loads a model, whatever type is asked for.
     for name, parameter in model.named_parameters():

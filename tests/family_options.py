@@ -70,6 +70,22 @@ _KDA = {
     "num_experts_per_tok": 2,
 }
 
+_NEMOTRON_H = _ATTENTION | {
+    "layers_block_type": ["linear_attention", "moe", "linear_attention", "full_attention", "mlp"],
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "ssm_state_size": 32,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 16,
+    "n_groups": 2,
+    "chunk_size": CHUNK_SIZE,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "moe_shared_expert_intermediate_size": 40,
+}
+_MEDIA_TOKENS = {"image_token_id": 250, "video_token_id": 251}
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "qwen3_next": _FOUR_LAYERS
     | _ATTENTION
@@ -121,21 +137,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "attention_multiplier": 0.25,
     },
-    "nemotron_h": _ATTENTION
-    | {
-        "layers_block_type": ["linear_attention", "moe", "linear_attention", "full_attention", "mlp"],
-        "head_dim": 16,
-        "intermediate_size": 96,
-        "ssm_state_size": 32,
-        "mamba_num_heads": 8,
-        "mamba_head_dim": 16,
-        "n_groups": 2,
-        "chunk_size": CHUNK_SIZE,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 48,
-        "moe_shared_expert_intermediate_size": 40,
-    },
+    "nemotron_h": _NEMOTRON_H,
     "zamba2": {
         "num_hidden_layers": 4,
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
@@ -223,6 +225,56 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "loop_num_passes": 2,
         "loop_gate_rank": 8,
         "n_layers_per_attn_res_block": 1,
+    },
+    # Two that are published with a class for images and text alone.
+    "glm5_next": _MEDIA_TOKENS
+    | {
+        "text_config": COMMON
+        | _KDA
+        | {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 0,
+            "linear_head_dim": 16,
+            "linear_num_heads": 4,
+            "index_topk": 64,
+            "index_head_dim": 16,
+            "index_n_heads": 2,
+            "index_kpool": 4,
+            "hc_mult": 2,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        },
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "intermediate_size": 32,
+            "projection_intermediate_size": 32,
+            "image_size": 28,
+        },
+        "image_start_token_id": 252,
+        "image_end_token_id": 253,
+        "video_start_token_id": 254,
+        "video_end_token_id": 255,
+    },
+    "nemotron_h_omni": _MEDIA_TOKENS
+    | {
+        "text_config": COMMON | _NEMOTRON_H | {"model_type": "nemotron_h"},
+        "vision_config": {
+            "model_type": "radio",
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "video_temporal_patch_size": 2,
+            "patch_size": 16,
+            "image_size": 32,
+        },
+        "projector_hidden_size": 32,
+        "vision_hidden_size": 32,
+        "audio_token_id": 252,
     },
     "lara_mini": _ATTENTION
     | _GATED_DELTA_NET

@@ -9,7 +9,16 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from milepost.engines.transformers.text import Tokenizer
 from milepost.engines.transformers.unwrapping import check_weights, unwrapped
@@ -90,13 +99,14 @@ def load_model(
         _check_folder(path)
     try:
         # Only safetensors: a pickle runs code.
+        config = AutoConfig.from_pretrained(str(source), revision=revision, local_files_only=is_local)
         options = {
             "dtype": _DTYPES[dtype],
             "revision": revision,
             "use_safetensors": True,
             "local_files_only": is_local,
         }
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _auto_class(config).from_pretrained(
             str(source), **options, output_loading_info=True, ignore_mismatched_sizes=True
         )
         model: PreTrainedModel = loaded[0].eval()
@@ -137,6 +147,13 @@ def load_config(source: str | Path, *, revision: str | None = None) -> PreTraine
         raise ModelLoadError(
             f"cannot open the configuration of {str(source)!r}: {_first_line(error)}"
         ) from error
+
+
+def _auto_class(config: PreTrainedConfig) -> Any:
+    """Return what opens a model for text: some families have only a class that also takes images."""
+    is_language_model = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    takes_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if takes_images and not is_language_model else AutoModelForCausalLM
 
 
 def _refuse_options(**options: str | None) -> None:
