@@ -125,6 +125,17 @@ class Driver:
         return getattr(self._config, "sliding_window", None)
 
     @property
+    def media_tokens(self) -> dict[int, str]:
+        """Ids that stand for something which is no text, and what for: the engine has none of it to give."""
+        config = self.model.config
+        found = {
+            getattr(config, f"{kind}_token_{suffix}", None): kind
+            for kind in ("image", "video", "audio")
+            for suffix in ("id", "index")
+        }
+        return {token: kind for token, kind in found.items() if isinstance(token, int) and token >= 0}
+
+    @property
     def vocabulary_size(self) -> int:
         """Number of token ids the model knows; valid ids are below it."""
         return int(self._config.vocab_size)

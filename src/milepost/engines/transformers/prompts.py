@@ -38,10 +38,16 @@ class PromptReader:
         tokenizer: The model's; None where it has none.
         vocabulary_size: Token ids that the model knows.
         context_length: Tokens that it was made for; None for no limit.
+        media_tokens: Ids that stand for an image and the like, which no prompt here comes with.
     """
 
     def __init__(
-        self, *, tokenizer: Tokenizer | None, vocabulary_size: int, context_length: int | None
+        self,
+        *,
+        tokenizer: Tokenizer | None,
+        vocabulary_size: int,
+        context_length: int | None,
+        media_tokens: Mapping[int, str] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         # Of Hugging Face's kind; a plain tokenizer adds nothing of its own and knows no messages.
@@ -49,6 +55,7 @@ class PromptReader:
         self._prompt_tokenizer = PromptTokenizer(tokenizer) if is_rich else None
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
+        self._media_tokens = media_tokens or {}
 
     def read(
         self,
@@ -98,6 +105,12 @@ class PromptReader:
 
     def _checked(self, tokens: TokenLike) -> TokenArray:
         checked = as_tokens(tokens, vocabulary_size=self._vocabulary_size)
+        for token, kind in self._media_tokens.items():
+            if np.any(found := checked == token):
+                raise InvalidRequestError(
+                    f"token {token} at position {np.argmax(found)} stands for {kind} input, and a prompt "
+                    "here is text alone; leave it out"
+                )
         limit = self._context_length
         if limit is not None and checked.size >= limit:
             raise InvalidRequestError(

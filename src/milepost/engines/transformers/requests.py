@@ -103,6 +103,7 @@ class RequestReader:
             tokenizer=tokenizer,
             vocabulary_size=driver.vocabulary_size,
             context_length=driver.context_length,
+            media_tokens=driver.media_tokens,
         )
 
     def encode(self, prompt: Prompt) -> TokenArray:
