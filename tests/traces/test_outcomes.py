@@ -53,6 +53,9 @@ SERVED = {
     "broken off in the answer": {"finish_reason": "abort", "response": {"usage": {"completion_tokens": 7}}},
     "broken off, who knows when": {"finish_reason": "abort"},
     "success": {"success": True},
+    "a code that tells of success": {"error_code": 200},
+    "a code of nothing": {"error_code": 0, "error_type": ""},
+    "cancelled, who knows when": {"status": "cancelled"},
 }
 
 
@@ -85,6 +88,7 @@ def test_a_request_that_was_computed_stays(log, name):
         {"error": {"message": "no"}, "request": "{"},
         {"finish_reason": "abort", "prompt": ""},
         {"aborted": True, "prompt": None},
+        {"status": "cancelled", "messages": []},
     ],
 )
 def test_a_refused_request_need_not_have_a_prompt(log, line):
@@ -144,5 +148,7 @@ def test_every_replay_says_what_it_left_out_in_words_and_in_json(log, command, t
     told = told["results"] if isinstance(told, dict) and "results" in told else told
     facts = told[0]["log"] if isinstance(told, list) else told["log"]
     assert (facts["num_models"], facts["num_refused"], facts["refused"]) == (2, 1, {"status 429": 1})
-    assert "log: 2 models or adapters share the memory and nothing else" in done.stderr
+    assert (
+        "log: 2 models or adapters (requests of a: 4, b: 4) share the memory and nothing else" in done.stderr
+    )
     assert "log: left out 1 request that failed or were refused (status 429: 1)" in done.stderr

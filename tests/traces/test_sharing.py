@@ -37,6 +37,12 @@ DIFFERENCES = {
     "salts": ({"cache_salt": "a"}, {"cache_salt": "b"}),
     "a salt and none": ({"cache_salt": "a"}, {}),
     "SGLang's salts": ({"extra_key": "a"}, {"extra_key": "b"}),
+    "a label of the line": ({"metadata": {"model": "a"}}, {"metadata": {"model": "b"}}),
+    "an adapter in the client's extras": ({"extra_body": {"lora": "x"}}, {"extra_body": {"lora": "y"}}),
+    "a salt in the client's extras": (
+        {"extra_body": {"cache_salt": "x"}},
+        {"extra_body": {"cache_salt": "y"}},
+    ),
     "tenants": ({"tenant": "a"}, {"tenant": "b"}),
     "salts of one model": ({"model": "a", "cache_salt": "s"}, {"model": "a", "cache_salt": "t"}),
     "models of one salt": ({"model": "a", "cache_salt": "s"}, {"model": "b", "cache_salt": "s"}),
@@ -55,6 +61,7 @@ THE_SAME = {
     ),
     # It routes a request to a machine; equal prefixes are shared there.
     "keys of routing": ({"prompt_cache_key": "a"}, {"prompt_cache_key": "b"}),
+    "labels of other things": ({"metadata": {"tenant": "a"}}, {"metadata": {"tenant": "b"}}),
     "users": ({"user": "a"}, {"user": "b"}),
 }
 
@@ -127,7 +134,15 @@ def test_the_summary_says_how_many_models_there_were(log):
     assert trace.facts.models == {"a": 2, "b": 1, "(none named)": 1}
     assert trace.facts.as_json()["num_models"] == 3
     (note,) = trace.facts.notes()
-    assert note.startswith("3 models or adapters share the memory and nothing else (requests of a: 2, ")
+    assert note.startswith("3 models or adapters (requests of a: 2, ")
+    assert note.endswith(") share the memory and nothing else")
+
+
+def test_the_summary_says_how_many_salts_there_were(log):
+    trace = log(*({"cache_salt": salt, "prompt": [1]} for salt in "aab"), {"prompt": [1]})
+    list(trace)
+    assert trace.facts.as_json()["num_salts"] == 2
+    assert trace.facts.notes() == ["2 salts or tenants share the memory and nothing else"]
 
 
 def test_of_one_model_or_none_there_is_nothing_to_say(log):

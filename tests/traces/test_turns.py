@@ -145,6 +145,26 @@ def test_the_command_line_refuses_and_believes(log, command, tmp_path):
     assert json.loads(done.stdout)
 
 
+def test_a_log_that_has_each_request_twice_is_said(log):
+    came = {"rid": "a", "event": {"obj": {"input_ids": [1, 2, 3]}}}
+    trace = log(
+        came, came | {"out": 1}, {"rid": "b", "prompt_token_ids": [1, 2, 3]}, {"rid": "b", "input_ids": [4]}
+    )
+    list(trace)
+    assert trace.facts.num_repeated == 1
+    assert trace.facts.notes()[0].startswith("1 request with the id and the prompt of an earlier one")
+
+
+def test_answers_at_the_end_of_prompts_are_said(log):
+    trace = log({"messages": [*whole(1), ANSWER]}, {"messages": whole(2)})
+    list(trace)
+    assert trace.facts.num_ending_in_answer == 1
+    assert "1 request with an answer as the last message" in trace.facts.notes()[0]
+    continued = log({"messages": [*whole(1), ANSWER], "continue_final_message": True})
+    list(continued)
+    assert continued.facts.notes() == []
+
+
 def test_prompts_much_shorter_than_the_server_counted_are_said(log):
     lines = [
         {"prompt": [1, 2, 3], "response": {"usage": {"prompt_tokens": 900, "completion_tokens": 1}}},

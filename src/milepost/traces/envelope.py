@@ -43,7 +43,10 @@ _PARAMETER_NAMES = (
     "invocation_params",
     "extra_body",
 )
-_PARAMETERS_OF_PROMPTS = ("tools", "functions", "chat_template_kwargs", "system", "instructions")
+_PARAMETERS_OF_PROMPTS = (
+    *("tools", "functions", "chat_template_kwargs", "system", "instructions"),
+    *("cache_salt", "extra_key", "continue_final_message"),
+)
 _DEEPEST = 6
 
 

@@ -3,87 +3,15 @@
 A figure about a log is worth what was counted into it, so all of this is said where figures are.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from milepost.traces.line_reading import Line
-from milepost.traces.turns import TurnWatch
+__all__ = ["LogFacts"]
 
-__all__ = ["LogFacts", "Tally"]
-
-_KEPT_MESSAGES = 5
 _NAMED_MODELS = 5
-# Names, reasons and paths come from the log: whoever writes them decides how many there are.
-_MOST_NAMES = 10_000
 # Chat templates and versions of tokenizers differ by a few tokens a message, never by so much.
 _CREDIBLE_RATIO = 0.75
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one pass over a trace has met so far."""
-
-    num_requests: int = 0
-    num_bad_lines: int = 0
-    num_out_of_order: int = 0
-    bad_lines: list[str] = field(default_factory=list)
-    models: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    other_endpoints: Counter[str] = field(default_factory=Counter)
-    media: Counter[str] = field(default_factory=Counter)
-    num_requests_with_media: int = 0
-    image_tokens: int | None = None
-    num_conversations: int = 0
-    logged_tokens: int = 0
-    read_tokens: int = 0
-    turns: TurnWatch = field(default_factory=TurnWatch)
-
-    def add_bad_line(self, message: str) -> None:
-        """Count a line that was skipped; the first few messages are kept."""
-        self.num_bad_lines += 1
-        if len(self.bad_lines) < _KEPT_MESSAGES:
-            self.bad_lines.append(message)
-
-    def add_line(self, line: Line) -> None:
-        """Count what was read of a line."""
-        if line.refused is not None:
-            self._count(self.refused, line.refused)
-        if line.other_endpoint is not None:
-            self._count(self.other_endpoints, line.other_endpoint)
-        if line.requests:
-            self._count(self.models, line.model, len(line.requests))
-            self.num_conversations += line.is_conversation
-            for media in line.media:
-                self.media.update(media)
-                self.num_requests_with_media += bool(media)
-        if line.logged_tokens is not None:
-            self.logged_tokens += line.logged_tokens
-            self.read_tokens += sum(request.num_tokens for request in line.requests)
-
-    def _count(self, names: Counter[str], name: str, number: int = 1) -> None:
-        """Count a name that the log gives, among at most ``_MOST_NAMES``."""
-        names[name if name in names or len(names) < _MOST_NAMES else "others"] += number
-
-    def facts(self) -> "LogFacts":
-        """Return what was met, as it stands."""
-        return LogFacts(
-            num_requests=self.num_requests,
-            models={} if set(self.models) <= {""} else _named(self.models),
-            refused=dict(self.refused),
-            other_endpoints=dict(self.other_endpoints),
-            num_bad_lines=self.num_bad_lines,
-            bad_lines=tuple(self.bad_lines),
-            num_out_of_order=self.num_out_of_order,
-            media=dict(self.media),
-            num_requests_with_media=self.num_requests_with_media,
-            image_tokens=self.image_tokens,
-            num_conversations=self.num_conversations,
-            num_restarted_turns=self.turns.num_restarts,
-            logged_tokens=self.logged_tokens,
-            read_tokens=self.read_tokens,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +21,9 @@ class LogFacts:
     Attributes:
         num_requests: Requests given out.
         models: Requests of each model and adapter; empty where the log names none. They share nothing.
+        num_salts: Salts or tenants that the log names; they share nothing, either.
+        num_repeated: Requests with the id and the prompt of one before them.
+        num_ending_in_answer: Requests of which the last message is an answer.
         refused: Lines of requests that were never computed, by reason; left out.
         other_endpoints: Lines of requests that nothing is generated for, by path; left out.
         num_bad_lines: Malformed lines, left out.
@@ -109,6 +40,9 @@ class LogFacts:
 
     num_requests: int = 0
     models: Mapping[str, int] = field(default_factory=dict)
+    num_salts: int = 0
+    num_repeated: int = 0
+    num_ending_in_answer: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     other_endpoints: Mapping[str, int] = field(default_factory=dict)
     num_bad_lines: int = 0
@@ -138,6 +72,9 @@ class LogFacts:
             "num_requests": self.num_requests,
             "num_models": self.num_models,
             "models": dict(self.models),
+            "num_salts": self.num_salts,
+            "num_repeated": self.num_repeated,
+            "num_ending_in_answer": self.num_ending_in_answer,
             "num_refused": self.num_refused,
             "refused": dict(self.refused),
             "other_endpoints": dict(self.other_endpoints),
@@ -155,7 +92,8 @@ class LogFacts:
 
     def notes(self) -> list[str]:
         """Return in a sentence each what a reader of figures has to know."""
-        notes = [note for note in (self._models(), self._left_out(), self._media(), self._turns()) if note]
+        parts = (self._models(), self._left_out(), self._media(), self._turns(), self._doubts())
+        notes = [note for note in parts if note]
         if self.num_out_of_order:
             notes.append(
                 f"{_count(self.num_out_of_order, 'request')} with a time before that of the one before; the "
@@ -172,12 +110,27 @@ class LogFacts:
         return notes
 
     def _models(self) -> str:
-        if self.num_models < 2:
-            return ""
-        return (
-            f"{self.num_models:,} models or adapters share the memory and nothing else "
-            f"(requests of {_listed(self.models)})"
-        )
+        parts = []
+        if self.num_models > 1:
+            parts.append(f"{self.num_models:,} models or adapters (requests of {_listed(self.models)})")
+        if self.num_salts:
+            parts.append(_count(self.num_salts, "salt or tenant", "salts or tenants"))
+        shares = "shares" if self.num_models < 2 and self.num_salts == 1 else "share"
+        return f"{' and '.join(parts)} {shares} the memory and nothing else" if parts else ""
+
+    def _doubts(self) -> str:
+        parts = []
+        if self.num_repeated:
+            parts.append(
+                f"{_count(self.num_repeated, 'request')} with the id and the prompt of an earlier one, "
+                "counted as reuse; leave them out if they are one request that was logged twice"
+            )
+        if self.num_ending_in_answer:
+            parts.append(
+                f"{_count(self.num_ending_in_answer, 'request')} with an answer as the last message, read as "
+                "a part of the prompt; if the log adds answers to prompts, take them out"
+            )
+        return "; ".join(parts)
 
     def _left_out(self) -> str:
         parts = []
@@ -226,12 +179,8 @@ class LogFacts:
         return high > 0 and low > 0 and low < _CREDIBLE_RATIO * high
 
 
-def _named(models: Mapping[str, int]) -> dict[str, int]:
-    return {name or "(none named)": number for name, number in models.items()}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, several: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def _listed(names: Mapping[str, int]) -> str:

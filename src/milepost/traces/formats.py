@@ -27,12 +27,14 @@ class ParsedLine:
         is_conversation: Whether they are the turns of a whole conversation.
         media: Parts of the prompts that are no text, by kind; one entry a request.
         turn: Which turn of which conversation it is, where the log says so.
+        num_ending_in_answer: Requests of which the last message is an answer.
     """
 
     requests: tuple[TraceRequest, ...]
     is_conversation: bool = False
     media: tuple[Mapping[str, int], ...] = field(default=())
     turn: Turn | None = None
+    num_ending_in_answer: int = 0
 
 
 class LineFormat(Protocol):

@@ -26,22 +26,26 @@ class Line:
     Attributes:
         requests: None where it was left out.
         model: Which model and adapter, for people; empty where none is named.
+        salt: What else the server keeps it apart by.
         refused: Why it was left out as never computed.
         other_endpoint: The path that it was left out for.
         media: Of each request, its parts that are no text.
         is_conversation: Whether the requests are the turns of a whole conversation.
         turn: Which turn of which conversation it is.
         logged_tokens: Prompt tokens that the log counts; None where it does not.
+        num_ending_in_answer: Requests of which the last message is an answer.
     """
 
     requests: tuple[TraceRequest, ...] = ()
     model: str = ""
+    salt: str = ""
     refused: str | None = None
     other_endpoint: str | None = None
     media: tuple[Mapping[str, int], ...] = ()
     is_conversation: bool = False
     turn: Turn | None = None
     logged_tokens: int | None = None
+    num_ending_in_answer: int = 0
 
 
 @final
@@ -98,6 +102,8 @@ class LineReader:
         return Line(
             requests=parsed.requests,
             model=sharing.model,
+            salt=sharing.salt,
+            num_ending_in_answer=parsed.num_ending_in_answer,
             media=parsed.media,
             is_conversation=parsed.is_conversation,
             turn=parsed.turn,

@@ -91,7 +91,8 @@ def refusal_of(layers: Sequence[Record], *, has_prompt: bool, output_tokens: int
     was_computed = has_prompt and output_tokens != 0
     for record in (*layers, *(answer for layer in layers for answer in _responses(layer))):
         for field in _telling(tuple(record)):
-            if (reason := _reason(plain_name(field), record[field])) is not None:
+            reason = _reason(plain_name(field), record[field], was_computed=was_computed)
+            if reason is not None:
                 return reason
         for word in _finish_reasons(record):
             if word in _FAILED_WORDS or (word in _BROKEN_OFF_WORDS and not was_computed):
@@ -134,11 +135,11 @@ def _telling(fields: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(field for field in fields if plain_name(field) in names)
 
 
-def _reason(name: str, value: Any) -> str | None:
+def _reason(name: str, value: Any, *, was_computed: bool) -> str | None:
     if value is None:
         return None
     if name in _STATUS_NAMES:
-        return _status_reason(value)
+        return _status_reason(value, was_computed=was_computed)
     if name in _ERROR_NAMES and _says_error(value):
         return "error"
     if (name in _TRUE_MEANS_FAILED and value is True) or (name in _FALSE_MEANS_FAILED and value is False):
@@ -148,10 +149,11 @@ def _reason(name: str, value: Any) -> str | None:
     return None
 
 
-def _status_reason(value: Any) -> str | None:
+def _status_reason(value: Any, *, was_computed: bool) -> str | None:
     if isinstance(value, dict):
         # Spans write {"code": ..., "message": ...}.
-        inner = (_status_reason(value[name]) for name in value if plain_name(name) in ("code", "statuscode"))
+        codes = (value[name] for name in value if plain_name(name) in ("code", "statuscode"))
+        inner = (_status_reason(code, was_computed=was_computed) for code in codes)
         return next((reason for reason in inner if reason is not None), None)
     number, word = value, ""
     if isinstance(value, str):
@@ -160,7 +162,10 @@ def _status_reason(value: Any) -> str | None:
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 3 else None
     if type(number) is int and _LEAST_ERROR_STATUS <= number < 600:
         return f"status {number}"
-    return f"status {word.lower()}" if plain_name(word) in _FAILED_WORDS else None
+    plain = plain_name(word)
+    if plain in _FAILED_WORDS or (plain in _BROKEN_OFF_WORDS and not was_computed):
+        return f"status {word.lower()}"
+    return None
 
 
 def _says_error(value: Any) -> bool:
@@ -171,7 +176,8 @@ def _says_error(value: Any) -> bool:
         return any(_says_error(part) for part in value)
     if isinstance(value, str):
         return value.strip().lower().replace(" ", "") not in _NO_ERROR_WORDS
-    return bool(value)
+    # Codes of errors are often numbers, and those of success too.
+    return bool(value) and not (type(value) is int and 200 <= value < _LEAST_ERROR_STATUS)
 
 
 def _finish_reasons(record: Record) -> Iterator[str]:

@@ -13,7 +13,6 @@ import zstandard
 
 from milepost.errors import ConfigurationError, InvalidRequestError, TraceFormatError
 from milepost.traces.compression import STANDARD_INPUT, open_bytes
-from milepost.traces.facts import Tally
 from milepost.traces.formats import LineFormat
 from milepost.traces.hash_blocks import HashBlocks
 from milepost.traces.line_reading import Line, LineReader
@@ -21,6 +20,7 @@ from milepost.traces.records import Entry, read_entries
 from milepost.traces.request import TraceRequest
 from milepost.traces.request_log import RequestLog
 from milepost.traces.synthetic import SYNTHETIC_PREFIX, open_synthetic
+from milepost.traces.tally import Tally
 from milepost.traces.token_ids import TokenIds
 from milepost.traces.trace import Trace
 

@@ -70,6 +70,7 @@ class RequestLog:
             is_conversation=is_conversation,
             media=tuple(media),
             turn=read[0][1] if len(read) == 1 and not is_conversation else None,
+            num_ending_in_answer=sum(map(_ends_in_answer, prompts)),
         )
 
     def _read(self, prompt: Prompt, labels: Labels) -> tuple[TraceRequest, Turn | None]:
@@ -103,3 +104,10 @@ class RequestLog:
             keys=keys, key_tokens=1, num_tokens=keys.size, breakpoints=breakpoints, **labels
         )
         return request, turn
+
+
+def _ends_in_answer(prompt: Prompt) -> bool:
+    if not isinstance(prompt, ChatBody) or prompt.continues_final_message:
+        return False
+    last = prompt.messages[-1]
+    return isinstance(last, dict) and last.get("role") == "assistant"

@@ -36,6 +36,11 @@ _ADAPTER_NAMES = frozenset(
     )
 )
 _SALT_NAMES = ("cache_salt", "cacheSalt", "extra_key", "tenant", "tenant_id", "tenantId")
+# Objects of labels that lie beside a body.
+_BESIDE = (
+    *("metadata", "extra_body", "extra", "labels", "properties", "model_parameters", "modelParameters"),
+    *("optional_params", "litellm_params", "model_info", "invocation_params", "attributes", "context"),
+)
 _NO_ADAPTER = frozenset(("", "0", "none", "null", "false", "[]", "{}"))
 
 
@@ -44,10 +49,12 @@ class Sharing:
     """Attributes:
     tenant: Requests of different tenants share nothing; the salt itself where no model is named.
     model: The model and adapter, for people; empty where none is named.
+    salt: What the server keeps it apart by, beside its model; empty where nothing is said.
     """
 
     tenant: str
     model: str
+    salt: str
 
 
 def sharing_of(layers: Sequence[Record], response: Record | None = None) -> Sharing:
@@ -61,16 +68,20 @@ def sharing_of(layers: Sequence[Record], response: Record | None = None) -> Shar
         InvalidRequestError: a salt is no string, or a model's name no name.
     """
     fields = [(layer, _telling(tuple(layer))) for layer in layers]
+    salts = _distinct(text(layer, name) for layer, telling in fields for name in telling.salts)
+    # A label of the line can name the model; what a server keeps apart by is in the request alone.
+    beside = [layer[name] for layer, telling in fields for name in telling.beside]
+    fields += [(labels, _telling(tuple(labels))) for labels in beside if isinstance(labels, dict)]
     models = _distinct(_label(name, layer[name]) for layer, telling in fields for name in telling.models)
     if not models and response is not None:
         models = _distinct(_label(name, response[name]) for name in _telling(tuple(response)).models)
     adapters = _distinct(_label(name, layer[name]) for layer, telling in fields for name in telling.adapters)
     adapters = [name for name in adapters if name.lower() not in _NO_ADAPTER]
-    salts = _distinct(text(layer, name) for layer, telling in fields for name in telling.salts)
     if not models and not adapters and len(salts) < 2:
-        return Sharing(tenant=salts[0] if salts else "", model="")
+        return Sharing(tenant=salts[0] if salts else "", model="", salt=" / ".join(salts))
     tenant = orjson.dumps({"cache_salt": salts, "model": models, "adapter": adapters}).decode()
-    return Sharing(tenant=tenant, model=" + ".join((" / ".join(models) or "(no model)", *adapters)))
+    model = " + ".join((" / ".join(models) or "(no model)", *adapters))
+    return Sharing(tenant=tenant, model=model, salt=" / ".join(salts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class _Telling:
     models: tuple[str, ...]
     adapters: tuple[str, ...]
     salts: tuple[str, ...]
+    beside: tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -89,6 +101,7 @@ def _telling(fields: tuple[str, ...]) -> _Telling:
         models=tuple(field for field in fields if plain_name(field) in _MODEL_NAMES),
         adapters=tuple(field for field in fields if plain_name(field) in _ADAPTER_NAMES),
         salts=tuple(name for name in _SALT_NAMES if name in fields),
+        beside=tuple(name for name in _BESIDE if name in fields),
     )
 
 

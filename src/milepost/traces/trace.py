@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from milepost.errors import ConfigurationError
-from milepost.traces.facts import LogFacts, Tally
+from milepost.traces.facts import LogFacts
 from milepost.traces.request import TraceRequest
+from milepost.traces.tally import Tally
 
 __all__ = ["Trace"]
 
