@@ -134,7 +134,7 @@ def test_bad_lines_are_fatal_or_counted(log, tmp_path, monkeypatch, capsys):
     [
         ([], "TRACE"),
         (["synthetic:chat", "--capacity-kv-tokens", "100k"], "say what a checkpoint costs"),
-        (["synthetic:chat", *TIGHT, "--model", "x"], "say what a checkpoint costs"),
+        (["synthetic:chat", *TIGHT, "--model", "."], "say what a checkpoint costs"),
         (["synthetic:chat", *COSTS], "say how much memory there is"),
         (["synthetic:chat", *COSTS, "--capacity", "1GiB"], "known only of a --model"),
         (["synthetic:chat", *COSTS, "--capacity-kv-tokens", "lots"], "is not a number of tokens"),

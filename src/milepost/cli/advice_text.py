@@ -7,6 +7,7 @@ from rich.text import Text
 
 from milepost.byte_size import format_bytes
 from milepost.recommend import EngineAdvice, Recommendation
+from milepost.whole_table import print_whole
 
 __all__ = ["print_advice"]
 
@@ -28,8 +29,8 @@ def print_advice(advice: Recommendation, console: Console) -> None:
         markup=False,
         highlight=False,
     )
-    console.print(_engines(advice))
-    console.print(_policies(advice))
+    print_whole(_engines(advice), console)
+    print_whole(_policies(advice), console)
     for engine in advice.engines:
         _print_instructions(engine, console)
 
@@ -86,7 +87,9 @@ def _cost_cell(engine: EngineAdvice) -> str:
 
 
 def _print_instructions(engine: EngineAdvice, console: Console) -> None:
-    console.rule(Text(f"{engine.title}, replayed as {engine.outcome.policy}"), align="left")
+    title = f"{engine.title}, replayed as {engine.outcome.policy}"
+    console.print(Text(title, style="bold"))
+    console.print("─" * min(len(title), console.width), highlight=False)
     for command in engine.instructions.commands:
         _print_verbatim(command, console)
     for name, content in engine.instructions.files:

@@ -73,6 +73,7 @@ def simulate(
     from milepost.cli.result_table import result_tables
     from milepost.cli.traffic import build_settings, parse_after, report_log, unique
     from milepost.simulator import TraceSource, distinct_names, simulate_all
+    from milepost.whole_table import print_whole
 
     warm_up = parse_after(after)
     settings = build_settings(
@@ -114,7 +115,7 @@ def simulate(
         return
     console = Console()
     for table in result_tables(results):
-        console.print(table)
+        print_whole(table, console)
 
 
 def _watched(trace: "Trace", name: str, progress: "Progress") -> Iterator["TraceRequest"]:

@@ -72,6 +72,7 @@ def sweep(
     from milepost.cli.traffic import build_settings, parse_after, report_log, unique
     from milepost.simulator import SweepPoint, TraceSource, available_cores, distinct_names
     from milepost.simulator import sweep as sweep_points
+    from milepost.whole_table import print_whole
 
     warm_up = parse_after(after)
     settings = build_settings(
@@ -101,7 +102,7 @@ def sweep(
     else:
         console = Console()
         for table in result_tables(outcome.results):
-            console.print(table)
+            print_whole(table, console)
     resumed = f" ({outcome.num_resumed} of them were there already)" if outcome.num_resumed else ""
     errors.print(f"{len(points)} points in {output}{resumed}", markup=False, highlight=False)
 

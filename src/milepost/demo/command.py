@@ -24,6 +24,7 @@ from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
 from milepost.report.drawing_library import load_matplotlib
+from milepost.whole_table import print_whole
 
 __all__ = ["DemoOptions", "run_demo"]
 
@@ -75,7 +76,7 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
         f"sessions interleaved, prefill cut every {engine.segment_tokens} tokens."
     )
     comparison = _compare_with_progress(engine, name, asks, capacity_bytes, options, console)
-    console.print(comparison_table(comparison))
+    print_whole(comparison_table(comparison), console)
     _print_an_answer(comparison, console)
     numbers, picture = options.output / "demo.json", options.output / "demo.png"
     numbers.write_text(json.dumps(comparison.as_json(), indent=1) + "\n")
