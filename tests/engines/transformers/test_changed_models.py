@@ -1,6 +1,7 @@
 """The model is changed behind the engine's back: states of what it was are never served to what it is."""
 
 import copy
+import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -663,14 +664,27 @@ def test_a_plain_forward_call_is_no_change_in_any_family(family):
     assert second.prompt_logits_digest == first.prompt_logits_digest
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_an_opened_model_is_copied_and_pickled_as_before(copied):
-    model = tiny_model("qwen3_5")
+def pickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "mamba", "recurrent_gemma", "minimax"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled, saved])
+def test_an_opened_model_is_copied_pickled_and_saved_as_before(family, copied):
+    model = tiny_model(family)
     engine = open_engine(model)
     answer = ask(engine)
     other = open_engine(copied(model))
     assert ask(other).prompt_logits_digest == answer.prompt_logits_digest
     assert ask(other).report.reused == HIT
+    assert_answers_as_it_computes_now(engine, reused=HIT)
 
 
 def test_two_engines_on_one_model_look_for_themselves():

@@ -37,6 +37,8 @@ class ForwardPatch:
             bound = upstream if function is None else MethodType(function, module)
             return forward(bound, module, *args, **kwargs)
 
+        # A method is pickled as its name: what is loaded again has upstream's, until it is opened.
+        patched.__name__ = "forward"
         setattr(patched, _PATCHED, upstream)
         setattr(self.module, name, MethodType(patched, self.module))
         return True
