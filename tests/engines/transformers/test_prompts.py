@@ -28,30 +28,39 @@ CHAT = [
     {"role": "assistant", "content": "yes"},
     {"role": "user", "content": "why"},
 ]
+CHARACTERS = Characters()
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
 
 
 @pytest.fixture(scope="module")
-def reference():
+def model():
     model = tiny_model("qwen3_5")
     model.resize_token_embeddings(260, mean_resizing=False)
-    return Engine.open(model, capacity="64MiB", segment_tokens=64)
+    return model
 
 
-@pytest.fixture
-def engine_of(reference):
-    """An engine whose tokenizer has this chat template."""
+@pytest.fixture(scope="module")
+def engine_of(model):
+    """An engine whose tokenizer has this chat template; None stands for one without any."""
+    engines = {}
 
     def engine(template, tokenizer=None):
-        served = reference._served.__class__(
-            **{name: getattr(reference._served, name) for name in reference._served.__slots__}
-            | {"tokenizer": tokenizer or chat_tokenizer(template)}
-        )
-        return Engine(
-            served, cache=served.new_cache(capacity="64MiB", policy=reference.cache.policy), max_running=8
-        )
+        if (template, tokenizer) not in engines:
+            engines[template, tokenizer] = Engine.open(
+                model,
+                capacity="64MiB",
+                segment_tokens=64,
+                tokenizer=tokenizer or chat_tokenizer(template),
+            )
+        return engines[template, tokenizer]
 
     return engine
+
+
+@pytest.fixture(scope="module")
+def wordless(model):
+    """An engine without a tokenizer."""
+    return Engine.open(model, capacity="64MiB", segment_tokens=64)
 
 
 @pytest.mark.parametrize("template", [CHATML, WRITES_BOS, NEEDS_USER])
@@ -181,11 +190,11 @@ def test_roles_that_a_template_leaves_out_are_an_error(engine_of):
         engine_of(KNOWN_ROLES).generate([*CHAT, {"role": "critic", "content": "no"}])
 
 
-def test_a_model_without_a_chat_template_says_what_to_do(engine_of, reference):
+def test_a_model_without_a_chat_template_says_what_to_do(engine_of, wordless):
     for engine, says in (
-        (reference, "has no tokenizer"),
+        (wordless, "has no tokenizer"),
         (engine_of(None), "a tokenizer without a chat template"),
-        (engine_of(None, Characters()), "a tokenizer without a chat template"),
+        (engine_of(None, CHARACTERS), "a tokenizer without a chat template"),
     ):
         with pytest.raises(InvalidRequestError, match=says):
             engine.generate(CHAT)
@@ -196,12 +205,12 @@ def test_messages_alone_are_not_several_prompts(engine_of):
         engine_of(CHATML).generate_many(CHAT)
 
 
-def test_a_text_goes_through_a_plain_tokenizer_as_it_is(engine_of, reference):
-    engine = engine_of(None, Characters())
+def test_a_text_goes_through_a_plain_tokenizer_as_it_is(engine_of, wordless):
+    engine = engine_of(None, CHARACTERS)
     assert engine.encode("the fox").tolist() == list(b"the fox")
     with pytest.raises(InvalidRequestError, match=r"'\\ud800' at position 3, half of a surrogate pair"):
         engine.generate("abc\ud800")
     for prompt, options in (("text", {}), ([1], {"stop": "."})):
         with pytest.raises(InvalidRequestError, match="tokenizer"):
-            reference.generate(prompt, **options)
-    assert reference.generate([1, 2], max_new_tokens=3).text == ""
+            wordless.generate(prompt, **options)
+    assert wordless.generate([1, 2], max_new_tokens=3).text == ""
