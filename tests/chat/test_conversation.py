@@ -18,9 +18,7 @@ TOOLS = [{"type": "function", "function": {"name": "look"}}]
 
 
 def conversation(messages, template=CHATML, **options):
-    return Conversation(
-        PromptTokenizer(chat_tokenizer(template)), read_messages({"messages": messages}), **options
-    )
+    return Conversation(PromptTokenizer(chat_tokenizer(template)), read_messages(messages), **options)
 
 
 @pytest.mark.parametrize("template", [CHATML, WRITES_BOS, NEEDS_USER, KNOWN_ROLES])

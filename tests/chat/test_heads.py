@@ -44,7 +44,7 @@ class Counts(PromptTokenizer):
 def test_turn_after_turn_gives_what_a_first_look_gives_for_less(template):
     remembers = Counts(chat_tokenizer(template))
     for num_messages in (1, 3, 5, 7, 9):
-        messages = read_messages({"messages": CHAT[:num_messages]})
+        messages = read_messages(CHAT[:num_messages])
         fresh = Counts(chat_tokenizer(template))
         remembers.num_rendered = 0
         assert Conversation(remembers, messages).encoded() == Conversation(fresh, messages).encoded()
@@ -56,7 +56,7 @@ def test_turn_after_turn_gives_what_a_first_look_gives_for_less(template):
 def test_another_template_or_other_tools_are_other_beginnings():
     tokenizer = chat_tokenizer(CHATML)
     remembers = PromptTokenizer(tokenizer)
-    messages = read_messages({"messages": CHAT})
+    messages = read_messages(CHAT)
     for template, tools in ((CHATML, None), (CHATML, [{"name": "look"}]), (THINKS_LAST, None)):
         tokenizer.chat_template = template
         fresh = PromptTokenizer(chat_tokenizer(template))

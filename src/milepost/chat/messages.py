@@ -1,9 +1,9 @@
-"""Messages of a logged request in the one shape that chat templates understand: a role and a text.
+"""Messages of a request, logged or served, in the one shape that templates understand: a role and a text.
 
 Clients write content as a string or as parts. Parts of text are joined without a separator, as templates
 that take parts do. What is not text (images, audio, documents, tool blocks of other dialects) becomes a
 placeholder with a hash of the part: equal images match, different ones do not, and none has the length in
-tokens that it has for the model.
+tokens that it has for the model. That will do for a log; an engine checks first that there are only texts.
 
 A client's cache point (``cache_control`` of Anthropic's dialect, ``prompt_cache_breakpoint`` of OpenAI's) on
 a part that is not a message's last is kept as the text before it; on the last part it is where the message
@@ -46,21 +46,18 @@ class Message:
         }
 
 
-def read_messages(body: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a request body, Anthropic's top-level ``system`` as the first of them.
+def read_messages(given: Any) -> list[Message]:
+    """Return messages as templates understand them.
 
     Raises:
-        InvalidRequestError: they are not a list of objects with a role and a content.
+        InvalidRequestError: they are not a list of objects with a role and a content, at least one.
     """
-    given = body.get("messages")
-    if not isinstance(given, list) or not given:
+    if not isinstance(given, list | tuple) or not given:
         raise InvalidRequestError(
             f"messages={reprlib.repr(given)}; give a list of messages, at least one: [{{'role': ..., "
             "'content': ...}]"
         )
-    system = body.get("system")
-    head = [] if system is None else [{"role": "system", "content": system}]
-    return [_read_message(message) for message in (*head, *given)]
+    return [_read_message(message) for message in given]
 
 
 def check_texts_only(messages: Sequence[Any]) -> None:

@@ -76,7 +76,7 @@ class RequestLog:
     def _read(self, prompt: Prompt, labels: Labels) -> tuple[TraceRequest, Turn | None]:
         breakpoints: tuple[int, ...] = ()
         if isinstance(prompt, ChatBody):
-            messages = read_messages({"messages": prompt.messages})
+            messages = read_messages(prompt.messages)
             conversation = Conversation(
                 self._tokenizer,
                 messages,

@@ -160,7 +160,7 @@ class PromptReader:
                 f"chat_template_kwargs={template_options!r}; give options of the template by name"
             )
         check_texts_only(messages)
-        read = read_messages({"messages": list(messages)})
+        read = read_messages(messages)
         for message in read:
             checked_text(message.text)
         chat = Conversation(
