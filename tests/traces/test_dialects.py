@@ -158,6 +158,7 @@ def test_tools_are_the_same_in_every_dialect(log):
         {"messages": MESSAGES, "tools": [{"type": "function", "function": function}]},
         {"messages": MESSAGES, "tools": [{"type": "function", **function}]},
         {"messages": MESSAGES, "functions": [function]},
+        {"messages": MESSAGES, "tools": json.dumps([{"type": "function", "function": function}])},
         {"messages": MESSAGES, "tools": [schema]},
         {"messages": MESSAGES, "toolConfig": {"tools": [spec]}},
         {"messages": MESSAGES, "model_parameters": {"tools": [{"type": "function", "function": function}]}},

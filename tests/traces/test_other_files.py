@@ -154,8 +154,10 @@ def test_a_text_file_is_named_for_what_it_is(tmp_path, name, pack):
     content, says = TEXT[name]
     path = tmp_path / "log"
     path.write_bytes(pack(content.encode()))
-    with pytest.raises(TraceFormatError, match=f"(?s)line 1: not JSON: .*{says}|{says}"):
+    with pytest.raises(TraceFormatError, match=f"(?s)line 1: not JSON: .*{says}|{says}") as caught:
         list(open_trace(path))
+    # A log that is something else has no lines to mend.
+    assert ("--skip-bad-lines" in str(caught.value)) == (name == "prose")
     with pytest.raises(TraceFormatError, match=f"(?s)holds no request: all .*{says}"):
         list(open_trace(path, skip_bad_lines=True))
 
@@ -201,6 +203,9 @@ def test_json_that_is_laid_out_otherwise_is_the_same_log(tmp_path, name, pack):
     trace = open_trace(path)
     for _ in range(2):
         assert [request.keys.tolist() for request in trace] == [[1], [2, 3]]
+    assert trace.facts.notes() == [
+        "one JSON document, held in memory as a whole; JSON lines (jq -c '.[]') are read one by one"
+    ]
 
 
 def test_an_indented_conversation_is_one_request_and_not_an_array(prompts, tmp_path):

@@ -1,7 +1,7 @@
 """``milepost recommend``."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,11 +26,14 @@ from milepost.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from milepost.footprint import Footprint
-    from milepost.traces import TraceRequest
+    from milepost.traces import Trace, TraceRequest
 
 __all__ = ["recommend"]
 
+_REQUESTS_PER_UPDATE = 50
 _ENGINES = ", ".join(ENGINE_NAMES)
 
 
@@ -112,7 +115,8 @@ def recommend(
             return progress.track(requests, total=len(requests), description=label)
 
         advice = recommend_settings(
-            opened,
+            _read(opened, progress),
+            name=opened.name,
             footprint=footprint,
             capacity_kv_tokens=setting.capacity_kv_tokens,
             model=None if model is None else _servable(model),
@@ -127,6 +131,16 @@ def recommend(
         print(json.dumps(advice.as_json() | {"log": opened.facts.as_json()}, indent=2))
         return
     print_advice(advice, Console())
+
+
+def _read(trace: "Trace", progress: "Progress") -> Iterator["TraceRequest"]:
+    """Yield the requests of ``trace`` while the display counts them: text takes long to make tokens of."""
+    task = progress.add_task("reading", total=None)
+    for number, request in enumerate(trace):
+        if number % _REQUESTS_PER_UPDATE == 0:
+            progress.update(task, completed=number)
+        yield request
+    progress.update(task, visible=False)
 
 
 def _servable(model: str) -> str:

@@ -23,6 +23,7 @@ class LogFacts:
         models: Requests of each model and adapter; empty where the log names none. They share nothing.
         num_salts: Salts or tenants that the log names; they share nothing, either.
         num_repeated: Requests with the id and the prompt of one before them.
+        is_document: Whether it is an array or another document that is held as a whole.
         num_ending_in_answer: Requests of which the last message is an answer.
         refused: Lines of requests that were never computed, by reason; left out.
         other_endpoints: Lines of requests that nothing is generated for, by path; left out.
@@ -42,6 +43,7 @@ class LogFacts:
     models: Mapping[str, int] = field(default_factory=dict)
     num_salts: int = 0
     num_repeated: int = 0
+    is_document: bool = False
     num_ending_in_answer: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     other_endpoints: Mapping[str, int] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class LogFacts:
             "models": dict(self.models),
             "num_salts": self.num_salts,
             "num_repeated": self.num_repeated,
+            "is_document": self.is_document,
             "num_ending_in_answer": self.num_ending_in_answer,
             "num_refused": self.num_refused,
             "refused": dict(self.refused),
@@ -98,6 +101,10 @@ class LogFacts:
             notes.append(
                 f"{_count(self.num_out_of_order, 'request')} with a time before that of the one before; the "
                 "order of the lines is what is replayed: sort a log that is written newest first (tac)"
+            )
+        if self.is_document:
+            notes.append(
+                "one JSON document, held in memory as a whole; JSON lines (jq -c '.[]') are read one by one"
             )
         if self._has_other_lengths():
             notes.append(

@@ -13,7 +13,7 @@ from milepost.traces.envelope import OpenedLine
 from milepost.traces.fields import Labels
 from milepost.traces.request import TraceRequest
 from milepost.traces.turns import Turn
-from milepost.traces.unusable import what_it_is
+from milepost.traces.unusable import UnusableLogError, what_it_is
 
 __all__ = ["LineFormat", "ParsedLine", "choose_format"]
 
@@ -73,5 +73,6 @@ def choose_format(line: OpenedLine, formats: tuple[LineFormat, ...]) -> LineForm
         if line_format.recognises(line):
             return line_format
     known = "; or ".join(line_format.fields for line_format in formats)
-    told = what_it_is(line.layers)
-    raise InvalidRequestError(told or f"the line is no request: it needs {known}")
+    if (told := what_it_is(line.layers)) is not None:
+        raise UnusableLogError(told)
+    raise InvalidRequestError(f"the line is no request: it needs {known}")

@@ -23,6 +23,7 @@ from milepost.traces.synthetic import SYNTHETIC_PREFIX, open_synthetic
 from milepost.traces.tally import Tally
 from milepost.traces.token_ids import TokenIds
 from milepost.traces.trace import Trace
+from milepost.traces.unusable import UnusableLogError
 
 __all__ = ["open_trace"]
 
@@ -127,8 +128,14 @@ class _Reader:
             try:
                 line = lines.read(entry)
             except InvalidRequestError as error:
-                self._meet_bad_line(f"{self._path}, {entry.place}: {error}", tally, cause=error)
+                # A log that is something else has no lines to mend.
+                is_all = isinstance(error, UnusableLogError) and not lines.has_found
+                remedy = "" if is_all else _SKIP_REMEDY
+                self._meet_bad_line(
+                    f"{self._path}, {entry.place}: {error}", tally, cause=error, remedy=remedy
+                )
                 continue
+            tally.is_document |= entry.is_in_document
             self._count(line, entry.place, tally)
             yield from line.requests
         if not lines.has_found:
@@ -162,7 +169,7 @@ class _Reader:
         self, message: str, tally: Tally, *, cause: Exception, remedy: str = _SKIP_REMEDY
     ) -> None:
         if not self._skip_bad_lines:
-            raise TraceFormatError(f"{message}; {remedy}") from cause
+            raise TraceFormatError(f"{message}; {remedy}" if remedy else message) from cause
         tally.add_bad_line(message)
 
     def _nothing_found(self, tally: Tally) -> str:

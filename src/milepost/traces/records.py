@@ -18,6 +18,7 @@ import orjson
 from milepost.errors import InvalidRequestError, TraceFormatError
 from milepost.traces.envelope import HASH_NAMES, TEXT_NAMES, TOKEN_NAMES
 from milepost.traces.file_kinds import SNIFFED_BYTES, refuse_other_files, what_text_is
+from milepost.traces.unusable import UnusableLogError
 
 __all__ = ["Entry", "is_conversation", "read_entries"]
 
@@ -50,6 +51,7 @@ class Entry:
         content: Its text, where it is a line.
         value: It, where it was parsed already.
         exact: Parses it again with integers of any length.
+        is_in_document: Whether it was read from a document that is held as a whole.
     """
 
     place: str
@@ -57,6 +59,7 @@ class Entry:
     content: bytes
     value: Any = None
     exact: Callable[[], Any] | None = None
+    is_in_document: bool = False
 
     def parsed(self) -> Any:
         """Return the value.
@@ -69,7 +72,9 @@ class Entry:
         try:
             return orjson.loads(self.content)
         except orjson.JSONDecodeError as error:
-            raise InvalidRequestError(f"not JSON: {what_text_is(self.content) or error}") from error
+            if (told := what_text_is(self.content)) is not None:
+                raise UnusableLogError(f"not JSON: {told}") from error
+            raise InvalidRequestError(f"not JSON: {error}") from error
 
     def parsed_exactly(self) -> Any:
         """Return the value with integers of any length: a fast parser rounds those beyond 64 bits."""
@@ -104,7 +109,7 @@ def read_entries(stream: IO[bytes], *, path: str) -> Iterator[Entry]:
                 return
             for index, value in enumerate(values):
                 exact = partial(_element, document, index)
-                yield Entry(f"element {index + 1}", index + 1, b"", value, exact)
+                yield Entry(f"element {index + 1}", index + 1, b"", value, exact, is_in_document=True)
             return
         is_first = False
         yield from _of_line(content, number)
@@ -127,7 +132,8 @@ def _of_line(content: bytes, number: int) -> Iterator[Entry]:
         if listed is not None:
             for index, each in enumerate(listed):
                 place = f"line {number}, element {index + 1}"
-                yield Entry(place, index + 1, content, each, partial(_element, content, index))
+                exact = partial(_element, content, index)
+                yield Entry(place, index + 1, content, each, exact, is_in_document=True)
             return
         if value is not None:
             yield Entry(f"line {number}", number, content, value, partial(json.loads, content))

@@ -28,6 +28,7 @@ class Tally:
     models: Counter[str] = field(default_factory=Counter)
     salts: Counter[str] = field(default_factory=Counter)
     num_ending_in_answer: int = 0
+    is_document: bool = False
     num_repeated: int = 0
     latest_ids: OrderedDict[str, tuple[int, int, str]] = field(default_factory=OrderedDict)
     refused: Counter[str] = field(default_factory=Counter)
@@ -85,6 +86,7 @@ class Tally:
             models={} if set(self.models) <= {""} else _named(self.models),
             num_salts=sum(1 for salt in self.salts if salt),
             num_repeated=self.num_repeated,
+            is_document=self.is_document,
             num_ending_in_answer=self.num_ending_in_answer,
             refused=dict(self.refused),
             other_endpoints=dict(self.other_endpoints),

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from milepost.errors import InvalidRequestError
 from milepost.traces.fields import Record, plain_name
 
-__all__ = ["HOW_TO_LOG", "LENGTHS_ONLY", "lengths_only", "what_it_is"]
+__all__ = ["HOW_TO_LOG", "LENGTHS_ONLY", "UnusableLogError", "lengths_only", "what_it_is"]
 
 HOW_TO_LOG = (
     "log the request bodies at the gateway (JSON lines with 'messages' or 'prompt'), the rendered prompts "
@@ -14,6 +15,12 @@ LENGTHS_ONLY = (
     "only lengths of prompts, as in the Azure and BurstGPT traces: which prompts begin alike cannot be known "
     f"from them, and that is all that a prefix cache works with; {HOW_TO_LOG}"
 )
+
+
+class UnusableLogError(InvalidRequestError):
+    """A line is well-formed, as something else: where it is the first, so is the log."""
+
+
 # As plain_name() writes them.
 _LENGTHS = frozenset(
     (

@@ -7,7 +7,10 @@ Images and other things that are no text stay parts of the content.
 
 import reprlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
+
+import orjson
 
 from milepost.errors import InvalidRequestError
 
@@ -27,6 +30,10 @@ def chat_tools(tools: Any) -> list[Any] | None:
     Raises:
         InvalidRequestError: they are no list.
     """
+    if isinstance(tools, str):
+        # Data sets and gateways keep them as JSON.
+        with suppress(orjson.JSONDecodeError):
+            tools = orjson.loads(tools) if tools.strip() else None
     if isinstance(tools, dict):
         tools = tools.get("tools")  # Bedrock's toolConfig
     if not tools:
