@@ -29,7 +29,7 @@ def test_a_window_fills_and_then_stays():
 
 
 def test_where_kv_is_free_a_state_has_no_price_in_it_and_where_states_are_free_they_cost_nothing():
-    assert Footprint(checkpoint_bytes=1000, kv_bytes_per_token=0).checkpoint_kv_tokens == float("inf")
+    assert Footprint(checkpoint_bytes=1000, kv_bytes_per_token=0).checkpoint_kv_tokens is None
     assert Footprint(checkpoint_bytes=0, kv_bytes_per_token=1000).checkpoint_kv_tokens == 0
 
 

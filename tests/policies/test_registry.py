@@ -60,7 +60,7 @@ def test_policies_that_learn_are_new_each_time():
         ("", "it is one of none, dense"),
         ("xyzzy", "it is one of none, dense"),
         ("balanced", "lacks 'count'; write balanced:8"),
-        ("balanced:eight", "count='eight' .* is not a number; write count=8"),
+        ("balanced:eight", "count='eight' .* is not a whole number; write count=8"),
         ("balanced:", "lacks 'count'"),
         ("balanced:0", "count=0"),
         ("balanced:count=8,count=9", "given twice"),

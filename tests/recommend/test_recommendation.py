@@ -177,6 +177,7 @@ def test_the_json_is_plain_and_has_every_field() -> None:
         "input_tokens",
         "capacity_kv_tokens",
         "memory_bytes",
+        "checkpoint_bytes",
         "checkpoint_kv_tokens",
         "cost_unit",
         "total_cost",

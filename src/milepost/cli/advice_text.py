@@ -17,15 +17,12 @@ _NUM_POLICIES = 5
 
 def print_advice(advice: Recommendation, console: Console) -> None:
     """Print a recommendation. Command lines are never wrapped, so that they can be copied."""
-    memory = f"{advice.capacity_kv_tokens:,} tokens of KV"
-    if advice.memory_bytes is not None:
-        memory = f"{format_bytes(advice.memory_bytes)} ({memory})"
     warm_up = advice.num_warm_up_requests
     behind = f" (behind {warm_up:,} to warm up)" if warm_up else ""
     console.print(
         f"{advice.trace}: {advice.num_requests:,} requests{behind} of {advice.input_tokens:,} tokens, of "
-        f"which {advice.ceiling_fraction:.1%} could be reused at most; {memory}, a checkpoint costs "
-        f"{advice.checkpoint_kv_tokens:,.10g} of them.",
+        f"which {advice.ceiling_fraction:.1%} could be reused at most; "
+        f"{_memory(advice)}.",
         markup=False,
         highlight=False,
     )
@@ -33,6 +30,20 @@ def print_advice(advice: Recommendation, console: Console) -> None:
     print_whole(_policies(advice), console)
     for engine in advice.engines:
         _print_instructions(engine, console)
+
+
+def _memory(advice: Recommendation) -> str:
+    """Return how much memory there is, and what a checkpoint takes of it."""
+    in_bytes = "" if advice.memory_bytes is None else format_bytes(advice.memory_bytes)
+    price = advice.checkpoint_kv_tokens
+    if advice.capacity_kv_tokens is None or price is None:
+        assert advice.checkpoint_bytes is not None
+        return f"{in_bytes} for states of {format_bytes(advice.checkpoint_bytes)} each, and there is no KV"
+    tokens = f"{advice.capacity_kv_tokens:,} tokens of KV"
+    memory = f"{in_bytes} ({tokens})" if in_bytes else tokens
+    if not price:
+        return f"{memory}, and there is no state: KV alone is resumed from"
+    return f"{memory}, a checkpoint costs {price:,.10g} of them"
 
 
 def _engines(advice: Recommendation) -> Table:

@@ -32,5 +32,7 @@ def footprint(
     if as_json:
         print(json.dumps(facts))
         return
+    if facts["checkpoint_kv_tokens"] is None:
+        facts["checkpoint_kv_tokens"] = "none: the model keeps no KV, so count in bytes"
     for name, value in facts.items():
         print(f"{name:28} {value:,}" if isinstance(value, int | float) else f"{name:28} {value}")

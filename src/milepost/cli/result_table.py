@@ -7,7 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from milepost.simulator import SimulationResult
+from milepost.byte_size import format_bytes
+from milepost.simulator import NOMINAL_KV_BYTES_PER_TOKEN, SimulationResult
 
 __all__ = ["result_tables"]
 
@@ -44,13 +45,12 @@ def _table(point: list[SimulationResult]) -> Table:
         padding=(0, 1, 0, 0),
         title_justify="left",
         title_style="bold",
-        title=Text(f"{first.trace}, {first.capacity_kv_tokens:,} tokens of KV"),
+        title=Text(f"{first.trace}, {_memory(first)}"),
         caption_justify="left",
         caption=Text(
             f"{first.num_requests:,} requests{_behind(first)}, {first.input_tokens:,} tokens, "
             f"at most {first.ceiling_fraction:.1%} reusable;\n"
-            f"a checkpoint costs {first.checkpoint_kv_tokens:,.10g} tokens of KV"
-            + (f" ({_BEST} most reused)" if len(point) > 1 else "")
+            f"{_price(first)}" + (f" ({_BEST} most reused)" if len(point) > 1 else "")
         ),
     )
     timed = any(result.seconds is not None for result in point)
@@ -70,6 +70,21 @@ def _table(point: list[SimulationResult]) -> Table:
 
 def _behind(result: SimulationResult) -> str:
     return f" behind {result.num_warm_up_requests:,} to warm up" if result.num_warm_up_requests else ""
+
+
+def _memory(result: SimulationResult) -> str:
+    if result.has_kv:
+        return f"{result.capacity_kv_tokens:,} tokens of KV"
+    return f"{format_bytes(result.capacity_kv_tokens * NOMINAL_KV_BYTES_PER_TOKEN)} for states"
+
+
+def _price(result: SimulationResult) -> str:
+    if not result.has_kv:
+        num_bytes = result.checkpoint_kv_tokens * NOMINAL_KV_BYTES_PER_TOKEN
+        return f"a checkpoint takes {format_bytes(num_bytes)}, and there is no KV"
+    if not result.checkpoint_kv_tokens:
+        return "there is no state: KV alone is resumed from"
+    return f"a checkpoint costs {result.checkpoint_kv_tokens:,.10g} tokens of KV"
 
 
 def _cells(result: SimulationResult, *, timed: bool) -> list[str | Text]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from milepost.byte_size import parse_bytes
+from milepost.byte_size import format_bytes, parse_bytes
 from milepost.cli.options import DEFAULT_REPLAY_POLICIES
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
@@ -95,6 +95,11 @@ def _budget(
             "--capacity-kv-tokens N instead"
         )
     footprint = _footprint_of(model) if model is not None else nominal_footprint(checkpoint_kv_tokens or 0.0)
+    if capacity_kv_tokens and not footprint.kv_bytes_per_token:
+        raise typer.BadParameter(
+            f"--capacity-kv-tokens counts memory in tokens of KV, and {model} keeps none: each of its states "
+            f"takes {format_bytes(footprint.checkpoint_bytes)}; give --capacity SIZE, such as 4GiB"
+        )
     unit_bytes = Setting(policy="", capacity_kv_tokens=0, footprint=footprint).unit_bytes
     capacities = [
         *(_parse_tokens(text) for text in capacity_kv_tokens or ()),

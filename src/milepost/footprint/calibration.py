@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_count
 from milepost.errors import ConfigurationError
 from milepost.footprint.cost import PrefillCost, WindowedAttention
 
@@ -42,9 +43,8 @@ def calibrate(
         ConfigurationError: as ``fit_seconds``, or fewer than one repeat.
 
     """
-    if repeats < 1:
-        raise ConfigurationError(f"repeats={repeats}; measure each length at least once")
-    wanted = sorted(set(lengths))
+    repeats = as_count("repeats", repeats, least=1)
+    wanted = sorted({as_count("length", length) for length in lengths})
     if wanted:
         # The first pass pays for allocation and kernel selection.
         measure(wanted[0])
@@ -61,7 +61,7 @@ def fit_seconds(cost: PrefillCost, measurements: Iterable[tuple[int, float]]) ->
     Complexity: O(measurements).
 
     """
-    pairs = list(measurements)
+    pairs = [(as_count("length", length), seconds) for length, seconds in measurements]
     if len({length for length, _ in pairs if length > 0}) < 3:
         raise ConfigurationError(
             f"{len(pairs)} measurements of lengths {sorted({length for length, _ in pairs})}; three terms "

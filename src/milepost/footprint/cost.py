@@ -16,6 +16,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_count, as_number
 from milepost.errors import ConfigurationError, InvalidRequestError
 
 __all__ = ["PrefillCost", "WindowedAttention"]
@@ -37,8 +38,8 @@ class WindowedAttention:
     per_pair: float
 
     def __post_init__(self) -> None:
-        if self.window_tokens < 1:
-            raise ConfigurationError(f"window_tokens={self.window_tokens}; a window holds at least 1 token")
+        object.__setattr__(self, "window_tokens", as_count("window_tokens", self.window_tokens, least=1))
+        as_number(f"per_pair of the window of {self.window_tokens}", self.per_pair)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +73,14 @@ class PrefillCost:
     def __post_init__(self) -> None:
         if self.unit not in _UNITS:
             raise ConfigurationError(f"unit={self.unit!r}; a cost is in one of {', '.join(_UNITS)}")
-        terms = {
-            "linear_per_token": self.linear_per_token,
-            "recurrent_per_token": self.recurrent_per_token,
-            "attention_per_pair": self.attention_per_pair,
-            "fixed_per_pass": self.fixed_per_pass,
-        } | {f"per_pair of the window of {w.window_tokens}": w.per_pair for w in self.windows}
-        for name, value in terms.items():
-            # `not >=` also refuses a NaN.
-            if not 0 <= value < float("inf"):
-                raise ConfigurationError(f"{name}={value}; a term of a cost is finite and at least 0")
+        for name in ("linear_per_token", "recurrent_per_token", "attention_per_pair", "fixed_per_pass"):
+            object.__setattr__(self, name, as_number(name, getattr(self, name)))
+        windows = self.windows
+        if not isinstance(windows, tuple | list) or not all(
+            isinstance(w, WindowedAttention) for w in windows
+        ):
+            raise ConfigurationError(f"windows={windows!r}; give a tuple of WindowedAttention")
+        object.__setattr__(self, "windows", tuple(windows))
 
     @classmethod
     def tokens(cls) -> "PrefillCost":
@@ -131,7 +130,10 @@ class PrefillCost:
 
 
 def _positions(num_tokens: int | float | npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    positions = np.asarray(num_tokens, dtype=np.float64)
-    if not np.all(positions >= 0):
+    try:
+        positions = np.asarray(num_tokens, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"num_tokens={num_tokens!r} is no number of tokens: {error}") from error
+    if not np.all((positions >= 0) & np.isfinite(positions)):
         raise InvalidRequestError(f"num_tokens={num_tokens}; a prompt has at least 0 tokens")
     return positions

@@ -8,7 +8,6 @@ one sequence's tensors in the transformers engine; Python integers and constants
 Nothing here knows a tensor. Numbers come from a configuration, from measurements, or straight from the user.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -93,11 +92,9 @@ class Footprint:
         return self.checkpoint_bytes - self.window_bytes
 
     @property
-    def checkpoint_kv_tokens(self) -> float:
-        """Price of one checkpoint in tokens of KV: 0 where states are free, infinite where KV is."""
-        if self.checkpoint_bytes == 0:
-            return 0.0
-        return self.checkpoint_bytes / self.kv_bytes_per_token if self.kv_bytes_per_token else math.inf
+    def checkpoint_kv_tokens(self) -> float | None:
+        """Price of one checkpoint in tokens of KV: 0 where there is no state, None where there is no KV."""
+        return self.checkpoint_bytes / self.kv_bytes_per_token if self.kv_bytes_per_token else None
 
     @property
     def is_stateless(self) -> bool:

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from milepost.errors import ConfigurationError
+from milepost.counts import as_count
 from milepost.placement.admissible import admissible, deepest_reusable
 from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
 
@@ -36,7 +36,7 @@ class Dense(PlacementPolicy):
     every: int
 
     def __post_init__(self) -> None:
-        _require_positive("every", self.every, "tokens")
+        object.__setattr__(self, "every", as_count("every", self.every, least=1))
 
     def place(self, request: PlacementRequest) -> Placement:
         """Return all block boundaries beyond the resume position. O(num_tokens / every)."""
@@ -55,7 +55,7 @@ class Periodic(PlacementPolicy):
     every: int
 
     def __post_init__(self) -> None:
-        _require_positive("every", self.every, "tokens")
+        object.__setattr__(self, "every", as_count("every", self.every, least=1))
 
     def place(self, request: PlacementRequest) -> Placement:
         """Return the multiples and the tail. O(num_tokens / every)."""
@@ -76,7 +76,7 @@ class Balanced(PlacementPolicy):
     count: int
 
     def __post_init__(self) -> None:
-        _require_positive("count", self.count, "checkpoints")
+        object.__setattr__(self, "count", as_count("count", self.count, least=1))
 
     def place(self, request: PlacementRequest) -> Placement:
         """Return the cuts beyond the resume position. O(count)."""
@@ -118,7 +118,7 @@ class Dyadic(PlacementPolicy):
     start: int = 768
 
     def __post_init__(self) -> None:
-        _require_positive("start", self.start, "tokens")
+        object.__setattr__(self, "start", as_count("start", self.start, least=1))
 
     def place(self, request: PlacementRequest) -> Placement:
         """Return the powers of two beyond the resume position. O(log num_tokens)."""
@@ -139,8 +139,3 @@ def balanced_positions(num_tokens: int, *, grid: int, count: int) -> tuple[int, 
         return tuple(grid * slot for slot in range(1, slots + 1))
     # With count + 1 <= slots a part is at least one grid step, so no two cuts share a slot and none is at 0.
     return tuple(grid * (cut * num_tokens // ((count + 1) * grid)) for cut in range(1, count + 1))
-
-
-def _require_positive(option: str, value: int, unit: str) -> None:
-    if value < 1:
-        raise ConfigurationError(f"{option}={value}; give at least 1 of {unit}")

@@ -4,7 +4,7 @@ from typing import final
 
 import numpy as np
 
-from milepost.errors import ConfigurationError
+from milepost.counts import as_count, as_number
 from milepost.overlap import DecayedHistogram
 from milepost.placement.admissible import admissible
 from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
@@ -41,17 +41,12 @@ class HistogramDP(PlacementPolicy):
     def __init__(
         self, *, count: int, decay: float = 0.99, smoothing: float = 0.0, bin_tokens: int = 64
     ) -> None:
-        if count < 1:
-            raise ConfigurationError(f"count={count}; give at least 1 of checkpoints")
-        if smoothing < 0.0:
-            raise ConfigurationError(f"smoothing={smoothing}; give a weight of 0 or more")
-        if bin_tokens < 1:
-            raise ConfigurationError(f"bin_tokens={bin_tokens}; a bin is at least 1 token wide")
+        self._count = as_count("count", count, least=1)
+        self._smoothing = as_number("smoothing", smoothing)
+        self._bin_tokens = as_count("bin_tokens", bin_tokens, least=1)
+        decay = as_number("decay", decay)
         # Before the first request, so that it does not wait for the compiler.
         fill_budget_layers.compiled()
-        self._count = count
-        self._smoothing = smoothing
-        self._bin_tokens = bin_tokens
         self._histogram = DecayedHistogram(decay=decay, max_support=_MAX_SUPPORT)
 
     def observe(self, request: PlacementRequest) -> None:

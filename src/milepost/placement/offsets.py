@@ -1,8 +1,10 @@
 """Fixed distances from the prompt's two ends, as TensorRT-LLM is configured."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
+from milepost.counts import as_count
 from milepost.errors import ConfigurationError
 from milepost.placement.admissible import admissible
 from milepost.placement.base import Placement, PlacementPolicy, PlacementRequest
@@ -29,16 +31,17 @@ class Offsets(PlacementPolicy):
     every: int | None = None
 
     def __post_init__(self) -> None:
+        # Position 0 needs no checkpoint.
+        for name, least in (("from_start", 1), ("from_end", 0)):
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise ConfigurationError(f"{name}={given!r}; give a tuple of distances in tokens")
+            checked = tuple(as_count(name, each, least=least) for each in given)
+            object.__setattr__(self, name, checked)
+        if self.every is not None:
+            object.__setattr__(self, "every", as_count("every", self.every, least=1))
         if not self.from_start and not self.from_end and self.every is None:
             raise ConfigurationError("no offsets; give at least one of from_start, from_end or every")
-        if any(offset < 1 for offset in self.from_start):
-            raise ConfigurationError(
-                f"from_start={self.from_start}; position 0 needs no checkpoint: use 1 or more"
-            )
-        if any(offset < 0 for offset in self.from_end):
-            raise ConfigurationError(f"from_end={self.from_end}; distances from the end are 0 or more")
-        if self.every is not None and self.every < 1:
-            raise ConfigurationError(f"every={self.every}; give at least 1 of tokens")
 
     def place(self, request: PlacementRequest) -> Placement:
         """Return the offsets that lie in this prompt, beyond the resume position. O(offsets + periods)."""

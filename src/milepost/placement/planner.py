@@ -38,6 +38,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_count, as_number
 from milepost.errors import ConfigurationError
 from milepost.placement.base import CostFunction, Placement
 from milepost.placement.hull import NEGLIGIBLE_SAVING, NO_PARENT, fill_budget_layers, fill_priced
@@ -122,8 +123,7 @@ def plan_budgets(
     >>> plans.placement(2).positions, plans.saving(2)
     ((900, 1000), 750.0)
     """
-    if max_budget < 0:
-        raise ConfigurationError(f"max_budget={max_budget}; give 0 or more checkpoints")
+    max_budget = as_count("max_budget", max_budget)
     problem = _scaled(depths, weights, cost=cost, grid=grid, base=base)
     layers = min(max_budget, problem.candidates.size)
     savings = np.zeros(layers + 1)
@@ -158,8 +158,8 @@ def plan_priced(
     >>> plan_priced([100, 900, 1000], [0.2, 0.5, 0.3], price_per_checkpoint=30.0).positions
     (900,)
     """
-    if not price_per_checkpoint >= 0:
-        raise ConfigurationError(f"price_per_checkpoint={price_per_checkpoint}; give a price of 0 or more")
+    if price_per_checkpoint != np.inf:
+        price_per_checkpoint = as_number("price_per_checkpoint", price_per_checkpoint)
     problem = _scaled(depths, weights, cost=cost, grid=grid, base=base)
     if problem.scale <= 0.0 or price_per_checkpoint >= problem.scale:
         return Placement()
@@ -192,7 +192,8 @@ def _scaled(
     depths: npt.ArrayLike, weights: npt.ArrayLike, *, cost: CostFunction | None, grid: int, base: int
 ) -> _ScaledProblem:
     """Check the input and reduce it to candidates that can each add something."""
-    given_depths, given_weights = _checked(depths, weights, grid=grid, base=base)
+    grid, base = as_count("grid", grid, least=1), as_count("base", base)
+    given_depths, given_weights = _checked(depths, weights)
     floored = given_depths // grid * grid
     useful = (floored > base) & (given_weights > 0.0)
     floored, useful_weights = floored[useful], given_weights[useful]
@@ -226,22 +227,19 @@ def _where_rising(ascending: npt.NDArray[np.int64 | np.float64]) -> npt.NDArray[
     return np.flatnonzero(first)
 
 
-def _checked(
-    depths: npt.ArrayLike, weights: npt.ArrayLike, *, grid: int, base: int
-) -> tuple[IntArray, FloatArray]:
-    if grid < 1:
-        raise ConfigurationError(f"grid={grid}; a grid is at least 1 token")
-    if base < 0:
-        raise ConfigurationError(f"base={base}; a resume position is 0 or more tokens")
-    raw_depths = np.asarray(depths)
-    given_weights = np.asarray(weights, dtype=np.float64)
+def _checked(depths: npt.ArrayLike, weights: npt.ArrayLike) -> tuple[IntArray, FloatArray]:
+    try:
+        raw_depths = np.asarray(depths)
+        given_weights = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"depths and weights are lists of numbers of one length: {error}") from error
     if raw_depths.ndim != 1 or raw_depths.shape != given_weights.shape:
         raise ConfigurationError(
             f"depths have shape {raw_depths.shape} and weights {given_weights.shape}; give one weight a depth"
         )
     if raw_depths.size == 0:
         return np.empty(0, np.int64), given_weights
-    if not np.issubdtype(raw_depths.dtype, np.integer):
+    if raw_depths.dtype.kind not in "iu":
         raise ConfigurationError(f"depths have dtype {raw_depths.dtype}; a depth is a whole number of tokens")
     given_depths = raw_depths.astype(np.int64, copy=False)
     if given_depths[0] < 0 or (given_depths[1:] < given_depths[:-1]).any():

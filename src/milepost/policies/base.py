@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_number
 from milepost.errors import ConfigurationError
 from milepost.placement import PlacementPolicy
 from milepost.store import EvictionPolicy, Passage, Recency
@@ -98,6 +99,14 @@ class CachePolicy:
     lessons: Lessons | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("placement", PlacementPolicy), ("eviction", EvictionPolicy), ("keeps_kv", bool)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r}; give an instance of {kind.__name__}, or have "
+                    "parse_policy make the whole policy"
+                )
+        if self.state_share is not None:
+            as_number("state_share", self.state_share)
         if self.state_share is not None and not 0.0 < self.state_share < 1.0:
             raise ConfigurationError(
                 f"state_share={self.state_share}; give a share above 0 and below 1, or none"

@@ -47,8 +47,16 @@ class PolicyKind:
     options: tuple[PolicyOption, ...] = ()
 
 
+def _whole_number(text: str) -> int:
+    # ``1e9`` is one too.
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(text) if text.lstrip("-").isdecimal() else int(number)
+
+
 def _whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("+"))
+    return tuple(map(_whole_number, text.split("+")))
 
 
 def _yes_or_no(text: str) -> bool:
@@ -57,11 +65,16 @@ def _yes_or_no(text: str) -> bool:
     return text == "yes"
 
 
+_KINDS: Mapping[Callable[[str], Any], str] = {
+    _whole_number: "a whole number",
+    _whole_numbers: "whole numbers joined by +",
+    _yes_or_no: "yes or no",
+}
 _START = PolicyOption("start", "from_start", _whole_numbers, "512+1024")
 _END = PolicyOption("end", "from_end", _whole_numbers, "64+192")
-_INTERVAL = PolicyOption("every", "every", int, "4096")
-_EVERY = PolicyOption("every", "every", int, "512", required=True)
-_COUNT = PolicyOption("count", "count", int, "8", required=True)
+_INTERVAL = PolicyOption("every", "every", _whole_number, "4096")
+_EVERY = PolicyOption("every", "every", _whole_number, "512", required=True)
+_COUNT = PolicyOption("count", "count", _whole_number, "8", required=True)
 
 POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
     {
@@ -73,7 +86,7 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             SquareRoot, "every multiple of sqrt(length) tokens, floored to the grid (arXiv 2605.05219)"
         ),
         "dyadic": PolicyKind(
-            Dyadic, "the powers of two from START on", (PolicyOption("start", "start", int, "768"),)
+            Dyadic, "the powers of two from START on", (PolicyOption("start", "start", _whole_number, "768"),)
         ),
         "tail": PolicyKind(PromptTail, "the deepest position that the same prompt can resume from"),
         "junction": PolicyKind(Junction, "where the prompt parts from an earlier one"),
@@ -94,7 +107,10 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
         "sglang": PolicyKind(
             sglang,
             "SGLang: request end and branch points, states in a pool of their own",
-            (PolicyOption("share", "share", float, "0.47"), PolicyOption("chunk", "chunk", int, "8192")),
+            (
+                PolicyOption("share", "share", float, "0.47"),
+                PolicyOption("chunk", "chunk", _whole_number, "8192"),
+            ),
         ),
         "tensorrt": PolicyKind(
             tensorrt,
@@ -125,7 +141,10 @@ def parse_policy(notation: str) -> CachePolicy:
     >>> parse_policy("offsets:end=64+192").placement
     Offsets(from_start=(), from_end=(64, 192), every=None)
     """
+    if not isinstance(notation, str):
+        raise ConfigurationError(f"policy={notation!r}; give a notation such as 'learned' or 'balanced:8'")
     name, _, given = notation.strip().partition(":")
+    name = name.strip()
     kind = POLICIES.get(name)
     if kind is None:
         raise ConfigurationError(f"policy {name!r} is unknown; {_suggest(name, POLICIES)}")
@@ -162,7 +181,7 @@ def _read(option: PolicyOption, text: str, notation: str) -> Any:
         return option.read(text)
     except ValueError:
         raise ConfigurationError(
-            f"{option.name}={text!r} in policy {notation!r} is not a number; "
+            f"{option.name}={text!r} in policy {notation!r} is not {_KINDS.get(option.read, 'a number')}; "
             f"write {option.name}={option.example}"
         ) from None
 
@@ -178,6 +197,6 @@ def _usage(name: str) -> str:
 
 
 def _suggest(given: str, known: Mapping[str, object]) -> str:
-    closest = difflib.get_close_matches(given, known, n=1)
+    closest = difflib.get_close_matches(given.lower(), known)
     everything = f"it is one of {', '.join(known)}" if known else "it takes none"
-    return f"did you mean {closest[0]!r}? ({everything})" if closest else everything
+    return f"did you mean {' or '.join(map(repr, closest))}? ({everything})" if closest else everything

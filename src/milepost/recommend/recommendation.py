@@ -14,7 +14,7 @@ from milepost.recommend.families import CLAIRVOYANT, family_candidates
 from milepost.recommend.profile import ProfileBuilder
 from milepost.recommend.situation import ModelLayout, Situation, nominal_layout
 from milepost.simulator import SimulationResult, WarmUp
-from milepost.simulator.setting import grid_for
+from milepost.simulator.setting import NOMINAL_KV_BYTES_PER_TOKEN, grid_for
 from milepost.traces import TraceRequest
 
 __all__ = ["EngineAdvice", "PolicyOutcome", "Recommendation", "recommend"]
@@ -80,7 +80,10 @@ class Recommendation:
         model: As named in command lines, None where only costs are known.
         num_requests: Requests that the figures are about.
         num_warm_up_requests: Requests replayed before those.
-        memory_bytes: None where only tokens are known.
+        capacity_kv_tokens: Memory for states and KV in tokens of KV; None where the model keeps no KV.
+        memory_bytes: The same in bytes; None where only tokens are known.
+        checkpoint_bytes: What a checkpoint takes; None where only tokens are known.
+        checkpoint_kv_tokens: The same in tokens of KV; None where the model keeps no KV.
         cost_unit: What costs are counted in: tokens, FLOPs or seconds.
         total_cost: Of prefilling the whole log.
         ceiling_fraction: What endless memory would reuse.
@@ -94,9 +97,10 @@ class Recommendation:
     num_requests: int
     num_warm_up_requests: int
     input_tokens: int
-    capacity_kv_tokens: int
+    capacity_kv_tokens: int | None
     memory_bytes: int | None
-    checkpoint_kv_tokens: float
+    checkpoint_bytes: int | None
+    checkpoint_kv_tokens: float | None
     cost_unit: str
     total_cost: float
     ceiling_fraction: float
@@ -134,7 +138,7 @@ def recommend(
     Args:
         requests: In order of arrival, all of one block size.
         footprint: What a checkpoint and a token of KV cost; its cost says what is saved.
-        capacity_kv_tokens: Memory for states and KV, in tokens of KV.
+        capacity_kv_tokens: Memory for states and KV, in tokens of KV (of 16 KiB where the model keeps none).
         model: As named in command lines.
         memory_bytes: The memory in bytes, for command lines.
         layout: What vLLM makes of the model; that of a usual hybrid unless given.
@@ -157,6 +161,8 @@ def recommend(
         raise ConfigurationError(f"max_requests={max_requests}; replay at least 1")
     if name is None:
         name = str(getattr(requests, "name", "requests"))
+    if not footprint.kv_bytes_per_token:
+        memory_bytes = capacity_kv_tokens * NOMINAL_KV_BYTES_PER_TOKEN
     held = list(islice(requests, max_requests))
     if not held:
         raise TraceFormatError(f"trace {name!r} holds no request; give one with at least one")
@@ -195,8 +201,9 @@ def recommend(
         num_requests=len(held) - num_warm_up_requests,
         num_warm_up_requests=num_warm_up_requests,
         input_tokens=reference.result.input_tokens,
-        capacity_kv_tokens=capacity_kv_tokens,
+        capacity_kv_tokens=capacity_kv_tokens if footprint.kv_bytes_per_token else None,
         memory_bytes=memory_bytes,
+        checkpoint_bytes=None if memory_bytes is None else footprint.checkpoint_bytes,
         checkpoint_kv_tokens=footprint.checkpoint_kv_tokens,
         cost_unit=footprint.cost.unit,
         total_cost=reference.total_cost,

@@ -87,8 +87,12 @@ def layout_of(config: Any, *, dtype: str | None = None) -> ModelLayout | None:
 
 
 def nominal_layout(footprint: Footprint) -> ModelLayout:
-    """Return the layout of a model with three recurrent layers to an attention layer."""
-    tokens = footprint.checkpoint_bytes / max(1, footprint.kv_bytes_per_token) / _USUAL_RATIO
+    """Return the layout of a model with three recurrent layers to an attention layer; of one without KV, or
+    without states, blocks of the usual length.
+    """
+    if not footprint.kv_bytes_per_token or footprint.is_stateless:
+        return ModelLayout(block_tokens=_BLOCK_STEP, pages_per_state=1)
+    tokens = footprint.checkpoint_bytes / footprint.kv_bytes_per_token / _USUAL_RATIO
     return ModelLayout(
         block_tokens=max(_BLOCK_STEP, _round_up(round(tokens), _BLOCK_STEP)), pages_per_state=_USUAL_RATIO
     )

@@ -18,7 +18,14 @@ from milepost.report.collect import (
     PrefillEstimates,
     PromptSample,
 )
-from milepost.simulator import ReplayedRequest, Setting, SimulationResult, WarmUp, simulate_all
+from milepost.simulator import (
+    NOMINAL_KV_BYTES_PER_TOKEN,
+    ReplayedRequest,
+    Setting,
+    SimulationResult,
+    WarmUp,
+    simulate_all,
+)
 from milepost.traces import Trace, TraceRequest
 
 __all__ = ["CLAIRVOYANT", "PolicyView", "TraceStudy", "focus_of", "study_trace"]
@@ -78,8 +85,12 @@ class TraceStudy:
 
     @property
     def kv_bytes_per_token(self) -> int | None:
-        """Bytes that a token of KV takes, where there is a model that says so and keeps KV."""
-        return (self.footprint.kv_bytes_per_token or None) if self.footprint else None
+        """Bytes that memory is counted in, those of a token of KV if there is any; None without a model."""
+        return (
+            None
+            if self.footprint is None
+            else self.footprint.kv_bytes_per_token or NOMINAL_KV_BYTES_PER_TOKEN
+        )
 
     @property
     def num_requests(self) -> int:

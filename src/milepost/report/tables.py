@@ -9,6 +9,7 @@ from milepost.report.figures.overlaps import KIND_WORDS
 from milepost.report.figures.prefill import COLD_WORDS
 from milepost.report.palette import PARTS
 from milepost.report.study import TraceStudy
+from milepost.simulator import NOMINAL_KV_BYTES_PER_TOKEN, SimulationResult
 
 __all__ = ["Table", "overview", "table_of"]
 
@@ -48,36 +49,43 @@ def overview(studies: Sequence[TraceStudy]) -> Table:
 
 
 def _frontier(study: TraceStudy) -> Table:
-    kv_bytes = study.kv_bytes_per_token
+    kv_bytes, has_kv = study.kv_bytes_per_token, study.results[0].has_kv
     rows = [
-        (
+        [
             run.policy,
             memory(run.capacity_kv_tokens, kv_bytes),
             count(run.capacity_kv_tokens),
             percent(run.reused_fraction, digits=2),
             count(run.reused_tokens),
-            count(run.peak_kv_tokens),
+            count(run.peak_kv_tokens) if has_kv else memory(run.peak_kv_tokens, kv_bytes),
             f"{run.mean_checkpoints_per_request:.3f}",
             *(percent(getattr(run.lost, part) / run.input_tokens, digits=2) for part in _LOSSES),
-        )
+        ]
         for run in study.results
     ]
-    columns = ["policy", "memory", "in KV tokens", "reused", "tokens reused", "peak KV tokens"]
+    columns = ["policy", "memory", "in KV tokens", "reused", "tokens reused"]
+    columns.append("peak KV tokens" if has_kv else "peak memory")
     columns += ["checkpoints a request", *(f"lost: {part}" for part in _LOSSES)]
     caption = (
-        f"{count(study.input_tokens)} prompt tokens in {count(study.num_requests)} requests; a checkpoint "
-        f"costs {short(study.results[0].checkpoint_kv_tokens, digits=4)} tokens of KV; ceiling "
+        f"{count(study.input_tokens)} prompt tokens in {count(study.num_requests)} requests; "
+        f"{_price(study.results[0])}; ceiling "
         f"{percent(study.ceiling_fraction, digits=2)}"
     )
-    return Table(
-        caption,
-        columns if kv_bytes else _without_second(columns),
-        [row if kv_bytes else _without_second(row) for row in rows],
-    )
+    if not kv_bytes or not has_kv:
+        # Memory is known in one of the two measures.
+        left_out = 2 if kv_bytes else 1
+        for cells in (columns, *rows):
+            del cells[left_out]
+    return Table(caption, columns, rows)
 
 
-def _without_second(cells: Sequence[str]) -> Sequence[str]:
-    return [*cells[:1], *cells[2:]]
+def _price(run: SimulationResult) -> str:
+    if not run.has_kv:
+        taken = memory(run.checkpoint_kv_tokens, NOMINAL_KV_BYTES_PER_TOKEN)
+        return f"a checkpoint takes {taken}, and there is no KV"
+    if not run.checkpoint_kv_tokens:
+        return "there is no state: KV alone is resumed from"
+    return f"a checkpoint costs {short(run.checkpoint_kv_tokens, digits=4)} tokens of KV"
 
 
 def _overlaps(study: TraceStudy) -> Table:

@@ -10,7 +10,7 @@ and where the tokens went; :func:`simulate` sums that up; a report watches throu
 """
 
 from milepost.simulator.replay import ReplayedRequest, Replayer, replay
-from milepost.simulator.result import LostTokens, SimulationResult
+from milepost.simulator.result import NOMINAL_KV_BYTES_PER_TOKEN, LostTokens, SimulationResult
 from milepost.simulator.setting import Setting, nominal_footprint
 from milepost.simulator.simulation import Clock, simulate, simulate_all
 from milepost.simulator.sweep import SweepOutcome, SweepPoint, SweepProgress, sweep
@@ -19,6 +19,7 @@ from milepost.simulator.warm_up import WarmUp
 from milepost.simulator.workers import available_cores
 
 __all__ = [
+    "NOMINAL_KV_BYTES_PER_TOKEN",
     "Clock",
     "LostTokens",
     "ReplayedRequest",

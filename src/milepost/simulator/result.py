@@ -3,7 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["LostTokens", "SimulationResult"]
+__all__ = ["NOMINAL_KV_BYTES_PER_TOKEN", "LostTokens", "SimulationResult"]
+
+# Where only ratios are known, and where a model keeps no KV. A power of two keeps byte arithmetic exact; the
+# size, that of a hybrid model of some billion parameters, sets how much history a cache keeps by default.
+NOMINAL_KV_BYTES_PER_TOKEN = 16_384
+_AMOUNTS = ("capacity", "checkpoint", "peak")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +28,8 @@ class SimulationResult:
     Attributes:
         trace: Its name.
         policy: Its notation.
-        capacity_kv_tokens: The one budget, in tokens of KV.
+        capacity_kv_tokens: The one budget, in tokens of KV. Where the model keeps no KV, this and the two
+            other amounts of memory are multiples of 16 KiB, and their JSON is in bytes.
         checkpoint_kv_tokens: What a checkpoint costs of it.
         num_requests: Requests that the figures are about.
         num_warm_up_requests: Requests replayed before those, to warm the cache up.
@@ -34,6 +40,7 @@ class SimulationResult:
         mean_checkpoints_per_request: Checkpoints stored for a request, on average.
         peak_kv_tokens: The most that was stored after any request, states and KV, in tokens of KV.
         lost: Why the other tokens were computed. What the cache no longer remembers counts as unseen.
+        has_kv: Whether the model keeps KV, so that its tokens are a measure of memory.
         seconds: What the cache took for them; None where nobody gave a clock, so that the same input
             gives the same bytes.
     """
@@ -52,6 +59,7 @@ class SimulationResult:
     lost: LostTokens
     seconds: float | None = None
     num_warm_up_requests: int = 0
+    has_kv: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields in their order, whole numbers as integers."""
@@ -59,6 +67,11 @@ class SimulationResult:
         for name in ("checkpoint_kv_tokens", "peak_kv_tokens"):
             if facts[name].is_integer():
                 facts[name] = int(facts[name])
+        if facts.pop("has_kv"):
+            return facts
+        for name in _AMOUNTS:
+            facts[f"{name}_bytes"] = round(facts[f"{name}_kv_tokens"] * NOMINAL_KV_BYTES_PER_TOKEN)
+            facts[f"{name}_kv_tokens"] = None
         return facts
 
     @classmethod
@@ -68,5 +81,10 @@ class SimulationResult:
         Raises:
             TypeError: a field is missing or unknown.
         """
+        if "capacity_bytes" in facts:
+            facts = {**facts, "has_kv": False}
+            for name in _AMOUNTS:
+                num_units = facts.pop(f"{name}_bytes") / NOMINAL_KV_BYTES_PER_TOKEN
+                facts[f"{name}_kv_tokens"] = int(num_units) if name == "capacity" else num_units
         wholes = {name: float(facts[name]) for name in ("checkpoint_kv_tokens", "peak_kv_tokens")}
         return cls(**{**facts, **wholes, "lost": LostTokens(**facts["lost"])})

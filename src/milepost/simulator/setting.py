@@ -4,16 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+from milepost.counts import as_count, as_number
 from milepost.errors import CapacityError, ConfigurationError
 from milepost.footprint import Footprint
 from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache
+from milepost.simulator.result import NOMINAL_KV_BYTES_PER_TOKEN
 
 __all__ = ["NOMINAL_KV_BYTES_PER_TOKEN", "Setting", "grid_for", "nominal_footprint"]
 
-# Where only ratios are known, and where a model keeps no KV. A power of two keeps byte arithmetic exact; the
-# size, that of a hybrid model of some billion parameters, sets how much history a cache keeps by default.
-NOMINAL_KV_BYTES_PER_TOKEN = 16_384
 _GRID_OF_TOKEN_IDS = 64
 
 
@@ -23,12 +22,10 @@ def nominal_footprint(checkpoint_kv_tokens: float) -> Footprint:
     Raises:
         ConfigurationError: the price is not a finite number of at least 0.
     """
-    if not math.isfinite(checkpoint_kv_tokens) or checkpoint_kv_tokens < 0:
-        raise ConfigurationError(
-            f"checkpoint_kv_tokens={checkpoint_kv_tokens}; give a finite number of at least 0 (0: no state)"
-        )
+    price = as_number("checkpoint_kv_tokens", checkpoint_kv_tokens)
     return Footprint(
-        checkpoint_bytes=round(checkpoint_kv_tokens * NOMINAL_KV_BYTES_PER_TOKEN),
+        # Only a price of 0 means that there is no state.
+        checkpoint_bytes=max(round(price * NOMINAL_KV_BYTES_PER_TOKEN), int(price > 0)),
         kv_bytes_per_token=NOMINAL_KV_BYTES_PER_TOKEN,
     )
 
@@ -41,7 +38,8 @@ def grid_for(key_tokens: int, *, grid: int | None) -> int:
     """
     if grid is None:
         return _GRID_OF_TOKEN_IDS if key_tokens == 1 else key_tokens
-    if grid < 1 or grid % key_tokens:
+    grid = as_count("grid", grid, least=1)
+    if grid % key_tokens:
         raise ConfigurationError(
             f"grid={grid} on a trace with blocks of {key_tokens} tokens; give a multiple of the block"
         )
@@ -63,6 +61,17 @@ class Setting:
     capacity_kv_tokens: int
     footprint: Footprint
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, str):
+            raise ConfigurationError(
+                f"policy={self.policy!r}; a replay makes its own, so give a notation such as 'learned' or "
+                "'balanced:8'"
+            )
+        capacity = as_count("capacity_kv_tokens", self.capacity_kv_tokens)
+        object.__setattr__(self, "capacity_kv_tokens", capacity)
+        if not isinstance(self.footprint, Footprint):
+            raise ConfigurationError(f"footprint={self.footprint!r}; give a Footprint")
+
     @property
     def unit_bytes(self) -> int:
         """Bytes of the KV token that everything is counted in."""
@@ -83,6 +92,11 @@ class Setting:
         policy = parse_policy(self.policy)
         least_bytes = self.footprint.checkpoint_bytes + grid * self.footprint.kv_bytes_per_token
         if self.capacity_kv_tokens * self.unit_bytes < least_bytes:
+            if not self.footprint.kv_bytes_per_token:
+                raise CapacityError(
+                    f"a capacity of {self.capacity_kv_tokens * self.unit_bytes:,} bytes cannot hold one "
+                    f"checkpoint of {self.footprint.checkpoint_bytes:,}; give at least that"
+                )
             raise CapacityError(
                 f"capacity_kv_tokens={self.capacity_kv_tokens:,} cannot hold one checkpoint "
                 f"({self.checkpoint_kv_tokens:,.10g}) with the KV before it (a grid step of {grid}); give at "

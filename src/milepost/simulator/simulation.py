@@ -189,6 +189,7 @@ class _Run:
             mean_checkpoints_per_request=(total.checkpoints_stored - before.checkpoints_stored)
             / num_requests,
             peak_kv_tokens=self._replayer.peak_bytes / self.setting.unit_bytes,
+            has_kv=self.setting.footprint.kv_bytes_per_token > 0,
             lost=LostTokens(
                 unseen=total.unseen - before.unseen,
                 placement=total.placement - before.placement,

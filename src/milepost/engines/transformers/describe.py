@@ -28,10 +28,11 @@ def describe_footprint(
     """
     in_memory = str(model.dtype).removeprefix("torch.") if isinstance(model, PreTrainedModel) else None
     footprint = Footprint.from_config(_config_of(model), dtype=dtype or in_memory)
+    price = footprint.checkpoint_kv_tokens
     facts: dict[str, Any] = {
         "checkpoint_bytes": footprint.checkpoint_bytes,
         "kv_bytes_per_token": footprint.kv_bytes_per_token,
-        "checkpoint_kv_tokens": round(footprint.checkpoint_kv_tokens),
+        "checkpoint_kv_tokens": None if price is None else round(price),
         "prefill_tokens": num_tokens,
         "prefill_flops": float(footprint.cost(num_tokens)),
         "prefill_flops_attention": float(footprint.cost.attention(num_tokens)),

@@ -166,9 +166,8 @@ class Engine:
         weight = (
             f"one checkpoint of {self.driver.family} takes {format_bytes(self.footprint.checkpoint_bytes)}"
         )
-        if not self.footprint.kv_bytes_per_token:
-            return weight
-        return f"{weight}, as much as the KV of {self.footprint.checkpoint_kv_tokens:,.0f} tokens"
+        price = self.footprint.checkpoint_kv_tokens
+        return weight if price is None else f"{weight}, as much as the KV of {price:,.0f} tokens"
 
     def encode(self, prompt: Prompt) -> TokenArray:
         """Return ``prompt`` as checked tokens of this model; see :meth:`RequestReader.encode`."""

@@ -41,11 +41,14 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
     layout, footprint = situation.layout, situation.footprint
     # Positions of the log are blocks of its own; a position of both lies at a multiple of both.
     grid = -(-layout.block_tokens // situation.key_tokens) * situation.key_tokens
-    in_pages = replace(
-        footprint,
-        checkpoint_bytes=layout.pages_per_state * layout.block_tokens * footprint.kv_bytes_per_token,
-        windows=(),
-    )
+    in_pages = footprint
+    if footprint.kv_bytes_per_token and not footprint.is_stateless:
+        # Of KV and states, pages are made as large as either needs.
+        in_pages = replace(
+            footprint,
+            checkpoint_bytes=layout.pages_per_state * layout.block_tokens * footprint.kv_bytes_per_token,
+            windows=(),
+        )
     yield Candidate(policy="vllm", grid=grid, footprint=in_pages, settings={_INTERVAL: 0})
     for blocks in _INTERVALS:
         if blocks * grid < profile.longest_tokens:
