@@ -100,6 +100,7 @@ def test_a_sweep_finds_the_same_figures_and_tells_points_with_a_warm_up_from_tho
         ("10k", WarmUp(requests=10_000)),
         ("1.5k", WarmUp(requests=1_500)),
         ("10%", WarmUp(share=0.1)),
+        ("0.25", WarmUp(share=0.25)),
         ("12.5 %", WarmUp(share=0.125)),
         ("90s", WarmUp(seconds=90.0)),
         ("10min", WarmUp(seconds=600.0)),

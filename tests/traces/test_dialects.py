@@ -109,6 +109,7 @@ ENVELOPES = {
     "a container's log": lambda body: {"log": json.dumps({"request": body}), "stream": "stdout"},
     "deep": lambda body: {"event": {"http": {"request": {"body": body}}}},
     "batch": lambda body: {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": body},
+    "a name of one's own": lambda body: {"llmRequestJson": json.dumps(body), "llm_response": {"text": "yes"}},
     "a payload": lambda body: {"payload": body, "arrival_time": 3},
 }
 

@@ -17,7 +17,7 @@ __all__ = ["WarmUp", "WarmUpEnd"]
 _WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|k|M|s|min|h|d)?")
 _MULTIPLES = {None: 1, "k": 1_000, "M": 1_000_000}
 _SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
-_RULE = "write a number of requests (1000, 10k), a share below 100% (10%), or a time (90s, 10min, 2h)"
+_RULE = "write a number of requests (1000, 10k), a share below 100% (10%, 0.1), or a time (90s, 10min, 2h)"
 
 
 @final
@@ -49,7 +49,7 @@ class WarmUp:
 
     @classmethod
     def parse(cls, text: str) -> "WarmUp":
-        """Return what is written as ``1000``, ``10k``, ``10%``, ``90s``, ``10min``, ``2h`` or ``1d``.
+        """Return what is written as ``1000``, ``10k``, ``10%``, ``0.1``, ``90s``, ``10min`` or ``2h``.
 
         Raises:
             ConfigurationError: it is none of these.
@@ -67,6 +67,8 @@ class WarmUp:
             return cls(share=amount / 100)
         if unit in _SECONDS:
             return cls(seconds=amount * _SECONDS[unit])
+        if unit is None and 0 < amount < 1:
+            return cls(share=amount)
         requests = amount * _MULTIPLES[unit]
         if not requests.is_integer():
             raise ConfigurationError(f"after={text!r} is no whole number of requests; {_RULE}")

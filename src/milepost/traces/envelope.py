@@ -9,13 +9,14 @@ empty one, is passed over where a deeper one has more, as when a gateway keeps p
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from milepost.errors import InvalidRequestError
 from milepost.traces.dialects.spans import body_of_span
-from milepost.traces.fields import Record
+from milepost.traces.fields import Record, plain_name
 
 __all__ = ["HASH_NAMES", "TEXT_NAMES", "TOKEN_NAMES", "OpenedLine", "open_line", "require_body"]
 
@@ -34,6 +35,9 @@ _STEPS = (
     *("kwargs", "params", "payload", "data", "json", "attributes", "arguments", "args", "req", "obj"),
     *("additional_args", "complete_input_dict", "event", "http", "log", "message", "msg", "record"),
 )
+# Others are steps by what they are called: "llm_request", "payloadJson".
+_WORDS_OF_STEPS = ("request", "body", "payload")
+_WORDS_OF_ANSWERS = ("response", "output", "result")
 _TEXT_STEPS = ("input", "inputs", "prompt")
 # Where tracers keep what belongs to the body beside it.
 _PARAMETER_NAMES = (
@@ -101,8 +105,8 @@ def _find(layer: Record, *, depth: int) -> tuple[Record, ...] | None:
 
 
 def _inner(layer: Record) -> Iterator[Record]:
-    for name in _STEPS:
-        value = layer.get(name)
+    for name in _steps(tuple(layer)):
+        value = layer[name]
         if isinstance(value, str) and name not in _TEXT_STEPS:
             value = _json_object(value)
         elif isinstance(value, str):
@@ -111,6 +115,19 @@ def _inner(layer: Record) -> Iterator[Record]:
             value = inside if inside is not None and "messages" in inside else None
         if isinstance(value, dict):
             yield value
+
+
+@lru_cache(maxsize=1024)
+def _steps(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which fields may hold a body, the usual ones first; the lines of a log have the same fields."""
+    others = (
+        field
+        for field in fields
+        if field not in _STEPS
+        and any(word in plain_name(field) for word in _WORDS_OF_STEPS)
+        and not any(word in plain_name(field) for word in _WORDS_OF_ANSWERS)
+    )
+    return (*(name for name in _STEPS if name in fields), *others)
 
 
 def _has_prompt(layer: Record) -> bool:

@@ -19,29 +19,16 @@ __all__ = ["endpoint_without_prompt", "refusal_of", "response_of"]
 _LEAST_ERROR_STATUS = 400
 _STATUS_NAMES = frozenset(
     (
-        *("status", "statuscode", "httpstatus", "httpstatuscode", "httpcode", "responsestatus"),
-        *(
-            "responsestatuscode",
-            "responsecode",
-            "responsehttpstatus",
-            "httpresponsestatuscode",
-            "upstreamstatus",
-        ),
+        *("status", "statuscode", "httpstatus", "httpstatuscode", "httpcode", "code", "outcome", "state"),
+        *("responsestatus", "responsestatuscode", "responsecode", "responsehttpstatus", "upstreamstatus"),
+        *("httpresponsestatuscode", "requeststatus", "result"),
     )
 )
 _ERROR_NAMES = frozenset(
     (
-        *(
-            "error",
-            "errors",
-            "exception",
-            "errormessage",
-            "errormsg",
-            "errorstr",
-            "errorinformation",
-            "errorcode",
-        ),
-        *("errortype", "errorclass", "failure", "failurereason", "errordetails", "exceptiontype"),
+        *("error", "errors", "exception", "errormessage", "errormsg", "errorstr", "errorinformation"),
+        *("errorcode", "errortype", "errorclass", "errordetails", "exceptiontype", "failure"),
+        *("failurereason",),
     )
 )
 _FAILED_WORDS = frozenset(
@@ -57,6 +44,8 @@ _NO_ERROR_WORDS = frozenset(
 _TRUE_MEANS_FAILED = frozenset(("iserror", "haserror", "failed", "rejected", "refused", "ratelimited"))
 _FALSE_MEANS_FAILED = frozenset(("success", "successful", "ok", "succeeded", "issuccess"))
 _RESPONSE_NAMES = ("response", "response_body", "responseBody", "output", "result", "completion")
+_CERTAIN_RESPONSE_NAMES = ("response", "response_body", "responseBody")
+_API_ANSWER_NAMES = ("choices", "usage", "object", "status_code", "statusCode")
 # Of a request that has nothing to generate from: the path's last parts.
 _OTHER_ENDPOINTS = frozenset(
     (
@@ -205,13 +194,19 @@ def _responses(layer: Record) -> Iterator[Record]:
         return
     for name in _RESPONSE_NAMES:
         answer = layer.get(name)
+        is_certain = name in _CERTAIN_RESPONSE_NAMES and isinstance(answer, dict)
         if isinstance(answer, str) and answer.lstrip()[:1] == "{":
             try:
                 answer = orjson.loads(answer)
             except orjson.JSONDecodeError:
                 continue
-        if isinstance(answer, dict):
+        if isinstance(answer, dict) and (is_certain or _is_api_answer(answer)):
             yield answer
             inner = answer.get("body")
             if isinstance(inner, dict):
                 yield inner
+
+
+def _is_api_answer(answer: Record) -> bool:
+    """Return whether an object is a server's answer, and not what a model wrote, which can be JSON, too."""
+    return not answer.keys().isdisjoint(_API_ANSWER_NAMES) or isinstance(answer.get("error"), dict)
