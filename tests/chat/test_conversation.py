@@ -41,9 +41,20 @@ def test_an_answer_that_is_continued_ends_with_its_text():
     assert conversation(CHAT[:3], continue_final_message=True).text.endswith("<|im_start|>assistant\nyes")
 
 
-def test_there_must_be_something_to_continue():
-    with pytest.raises(InvalidRequestError, match="has no text"):
-        conversation([*CHAT, {"role": "assistant", "content": " "}], continue_final_message=True)
+@pytest.mark.parametrize("text", ["", " ", "so "])
+def test_an_answer_may_have_to_be_begun_or_end_in_a_blank(text):
+    messages = [*CHAT, {"role": "assistant", "content": text}]
+    tokens, _ = conversation(messages, continue_final_message=True).encoded()
+    assert tokens == chat_tokenizer().apply_chat_template(
+        messages, continue_final_message=True, return_dict=False
+    )
+
+
+def test_calls_of_tools_are_nothing_to_continue():
+    calls = [{"type": "function", "function": {"name": "look", "arguments": {}}}]
+    messages = [*CHAT, {"role": "assistant", "content": None, "tool_calls": calls}]
+    with pytest.raises(InvalidRequestError, match="calls tools and has no text"):
+        conversation(messages, continue_final_message=True)
 
 
 def test_what_a_client_writes_as_null_is_not_there():

@@ -59,10 +59,11 @@ class Conversation:
         self._tools = tools or None
         self._options = template_options or {}
         self._continues = continue_final_message
-        if continue_final_message and not messages[-1].text.strip():
+        last = messages[-1]
+        if continue_final_message and last.fields.get("tool_calls") and not last.text:
             raise InvalidRequestError(
-                "the answer continues the last message, which has no text; leave that message out, add what "
-                "follows it, or say continue_final_message=False"
+                "the answer continues the last message, which calls tools and has no text; add what they "
+                "said, or say continue_final_message=False"
             )
         self._messages = self._with_known_roles(messages)
         self.text = self._render(
