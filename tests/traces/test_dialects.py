@@ -336,6 +336,24 @@ def test_a_body_that_does_not_hold_its_whole_prompt_is_a_bad_line(log, line, say
     assert len(list(log(good, line, good, skip_bad_lines=True))) == 2
 
 
+@pytest.mark.parametrize("depth", [100, 300, 1000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"prompt": [1], "error": %s}',
+        '{"prompt": [1], "model": %s}',
+        '{"prompt": %s}',
+        '{"input": %s}',
+        '{"messages": [{"role": "user", "content": [{"type": "x", "a": %s}]}]}',
+        '{"messages": [{"role": "user", "content": [{"type": "tool_use", "input": %s}]}]}',
+        '{"messages": [{"role": "user", "content": "x"}], "tools": %s}',
+    ],
+)
+def test_however_deep_a_value_goes_the_error_is_ours(log, line, depth):
+    with suppress(TraceFormatError):
+        assert len(list(log(line % ("[" * depth + "1" + "]" * depth)))) < 2
+
+
 NAMES = st.sampled_from(
     [
         "role",

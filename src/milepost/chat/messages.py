@@ -129,7 +129,13 @@ def _text_of(part: Any) -> str:
         return text
     # A cache point may move from turn to turn; the part stays the same.
     kept = {name: value for name, value in part.items() if name not in _CACHE_POINTS}
-    digest = xxhash.xxh3_128_hexdigest(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS))
+    try:
+        written = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequestError(
+            f"content part {reprlib.repr(part)} is not JSON: {error}; write it as an API takes it"
+        ) from error
+    digest = xxhash.xxh3_128_hexdigest(written)
     return f"[{part.get('type', 'part')} {digest}]"
 
 

@@ -128,6 +128,9 @@ def _reason(name: str, value: Any, *, was_computed: bool) -> str | None:
     if value is None:
         return None
     if name in _STATUS_NAMES:
+        # Spans write {"code": ..., "message": ...}.
+        if name == "status" and isinstance(value, dict):
+            value = value.get("code", value.get("status_code"))
         return _status_reason(value, was_computed=was_computed)
     if name in _ERROR_NAMES and _says_error(value):
         return "error"
@@ -139,11 +142,6 @@ def _reason(name: str, value: Any, *, was_computed: bool) -> str | None:
 
 
 def _status_reason(value: Any, *, was_computed: bool) -> str | None:
-    if isinstance(value, dict):
-        # Spans write {"code": ..., "message": ...}.
-        codes = (value[name] for name in value if plain_name(name) in ("code", "statuscode"))
-        inner = (_status_reason(code, was_computed=was_computed) for code in codes)
-        return next((reason for reason in inner if reason is not None), None)
     number, word = value, ""
     if isinstance(value, str):
         word = value.strip()
@@ -160,9 +158,11 @@ def _status_reason(value: Any, *, was_computed: bool) -> str | None:
 def _says_error(value: Any) -> bool:
     if isinstance(value, dict):
         # A record of failures that has all its fields empty tells of a success.
-        return any(_says_error(part) for name, part in value.items() if plain_name(name) != "llmprovider")
-    if isinstance(value, list):
-        return any(_says_error(part) for part in value)
+        return any(_is_said(part) for name, part in value.items() if plain_name(name) != "llmprovider")
+    return _is_said(value)
+
+
+def _is_said(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower().replace(" ", "") not in _NO_ERROR_WORDS
     # Codes of errors are often numbers, and those of success too.
