@@ -2,9 +2,9 @@
 
     python -m benchmarks [NAME ...] [--json] [--logs DIR] [--traces DIR]
 
-Names: planner, bookkeeping, policies (skipped without recorded traces), sensitivity, capture, resume, paper
-(skipped without the logs of the paper's runs), exactness. All of them take about 40 minutes on two cores that
-do nothing else; what else they do shows in the times, much less in the ratios.
+Names: planner, bookkeeping, policies (skipped without recorded traces), sensitivity, capture, resume, look,
+paper (skipped without the logs of the paper's runs), exactness. All of them take about 40 minutes on two
+cores that do nothing else; what else they do shows in the times, much less in the ratios.
 """
 
 import argparse
@@ -51,6 +51,12 @@ def _resume() -> Sequence[Row]:
     return resume.measure()
 
 
+def _look() -> Sequence[Row]:
+    from benchmarks import look
+
+    return look.measure()
+
+
 def _paper(logs: Path | None) -> Sequence[Row]:
     from benchmarks import paper
 
@@ -82,6 +88,7 @@ def _benchmarks(*, logs: Path | None, traces: Path | None) -> dict[str, Callable
         "sensitivity": lambda: _sensitivity(traces),
         "capture": _capture,
         "resume": _resume,
+        "look": _look,
         "paper": lambda: _paper(logs),
         "exactness": _exactness,
     }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from milepost.engines.transformers.watch.inventory import Container, Inventory, Place, is_plain
+from milepost.engines.transformers.watch.inventory import Container, Inventory, Place, Role, is_plain
 from milepost.engines.transformers.watch.numeric_switches import SWITCH_NAMES
 
 __all__ = ["Description", "Serials", "differences"]
@@ -78,7 +78,7 @@ class Description:
 
     def _add(self, container: Container, *, is_shaping: bool) -> None:
         path, values = container.path, container.values
-        if container.is_value and _by_value(values) is not None:
+        if container.role is Role.VALUE and _by_value(values) is not None:
             # Said where it is referred to: layers may share one list, or have one each.
             return
         if not isinstance(values, Mapping):

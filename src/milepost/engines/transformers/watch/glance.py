@@ -1,8 +1,10 @@
 """Whether anything has changed since an inventory was taken, told in a fraction of a millisecond.
 
-Nothing is walked and nothing is described: every container is compared to a shallow copy of it, every
-tensor's version counter and address to what they were. The loops are C's own: where two values are the same
-object, ``list.__eq__`` and ``dict.__eq__`` look no further. A difference says only that a closer look is due.
+Nothing is walked and nothing is described. Of every module, its own attributes, its children and its tensors
+are compared to what they were, object by object; of every tensor, the version counter and the address; and
+every other container to a shallow copy of it. The loops are C's own, and touch as little memory as they can:
+between two looks a model has run, so that none of it is in the processor's caches. A difference says only
+that a closer look is due.
 
 Three things make it sound. A value that equals another without being it (a list, a tensor of one element)
 is compared by identity too, since from then on the other one would be the one to watch. An address may be
@@ -12,14 +14,16 @@ version counter, so of those a sample of the values is compared.
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.hooks import RemovableHandle
 
 from milepost.engines.transformers.identity import sample_digest
-from milepost.engines.transformers.watch.inventory import MODULE_FIELDS, Inventory, is_plain
+from milepost.engines.transformers.watch.inventory import MODULE_FIELDS, Inventory, Role, is_plain
 
 __all__ = ["Glance", "stamp_of"]
 
@@ -32,6 +36,7 @@ class Glance:
     """See the module."""
 
     def __init__(self, inventory: Inventory) -> None:
+        self._next_hook: int = RemovableHandle.next_id
         self._take_containers(inventory)
         with torch._C.DisableTorchFunctionSubclass():
             self._take_tensors(inventory)
@@ -44,14 +49,27 @@ class Glance:
         """Return whether all containers hold the same values."""
         try:
             return (
-                not any(self._empty)
+                list(map(len, self._attributes)) == self._num_attributes
+                and list(map(operator.call, self._getters, self._attributes)) == self._own
+                and list(map(len, self._parts)) == self._num_parts
+                and _are(chain.from_iterable(map(dict.values, self._parts)), self._part_values)
+                and self._has_no_new_hooks()
+                and not any(self._empty)
                 and self._filled == self._copies
-                and all(map(operator.is_, map(operator.getitem, self._holders, self._keys), self._held))
+                and _are(map(operator.getitem, self._holders, self._keys), self._held)
                 and all(_without(values, restless) == copy for values, restless, copy in self._partial)
             )
         except Exception:
             # Two tensors, or a key that is gone: the comparison itself has no answer.
             return False
+
+    def _has_no_new_hooks(self) -> bool:
+        """Look at the modules without hooks only if hooks were put anywhere since."""
+        if RemovableHandle.next_id != self._next_hook:
+            if any(self._unhooked):
+                return False
+            self._next_hook = RemovableHandle.next_id
+        return True
 
     def has_same_tensors(self) -> bool:
         """Return whether all tensors have the same content, as far as their counters and addresses tell."""
@@ -73,6 +91,12 @@ class Glance:
         return len(self._unversioned)
 
     def _take_containers(self, inventory: Inventory) -> None:
+        # Attributes of modules: what all modules have is left aside.
+        self._attributes: list[dict[str, Any]] = []
+        self._getters: list[Callable[[dict[str, Any]], Any]] = []
+        # Children, parameters and buffers.
+        self._parts: list[dict[str, Any]] = []
+        self._unhooked: list[Any] = []
         self._empty: list[Any] = []
         self._filled: list[Any] = []
         self._copies: list[Any] = []
@@ -84,8 +108,16 @@ class Glance:
             values = container.values
             if container.restless:
                 self._partial.append((values, container.restless, _without(values, container.restless)))
+            elif container.role is Role.MODULE:
+                assert isinstance(values, dict)
+                self._attributes.append(values)
+                own = [key for key in values if key not in MODULE_FIELDS]
+                self._getters.append(operator.itemgetter("training", *own))
             elif not values:
-                self._empty.append(values)
+                (self._unhooked if container.role is Role.HOOKS else self._empty).append(values)
+            elif container.role is Role.PARTS:
+                assert isinstance(values, dict)
+                self._parts.append(values)
             else:
                 self._filled.append(values)
                 self._copies.append(_shallow_copy(values))
@@ -95,6 +127,10 @@ class Glance:
                         self._holders.append(values)
                         self._keys.append(key)
                         self._held.append(value)
+        self._num_attributes = list(map(len, self._attributes))
+        self._own = list(map(operator.call, self._getters, self._attributes))
+        self._num_parts = list(map(len, self._parts))
+        self._part_values = list(chain.from_iterable(map(dict.values, self._parts)))
 
     def _take_tensors(self, inventory: Inventory) -> None:
         tensors = list(inventory.tensors.values())
@@ -114,6 +150,10 @@ class Glance:
             self._storages.append(StorageWeakRef(storage))
         self._addresses = list(map(_address_of, self._addressed))
         self._storage_handles = [storage.cdata for storage in self._storages]
+
+
+def _are(values: Iterable[Any], same: Iterable[Any]) -> bool:
+    return all(map(operator.is_, values, same))
 
 
 def stamp_of(tensor: torch.Tensor) -> tuple[int | None, int | None]:

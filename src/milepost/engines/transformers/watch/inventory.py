@@ -26,7 +26,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-__all__ = ["MODULE_FIELDS", "WHOLE", "Container", "Inventory", "Place", "is_plain", "take_inventory"]
+__all__ = ["MODULE_FIELDS", "WHOLE", "Container", "Inventory", "Place", "Role", "is_plain", "take_inventory"]
 
 # Where something was found: the path of its container, and its key there.
 Place = tuple[str, Any]
@@ -64,6 +64,16 @@ _NOTES = frozenset(
 )
 
 
+class Role(enum.Enum):
+    """What a container is to the model."""
+
+    MODULE = enum.auto()  # the attributes of a module
+    PARTS = enum.auto()  # its children, parameters or buffers
+    HOOKS = enum.auto()  # its hooks
+    VALUE = enum.auto()  # the value of an attribute
+    OTHER = enum.auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """Something that holds values: a dictionary, a list, a set, or the attributes of an object.
@@ -74,7 +84,7 @@ class Container:
         ignored: Keys that do not count.
         restless: Those among them that the model's own forward call changes.
         is_followed: Whether what it holds was entered too, so that an equal value is another one to watch.
-        is_value: Whether it is itself the value of an attribute, and not the attributes of something.
+        role: What it is to the model.
     """
 
     path: str
@@ -82,7 +92,7 @@ class Container:
     ignored: frozenset[Any] = frozenset()
     restless: frozenset[Any] = frozenset()
     is_followed: bool = False
-    is_value: bool = False
+    role: Role = Role.OTHER
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Yield keys (numbers in a list; values themselves in a set) and values."""
@@ -143,12 +153,12 @@ class _Walk:
             self.found.modules[path] = module
             self.found.classes.setdefault(type(module))
             own = vars(module)
-            self._contain(path, own, MODULE_FIELDS | {"generation_config"}, steps=0)
+            self._contain(path, own, MODULE_FIELDS | {"generation_config"}, steps=0, role=Role.MODULE)
             for kind in ("_parameters", "_buffers"):
                 self._tensors(_join(path, kind), own[kind])
             for hooks in _HOOKS:
-                self._contain(_join(path, hooks), own[hooks], frozenset(), steps=0)
-            children = self._contain(_join(path, "_modules"), own["_modules"], frozenset(), steps=None)
+                self._contain(_join(path, hooks), own[hooks], frozenset(), steps=0, role=Role.HOOKS)
+            children = self._parts(_join(path, "_modules"), own["_modules"])
             for name, child in children.items():
                 if child is not None:
                     self.module(_join(path, name), child)
@@ -182,7 +192,7 @@ class _Walk:
         elif isinstance(value, _PLAIN + _CODE + _IGNORED) or steps > _MOST_STEPS or not self._is_new(value):
             return
         elif isinstance(value, dict | types.MappingProxyType | list | tuple | deque | set | frozenset):
-            self._contain(path, value, frozenset(), steps=steps, is_value=True)
+            self._contain(path, value, frozenset(), steps=steps, role=Role.VALUE)
         elif isinstance(value, PreTrainedConfig):
             self.found.configuration.add(path)
             self._contain(path, vars(value), _NOTES, steps=steps)
@@ -196,13 +206,13 @@ class _Walk:
         return True
 
     def _contain(
-        self, path: str, values: Any, ignored: frozenset[Any], *, steps: int | None, is_value: bool = False
+        self, path: str, values: Any, ignored: frozenset[Any], *, steps: int | None, role: Role = Role.OTHER
     ) -> Any:
         """Enter a container; with ``steps``, what it holds as well, that many steps away from a module."""
         restless = frozenset(self._restless.get(path, ()))
         if WHOLE in restless:
             return {}
-        container = Container(path, values, ignored | restless, restless, steps is not None, is_value)
+        container = Container(path, values, ignored | restless, restless, steps is not None, role)
         self.found.containers.append(container)
         if steps is not None:
             for key, value in container.items():
@@ -212,8 +222,11 @@ class _Walk:
                     self._pending.append((_join(path, key), value, steps + 1))
         return values
 
+    def _parts(self, path: str, values: Any) -> Any:
+        return self._contain(path, values, frozenset(), steps=None, role=Role.PARTS)
+
     def _tensors(self, path: str, values: dict[str, torch.Tensor | None]) -> None:
-        for key, value in self._contain(path, values, frozenset(), steps=None).items():
+        for key, value in self._parts(path, values).items():
             if value is not None and key not in self._restless.get(path, ()):
                 self._tensor(path, key, value)
 
