@@ -1,17 +1,20 @@
-"""Every policy on five real traces, each peer with its best setting in hindsight, and how fast ours is.
+"""Every policy on five real traces, each peer with its best setting in hindsight; what the size of blocks
+does to that; and how fast ours is.
 
     python -m benchmarks.policies --traces DIR [--jobs N] [--output FILE] [--quick] [--json]
 
 ``DIR`` holds the traces that ``benchmarks/policies/points.py`` names. A point is a trace at a capacity; a
 checkpoint costs 1,536 tokens of KV. Each policy runs in every setting of a small grid and counts with the
 best, chosen after the fact at each point; ours has no setting. The clairvoyant, which knows the future, is a
-bound, not a peer. ``--output`` keeps finished runs and goes on from there; without it, nothing is kept.
+bound, not a peer. States and KV sit at the trace's own blocks there; :mod:`benchmarks.policies.granularity`
+sets them farther apart. ``--output`` keeps finished runs and goes on from there; without it, nothing is kept.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.policies.comparison import Point, compare, geometric_mean
+from benchmarks.policies.granularity import GridPoint, granularity_rows, measure_granularity
 from benchmarks.policies.points import FLOORS, families, missing_traces
 from benchmarks.policies.speed import Speed, measure_speed
 from benchmarks.printing import Row
@@ -33,21 +36,24 @@ def measure(
     output: Path | None = None,
     quick: bool = False,
     watch: Callable[[SweepProgress], None] | None = None,
-) -> tuple[list[Point], Speed]:
-    """Return all points, and the speed, measured first and alone. Takes minutes to an hour of one core."""
+) -> tuple[list[Point], list[GridPoint], Speed]:
+    """Return all points, those on coarser grids, and the speed, measured first and alone. Takes minutes to an
+    hour of one core.
+    """
+    jobs = jobs or available_cores()
     speed = measure_speed(folder)
-    points = compare(
-        folder, families(quick=quick), jobs=jobs or available_cores(), output=output, watch=watch
-    )
-    return points, speed
+    grids = measure_granularity(folder, jobs=jobs, output=output, watch=watch)
+    points = compare(folder, families(quick=quick), jobs=jobs, output=output, watch=watch)
+    return points, grids, speed
 
 
-def rows(points: Sequence[Point], speed: Speed) -> list[Row]:
+def rows(points: Sequence[Point], grids: Sequence[GridPoint], speed: Speed) -> list[Row]:
     """Return one row a claim."""
     return [
         *(_point_row(point) for point in points),
         *(_ratio_row(points, name, least) for name, least in _LEAST_RATIOS.items()),
         _ceiling_row(points),
+        *granularity_rows(grids),
         _speed_row(speed),
     ]
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.policies import measure, missing_traces, rows
 from benchmarks.policies.comparison import Point
+from benchmarks.policies.granularity import POLICIES, GridPoint
 from benchmarks.printing import print_rows
 from milepost.simulator import SweepProgress
 
@@ -36,7 +37,7 @@ def main() -> None:
         def watch(state: SweepProgress) -> None:
             progress.update(task, description=state.stage, completed=state.done, total=state.total)
 
-        points, speed = measure(
+        points, grids, speed = measure(
             arguments.traces,
             jobs=arguments.jobs,
             output=arguments.output,
@@ -45,7 +46,8 @@ def main() -> None:
         )
     if not arguments.json:
         _print_policies(points)
-    print_rows(rows(points, speed), as_json=arguments.json)
+        _print_grids(grids)
+    print_rows(rows(points, grids, speed), as_json=arguments.json)
 
 
 def _print_policies(points: Sequence[Point]) -> None:
@@ -68,6 +70,24 @@ def _print_policies(points: Sequence[Point]) -> None:
         bounds = [(f"{point.ceiling_fraction:.4f}", "") for point in at]
         table.add_row("ceiling", *(cell for bound in bounds for cell in bound))
         console.print(table)
+
+
+def _print_grids(points: Sequence[GridPoint]) -> None:
+    """Print what each step from stock vLLM to the learned policy reuses, by the positions of states."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("states and KV every", "tokens"):
+        table.add_column(heading)
+    for heading in (*POLICIES, "ceiling"):
+        table.add_column(heading, justify="right")
+    for trace, of_trace in groupby(points, key=lambda point: point.trace):
+        for point in of_trace:
+            table.add_row(
+                f"{trace} {point.capacity_kv_tokens // 1_000:,}k",
+                f"{point.grid:,}",
+                *(f"{point.reused[policy]:.3f}" for policy in POLICIES),
+                f"{point.ceiling_fraction:.3f}",
+            )
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ _K, _M = 1_000, 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkTrace:
-    """One trace, its capacities in tokens of KV, and what a sketch of the learned policy reuses at each."""
+    """One trace, its blocks, its capacities in tokens of KV, and what a sketch of the learned policy reuses
+    at each.
+    """
 
     title: str
     file: str
+    block_tokens: int
     capacities: tuple[int, ...]
     floors: tuple[float, ...]
 
@@ -25,21 +28,27 @@ class BenchmarkTrace:
 
 
 TRACES = (
-    BenchmarkTrace("squality", "squality_b16.jsonl.zst", (100 * _K, 200 * _K, 400 * _K), (0.49, 0.76, 0.79)),
-    BenchmarkTrace("sharegpt", "sharegpt_b16.jsonl.zst", (100 * _K, 400 * _K, _M), (0.44, 0.66, 0.67)),
+    BenchmarkTrace(
+        "squality", "squality_b16.jsonl.zst", 16, (100 * _K, 200 * _K, 400 * _K), (0.49, 0.76, 0.79)
+    ),
+    BenchmarkTrace("sharegpt", "sharegpt_b16.jsonl.zst", 16, (100 * _K, 400 * _K, _M), (0.44, 0.66, 0.67)),
     BenchmarkTrace(
         "codefile",
         "codefile_revisions_mooncake_b16.jsonl.zst",
+        16,
         (200 * _K, 600 * _K, 2 * _M),
         (0.14, 0.20, 0.26),
     ),
     BenchmarkTrace(
         "mooncake",
         "mooncake_conversation_first30min.jsonl.zst",
+        512,
         (3 * _M, 10 * _M, 30 * _M),
         (0.116, 0.255, 0.33),
     ),
-    BenchmarkTrace("agentic", "agentic_coding_dev_b64.jsonl.zst", (500 * _K, _M, 2 * _M), (0.85, 0.93, 0.95)),
+    BenchmarkTrace(
+        "agentic", "agentic_coding_dev_b64.jsonl.zst", 64, (500 * _K, _M, 2 * _M), (0.85, 0.93, 0.95)
+    ),
 )
 FLOORS = {
     (trace.title, capacity): floor
@@ -58,6 +67,8 @@ _OFFSETS = (
     "start=1024,end=64,every=4096",
     "end=64,every=16384",
 )
+# These go by the ends of messages, which traces of block hashes do not know.
+_BY_MESSAGES = {"llamacpp", "mlx"}
 # A policy that is not named here runs as its bare name; what it learns, it learns by itself.
 _SETTINGS = {
     "dense": ("512", "1024", "2048", "4096", "8192", "16384"),
@@ -76,6 +87,8 @@ def families(*, quick: bool = False) -> dict[str, tuple[str, ...]]:
     """Return the notations of every policy that there is, by name; one setting of each if ``quick``."""
     found = {}
     for name in POLICIES:
+        if name in _BY_MESSAGES:
+            continue
         values = _SETTINGS.get(name, ("",))
         notations = tuple(f"{name}:{value}" if value else name for value in values)
         found[name] = notations[len(notations) // 2 :][:1] if quick else notations

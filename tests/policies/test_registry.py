@@ -53,6 +53,14 @@ def test_policies_that_learn_are_new_each_time():
     assert first.eviction.scales is not second.eviction.scales
 
 
+def test_positions_can_be_evicted_as_the_learned_policy_does():
+    policy = parse_policy("balanced:8/learned")
+    assert policy.placement == Balanced(count=8)
+    assert isinstance(policy.eviction, LearnedEviction)
+    assert policy.lessons is not None
+    assert not isinstance(parse_policy("balanced:8").eviction, LearnedEviction)
+
+
 @pytest.mark.parametrize(
     ("notation", "message"),
     [
@@ -68,6 +76,9 @@ def test_policies_that_learn_are_new_each_time():
         ("balanced:8,9", "'9' .* has no name"),
         ("tail:3", "'3' .* has no name; write tail"),
         ("tail:x=3", "it takes none"),
+        ("tail/lru", "ends in /lru; write /learned"),
+        ("tail/", "ends in /; write /learned"),
+        ("vllm/learned", "only behind positions that come with no eviction"),
         ("offsets", "no offsets"),
         ("offsets:start=1+", "start='1\\+'"),
     ],

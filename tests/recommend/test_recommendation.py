@@ -1,20 +1,29 @@
 """Real replays of small made-up logs: what is recommended, what it is worth, and that it is not a default."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
+from milepost import PrefixCache, parse_policy
 from milepost.errors import CapacityError, ConfigurationError, TraceFormatError
 from milepost.footprint import Footprint, PrefillCost
-from milepost.recommend import ENGINES, EngineAdvice, Recommendation, recommend
-from milepost.simulator import nominal_footprint, simulate
+from milepost.recommend import ENGINES, EngineAdvice, ModelLayout, Recommendation, Situation, recommend
+from milepost.recommend.engines.blocks import match_unit_tokens
+from milepost.recommend.engines.milepost_vllm import MOST_STOPS, STOP_TOKENS
+from milepost.simulator import nominal_footprint, replay, simulate
 from milepost.traces import open_trace
+from milepost.vllm.layout import PoolLayout
+from milepost.vllm.options import Options
 
 DOCUMENTS = "synthetic:documents,requests=120,seed=2,document=4000"
 CHAT = "synthetic:chat,requests=240,seed=2,concurrency=8"
 UNIFORM = "synthetic:uniform,requests=100,seed=2"
 AMPLE = 400_000
+
+
+BLOCKS = 512
 
 
 @cache
@@ -67,7 +76,7 @@ def test_a_retention_interval_comes_with_chunks_as_short() -> None:
 
 def test_vllm_is_simulated_on_its_own_blocks() -> None:
     assert advice_for("vllm", DOCUMENTS).grid == 512
-    assert advice_for("milepost", DOCUMENTS).grid == 16
+    assert advice_for("milepost", DOCUMENTS).grid == 256
 
 
 def test_expectations_are_those_of_a_plain_simulation() -> None:
@@ -88,9 +97,12 @@ def test_regret_is_what_the_best_reuses_beyond(trace: str) -> None:
     recommendation = advised(trace)
     best = max(
         *(each.reused_fraction for each in recommendation.policies),
-        *(each.outcome.reused_fraction for each in recommendation.engines),
+        *(each.outcome.reused_fraction for each in recommendation.engines if each.outcome),
     )
     for each in recommendation.engines:
+        if each.outcome is None or each.regret_to_best is None:
+            assert trace == UNIFORM, "only its requests have no messages"
+            continue
         assert each.regret_to_best >= 0.0
         assert each.outcome.reused_fraction + each.regret_to_best <= recommendation.ceiling_fraction + 1e-12
         if recommendation.clairvoyant_fraction is None:
@@ -161,6 +173,8 @@ def test_the_commands_carry_the_memory_and_the_model() -> None:
     assert "vllm serve 'my model' " in commands["vllm"].commands[0]
     assert f"--kv-cache-memory-bytes {8 << 30}" in commands["vllm"].commands[0]
     assert commands["llamacpp"].commands[0].endswith("--cache-ram 8192")
+    assert commands["mlx"].commands[0].endswith(f"--prompt-cache-bytes {8 << 30}")
+    assert f"--kv-cache-memory-bytes {8 << 30}" in commands["milepost-vllm"].commands[0]
     ((name, content),) = commands["tensorrt"].files
     assert commands["tensorrt"].commands == (f"trtllm-serve 'my model' --config {name}",)
     assert f"max_gpu_total_bytes: {8 << 30}" in content
@@ -191,6 +205,7 @@ def test_the_json_is_plain_and_has_every_field() -> None:
         "title",
         "outcome",
         "reused_tokens",
+        "prefill_cost",
         "saved_seconds",
         "regret_to_best",
         "regret_to_clairvoyant",
@@ -204,7 +219,9 @@ def test_the_json_is_plain_and_has_every_field() -> None:
 
 def test_mistakes_are_refused_by_name() -> None:
     footprint = nominal_footprint(1536)
-    with pytest.raises(ConfigurationError, match="engine 'vlm' is unknown; it is one of milepost, vllm"):
+    with pytest.raises(
+        ConfigurationError, match="engine 'vlm' is unknown; it is one of milepost-vllm, milepost, vllm"
+    ):
         recommend(open_trace(CHAT), footprint=footprint, capacity_kv_tokens=AMPLE, engines=["vlm"])
     with pytest.raises(ConfigurationError, match="max_requests=0"):
         recommend(open_trace(CHAT), footprint=footprint, capacity_kv_tokens=AMPLE, max_requests=0)
@@ -219,8 +236,6 @@ def test_conversations_want_no_retention_where_memory_is_short_either() -> None:
     vllm = next(each for each in tight.engines if each.engine == "vllm")
     assert vllm.settings == {"--prefix-cache-retention-interval": 0}
     assert vllm.num_tried > 1
-    llamacpp = next(each for each in tight.engines if each.engine == "llamacpp")
-    assert llamacpp.settings["--checkpoint-min-step"] >= 4096
 
 
 def test_knowing_the_future_bounds_what_the_policies_reuse() -> None:
@@ -237,3 +252,115 @@ def test_sglang_is_told_how_to_split_its_memory() -> None:
     ratio = advice.settings["--mamba-full-memory-ratio"]
     assert advice.outcome.policy.startswith(f"sglang:share={ratio / (1 + ratio):.4f}")
     assert f"--mamba-full-memory-ratio {ratio}" in advice.instructions.commands[0]
+
+
+def test_the_plugin_is_offered_first_and_by_the_flag_that_loads_it() -> None:
+    first = advised(DOCUMENTS).engines[0]
+    assert first.engine == "milepost-vllm"
+    assert " --scheduler-cls milepost.vllm.Scheduler" in first.instructions.commands[0]
+
+
+def test_the_plugin_is_simulated_as_the_cache_that_runs_inside_vllm() -> None:
+    options = Options()
+    assert (options.max_stops, options.stop_tokens) == (MOST_STOPS, STOP_TOKENS)
+    trace = list(open_trace(CHAT))
+    advice = advice_for("milepost-vllm", CHAT)
+    layout = PoolLayout(
+        num_blocks=AMPLE // BLOCKS,
+        block_tokens=BLOCKS,
+        match_tokens=advice.grid or BLOCKS,
+        kv_groups=(0,),
+        state_groups=(1, 2, 3),
+    )
+    cache = PrefixCache(
+        capacity_bytes=AMPLE,
+        footprint=Footprint(
+            checkpoint_bytes=layout.blocks_of_state(advice.grid or BLOCKS) * BLOCKS, kv_bytes_per_token=1
+        ),
+        policy=parse_policy("learned"),
+        grid=layout.grid_tokens,
+        segment_tokens=layout.block_tokens,
+        key_tokens=trace[0].key_tokens,
+        max_checkpoints=options.max_stops,
+        capture_tokens=options.stop_tokens,
+    )
+    reused = sum(served.report.reused for served in replay(trace, cache, segment_tokens=BLOCKS))
+    # Bytes of another size: what is learned of them is rounded otherwise.
+    assert advice.reused_tokens == pytest.approx(reused, rel=1e-3)
+
+
+def test_a_match_unit_is_set_where_prompts_share_less_than_a_block() -> None:
+    trace = "synthetic:system-prompts,requests=200,seed=1,systems=4,system=400"
+    plugin, stock = (advice_for(engine, trace) for engine in ("milepost-vllm", "vllm"))
+    assert plugin.settings["--prefix-match-unit"] == plugin.grid == 64
+    assert plugin.outcome is not None
+    assert stock.outcome is not None
+    assert plugin.outcome.reused_fraction > 1.2 * stock.outcome.reused_fraction
+
+
+def test_a_match_unit_divides_the_block_and_is_told_apart_by_the_log() -> None:
+    def unit(block: int, key_tokens: int) -> int | None:
+        footprint = nominal_footprint(1536)
+        return match_unit_tokens(
+            Situation(
+                model=None,
+                footprint=footprint,
+                layout=ModelLayout(block, 3),
+                capacity_kv_tokens=1,
+                memory_bytes=None,
+                key_tokens=key_tokens,
+                grid=64,
+            )
+        )
+
+    assert [unit(block, 1) for block in (512, 528, 544, 1056, 64, 16)] == [64, 48, 32, 48, None, None]
+    assert unit(512, 64) == 64
+    assert unit(528, 64) is None
+    assert unit(512, 512) is None
+
+
+def test_no_command_has_a_flag_that_its_engine_ignores() -> None:
+    for trace in (DOCUMENTS, CHAT, UNIFORM):
+        for engine in advised(trace).engines:
+            assert "--mamba-cache-mode" not in " ".join(engine.instructions.commands)
+
+
+def test_what_is_left_to_compute_is_what_was_not_saved() -> None:
+    advice = advised(CHAT)
+    for engine in advice.engines:
+        assert engine.outcome is not None
+        assert engine.prefill_cost is not None
+        assert engine.prefill_cost == pytest.approx(
+            advice.total_cost * (1.0 - engine.outcome.saved_cost_fraction)
+        )
+
+
+def test_engines_that_go_by_messages_are_not_guessed_at_where_a_log_has_none() -> None:
+    bare = [replace(request, breakpoints=()) for request in open_trace(CHAT)]
+    advice = recommend(bare, footprint=nominal_footprint(1536), capacity_kv_tokens=AMPLE, max_requests=60)
+    unknown = [each for each in advice.engines if each.outcome is None]
+    assert [each.engine for each in unknown] == ["llamacpp", "mlx"]
+    for each in unknown:
+        assert each.num_tried == 0
+        assert each.reused_tokens is each.prefill_cost is each.grid is None
+        assert each.instructions.notes[0].startswith("not simulated: ")
+        assert each.instructions.commands
+    assert all(each.outcome is not None for each in advised(CHAT).engines)
+
+
+def test_copies_of_whole_caches_hold_less_than_shared_kv() -> None:
+    mlx, llamacpp = (advice_for(engine, CHAT).outcome for engine in ("mlx", "llamacpp"))
+    tight = {each.engine: each.outcome for each in advised(CHAT, capacity_kv_tokens=30_000).engines}
+    assert mlx is not None
+    assert llamacpp is not None
+    assert tight["mlx"] is not None
+    assert tight["mlx"].reused_fraction < mlx.reused_fraction <= llamacpp.reused_fraction
+
+
+def test_chunks_of_sglang_are_told_from_forks_and_ends_alone() -> None:
+    for engine in (advice_for("sglang", trace) for trace in (DOCUMENTS, CHAT, UNIFORM)):
+        (command,) = engine.instructions.commands
+        (note,) = (note for note in engine.instructions.notes if "checkpoints-level" in note)
+        keeps_chunks = "--chunked-prefill-size" in engine.settings
+        assert keeps_chunks != ("--mamba-max-states-per-path 1" in command)
+        assert f"add --hybrid-cache-checkpoints-level {3 if keeps_chunks else 2}" in note

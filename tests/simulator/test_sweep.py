@@ -1,6 +1,7 @@
 """Sweeps: every point once, whatever happens, and the same file in the end."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -136,6 +137,14 @@ def test_a_trace_too_large_to_keep_is_read_anew(monkeypatch):
 def test_what_cannot_be_done_is_refused_before_anything_is_written(path, options, error, says):
     with pytest.raises(error, match=says):
         sweep(grid_of_points(**options), output=path)
+    assert not path.exists()
+
+
+def test_what_a_file_of_results_cannot_tell_apart_is_not_swept(path):
+    (point, *_) = grid_of_points()
+    engine = SweepPoint(point.source, replace(point.setting, max_checkpoints=2))
+    with pytest.raises(ConfigurationError, match="max_checkpoints or capture_tokens is set"):
+        sweep([point, engine], output=path)
     assert not path.exists()
 
 

@@ -1,5 +1,7 @@
 """Advice for people: a table to compare, then what to copy for each engine."""
 
+import math
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -47,31 +49,56 @@ def _memory(advice: Recommendation) -> str:
 
 
 def _engines(advice: Recommendation) -> Table:
+    """Return what to expect of each engine, the one that has least left to compute first."""
     has_clairvoyant = advice.clairvoyant_fraction is not None
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         caption_justify="left",
-        caption="regret: tokens that the best policy"
-        + (" (or one that knows the future)" if has_clairvoyant else "")
-        + " reuses and this engine does not",
+        caption=_legend(advice),
     )
     table.add_column("engine", no_wrap=True)
-    columns = ["reused", _cost_heading(advice), "states/request", "regret"]
-    for heading in (*columns, *(["to future"] if has_clairvoyant else [])):
-        table.add_column(heading, justify="right")
-    for engine in advice.engines:
-        cells = [
-            engine.title,
-            f"{engine.outcome.reused_fraction:.1%}",
-            _cost_cell(engine),
-            f"{engine.outcome.mean_checkpoints_per_request:.2f}",
-            f"{engine.regret_to_best:.1%}",
-        ]
-        if engine.regret_to_clairvoyant is not None:
-            cells.append(f"{engine.regret_to_clairvoyant:.1%}")
-        table.add_row(*cells)
+    headings = ["grid", "reused", "left", "faster", "states", "regret"]
+    for heading in (*headings, *(["future"] if has_clairvoyant else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for engine in sorted(advice.engines, key=_rank):
+        table.add_row(engine.title, *_cells(engine, advice))
     return table
+
+
+def _legend(advice: Recommendation) -> str:
+    left = {
+        "flops": "FLOPs of all prefills that are left",
+        "seconds": f"seconds of prefill that are left of {advice.total_cost:,.0f}",
+    }.get(advice.cost_unit, "tokens that are left to compute")
+    future = "" if advice.clairvoyant_fraction is None else "; future: the same for who knows it"
+    return (
+        f"grid: states at multiples of so many tokens; left: {left}, without queueing and answers; "
+        f"faster: all of them / those; states: kept for a request; regret: tokens that the best policy "
+        f"reuses and this engine does not{future}"
+    )
+
+
+def _rank(engine: EngineAdvice) -> float:
+    return math.inf if engine.prefill_cost is None else engine.prefill_cost
+
+
+def _cells(engine: EngineAdvice, advice: Recommendation) -> list[str]:
+    outcome, left = engine.outcome, engine.prefill_cost
+    if outcome is None or left is None:
+        return ["not simulated"]
+    cells = [
+        f"{engine.grid:,}",
+        f"{outcome.reused_fraction:.1%}",
+        f"{left:,.0f}" if advice.cost_unit == "seconds" else f"{1.0 - outcome.saved_cost_fraction:.1%}",
+        f"{advice.total_cost / left:.1f}x" if left else "",
+        f"{outcome.mean_checkpoints_per_request:.2f}",
+        f"{engine.regret_to_best:.1%}",
+    ]
+    if engine.regret_to_clairvoyant is not None:
+        cells.append(f"{engine.regret_to_clairvoyant:.1%}")
+    return cells
 
 
 def _policies(advice: Recommendation) -> Table:
@@ -88,17 +115,10 @@ def _policies(advice: Recommendation) -> Table:
     return table
 
 
-def _cost_heading(advice: Recommendation) -> str:
-    return {"flops": "FLOPs saved", "seconds": "seconds saved"}.get(advice.cost_unit, "cost saved")
-
-
-def _cost_cell(engine: EngineAdvice) -> str:
-    share = f"{engine.outcome.saved_cost_fraction:.1%}"
-    return share if engine.saved_seconds is None else f"{engine.saved_seconds:,.0f} ({share})"
-
-
 def _print_instructions(engine: EngineAdvice, console: Console) -> None:
-    title = f"{engine.title}, replayed as {engine.outcome.policy}"
+    title = engine.title
+    if engine.outcome is not None:
+        title += f", replayed as {engine.outcome.policy}"
     console.print(Text(title, style="bold"))
     console.print("─" * min(len(title), console.width), highlight=False)
     for command in engine.instructions.commands:

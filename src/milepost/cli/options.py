@@ -57,7 +57,7 @@ __all__ = [
 EMBEDDED = "embedded"
 DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
 # Those of milepost.recommend.ENGINES, whose import would cost a help text half a second.
-ENGINE_NAMES = ("milepost", "vllm", "sglang", "tensorrt", "llamacpp")
+ENGINE_NAMES = ("milepost-vllm", "milepost", "vllm", "sglang", "tensorrt", "llamacpp", "mlx")
 
 _TRACE_HELP = (
     "JSON lines of block hashes (Mooncake, Bailian), token ids, request bodies (OpenAI, Anthropic, Google, "

@@ -30,7 +30,7 @@ from milepost.policies.traffic import Traffic, follow
 from milepost.reuse import NUM_AGE_BINS, Sighting
 from milepost.store import Checkpoint, EvictionPolicy, Node, Passage, Reranking
 
-__all__ = ["LearnedEviction", "LearnedPlacement", "learned"]
+__all__ = ["LearnedEviction", "LearnedPlacement", "learned", "with_learned_eviction"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -160,6 +160,15 @@ def learned() -> CachePolicy:
     _compile_kernels()
     traffic = Traffic()
     return CachePolicy(LearnedPlacement(traffic), LearnedEviction(traffic), lessons=traffic)
+
+
+def with_learned_eviction(placement: PlacementPolicy) -> CachePolicy:
+    """Return a policy that keeps states where ``placement`` says, and evicts as the learned one does: so what
+    its own positions add can be told apart.
+    """
+    _compile_kernels()
+    traffic = Traffic()
+    return CachePolicy(placement, LearnedEviction(traffic), lessons=traffic)
 
 
 @cache

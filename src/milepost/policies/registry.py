@@ -1,9 +1,11 @@
 """Policies by name: one table, and the short notation of the command line.
 
 A policy is written ``name``, ``name:value`` or ``name:option=value,option=value``; the bare value is that of
-the policy's first option, and lists of positions are joined by ``+``::
+the policy's first option, and lists of positions are joined by ``+``. Positions alone are evicted least
+recently used first; with ``/learned`` behind them, as the learned policy would::
 
     balanced:8        histogram-dp:count=8,decay=0.99        offsets:start=512+1024,end=64+192,every=4096
+    tail+junction/learned
 
 Adding a policy is one file and one entry of the table.
 """
@@ -21,8 +23,8 @@ from milepost.placement.histogram import HistogramDP
 from milepost.placement.junctions import Junction, PromptTail, TailAndJunction
 from milepost.placement.offsets import Offsets
 from milepost.policies.base import CachePolicy
-from milepost.policies.learned import learned
-from milepost.policies.peers import clairvoyant, marconi, sglang, tensorrt, vllm
+from milepost.policies.learned import learned, with_learned_eviction
+from milepost.policies.peers import SpacedMessageEnds, clairvoyant, marconi, mlx, sglang, tensorrt, vllm
 
 __all__ = ["POLICIES", "PolicyKind", "PolicyOption", "describe_policies", "parse_policy"]
 
@@ -110,6 +112,7 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             (
                 PolicyOption("share", "share", float, "0.47"),
                 PolicyOption("chunk", "chunk", _whole_number, "8192"),
+                PolicyOption("single", "single", _yes_or_no, "yes"),
             ),
         ),
         "tensorrt": PolicyKind(
@@ -122,6 +125,15 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             "tail and junction, evicted by recency and by FLOPs saved per byte (arXiv 2411.19379)",
             (PolicyOption("alpha", "alpha", float, "0.5"),),
         ),
+        "llamacpp": PolicyKind(
+            SpacedMessageEnds,
+            "llama.cpp: ends of messages at least STEP tokens apart, and the prompt's end",
+            (
+                PolicyOption("step", "step", _whole_number, "8192"),
+                PolicyOption("count", "count", _whole_number, "32"),
+            ),
+        ),
+        "mlx": PolicyKind(mlx, "mlx-lm: the first message's end and the prompt's, oldest first"),
         "clairvoyant": PolicyKind(clairvoyant, "knows the requests to come: a bound, for a replay only"),
         "learned": PolicyKind(learned, "every position that is worth its memory, learned from the traffic"),
     }
@@ -138,12 +150,15 @@ def parse_policy(notation: str) -> CachePolicy:
 
     >>> parse_policy("balanced:8").placement
     Balanced(count=8)
+    >>> parse_policy("tail+junction/learned").placement
+    TailAndJunction()
     >>> parse_policy("offsets:end=64+192").placement
     Offsets(from_start=(), from_end=(64, 192), every=None)
     """
     if not isinstance(notation, str):
         raise ConfigurationError(f"policy={notation!r}; give a notation such as 'learned' or 'balanced:8'")
-    name, _, given = notation.strip().partition(":")
+    placed, has_eviction, eviction = (part.strip() for part in notation.partition("/"))
+    name, _, given = placed.partition(":")
     name = name.strip()
     kind = POLICIES.get(name)
     if kind is None:
@@ -168,6 +183,13 @@ def parse_policy(notation: str) -> CachePolicy:
         if option.required and option.keyword not in values:
             raise ConfigurationError(f"policy {notation!r} lacks {option.name!r}; write {_usage(name)}")
     policy = kind.construct(**values)
+    if has_eviction:
+        if eviction != "learned" or isinstance(policy, CachePolicy):
+            raise ConfigurationError(
+                f"policy {notation!r} ends in /{eviction}; write /learned, and only behind positions that "
+                "come with no eviction of their own, as in tail+junction/learned"
+            )
+        return with_learned_eviction(policy)
     return policy if isinstance(policy, CachePolicy) else CachePolicy(policy)
 
 

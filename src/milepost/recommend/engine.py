@@ -14,7 +14,6 @@ from typing import TypeAlias
 from milepost.footprint import Footprint
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
-from milepost.simulator import SimulationResult
 
 __all__ = ["Candidate", "EngineKind", "Instructions", "SettingValue", "command_line"]
 
@@ -30,12 +29,18 @@ class Candidate:
         policy: Notation of the policy that the engine runs under this setting.
         grid: Positions that it can keep states at.
         footprint: What a state takes in this engine.
+        segment_tokens: KV is kept in whole segments of so many tokens; the grid unless given.
+        max_checkpoints: Most states that are placed on one prompt.
+        capture_tokens: What capturing one costs, in tokens computed.
         settings: What would be set, by the engine's own names.
     """
 
     policy: str
     grid: int
     footprint: Footprint
+    segment_tokens: int | None = None
+    max_checkpoints: int | None = None
+    capture_tokens: int = 0
     settings: Mapping[str, SettingValue] = field(default_factory=lambda: _NO_SETTINGS)
 
 
@@ -60,13 +65,14 @@ class EngineKind:
 
     Attributes:
         title: Its name, for people.
-        candidates: Its settings worth trying, the simplest first.
-        instructions: How the best of them is set.
+        candidates: Its settings worth trying, the simplest first; none where the log does not tell what the
+            engine goes by.
+        instructions: How the best of them is set; how it is set at all, where none could be tried.
     """
 
     title: str
     candidates: Callable[[Situation, TrafficProfile], Iterable[Candidate]]
-    instructions: Callable[[Situation, Candidate, SimulationResult], Instructions]
+    instructions: Callable[[Situation, Candidate | None], Instructions]
 
 
 def command_line(*words: object) -> str:

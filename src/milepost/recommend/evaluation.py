@@ -9,6 +9,7 @@ import numpy as np
 
 from milepost.recommend.engine import Candidate
 from milepost.simulator import ReplayedRequest, Setting, SimulationResult, WarmUp, simulate_all
+from milepost.simulator.setting import NOMINAL_KV_BYTES_PER_TOKEN
 from milepost.traces import TraceRequest
 
 __all__ = ["Evaluator", "Outcome", "Watch"]
@@ -46,7 +47,7 @@ class Evaluator:
     Args:
         requests: The trace.
         name: Its name.
-        capacity_kv_tokens: The memory of every candidate.
+        capacity_bytes: The memory of every candidate.
         watch: Shows progress.
         num_warm_up_requests: So many requests at the beginning are left out of the figures.
     """
@@ -56,14 +57,14 @@ class Evaluator:
         requests: Sequence[TraceRequest],
         *,
         name: str,
-        capacity_kv_tokens: int,
+        capacity_bytes: int,
         watch: Watch | None,
         num_warm_up_requests: int = 0,
     ) -> None:
         self._requests = requests
         self._num_warm_up_requests = num_warm_up_requests
         self._name = name
-        self._capacity_kv_tokens = capacity_kv_tokens
+        self._capacity_bytes = capacity_bytes
         self._watch: Watch = watch or (lambda requests, label: requests)
         self._outcomes: dict[_Key, Outcome] = {}
         self._ceilings: dict[int, float] = {}
@@ -95,10 +96,14 @@ class Evaluator:
         return self._outcomes[self._setting(candidate), candidate.grid]
 
     def _setting(self, candidate: Candidate) -> Setting:
+        unit_bytes = candidate.footprint.kv_bytes_per_token or NOMINAL_KV_BYTES_PER_TOKEN
         return Setting(
             policy=candidate.policy,
-            capacity_kv_tokens=self._capacity_kv_tokens,
+            capacity_kv_tokens=self._capacity_bytes // unit_bytes,
             footprint=candidate.footprint,
+            segment_tokens=candidate.segment_tokens,
+            max_checkpoints=candidate.max_checkpoints,
+            capture_tokens=candidate.capture_tokens,
         )
 
     def _replay(self, settings: list[Setting], grid: int, label: str, observer: Observer | None) -> None:

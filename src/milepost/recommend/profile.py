@@ -44,11 +44,13 @@ class TrafficProfile:
         num_tokens: Length of each prompt, shape ``[requests]``.
         overlap_depths: Of each request that shares something, how much; shape ``[sharings]``.
         shared_lengths: Length of the prompt that it shares it with, shape ``[sharings]``.
+        has_boundaries: Whether the log says where messages end.
     """
 
     num_tokens: IntArray
     overlap_depths: IntArray
     shared_lengths: IntArray
+    has_boundaries: bool = False
 
     @property
     def longest_tokens(self) -> int:
@@ -109,10 +111,12 @@ class ProfileBuilder:
         self._num_tokens = array("q")
         self._depths = array("q")
         self._lengths = array("q")
+        self._has_boundaries = False
 
     def add(self, request: PlacementRequest) -> None:
         """Count one request, described as any policy is told of it."""
         self._num_tokens.append(request.num_tokens)
+        self._has_boundaries |= request.sighting is not None and bool(request.sighting.breakpoints)
         depth = request.overlap_depth
         if depth >= _LEAST_OVERLAP_TOKENS and request.matched_num_tokens is not None:
             self._depths.append(min(depth, request.num_tokens - 1))
@@ -120,9 +124,10 @@ class ProfileBuilder:
 
     def build(self) -> TrafficProfile:
         """Return what was collected."""
-        return TrafficProfile(
-            *(np.array(each, np.int64) for each in (self._num_tokens, self._depths, self._lengths))
+        lengths, depths, shared = (
+            np.array(each, np.int64) for each in (self._num_tokens, self._depths, self._lengths)
         )
+        return TrafficProfile(lengths, depths, shared, self._has_boundaries)
 
 
 def _tried(distances: IntArray) -> IntArray:

@@ -47,8 +47,10 @@ class EngineAdvice:
     Attributes:
         engine: Its key in :data:`~milepost.recommend.engines.ENGINES`.
         title: Its name.
-        outcome: What is to be expected.
+        outcome: What is to be expected; None, as all that follows from it, where the log does not tell what
+            the engine goes by, so that nothing was simulated.
         reused_tokens: Tokens of the log that need not have been computed.
+        prefill_cost: What is left to compute of all prompts, in the unit of the cost.
         saved_seconds: Seconds of prefill, where the cost is measured in them.
         regret_to_best: Share of the input tokens that the best policy reuses beyond this.
         regret_to_clairvoyant: The same for one that knows the future; None where none was replayed.
@@ -60,12 +62,13 @@ class EngineAdvice:
 
     engine: str
     title: str
-    outcome: PolicyOutcome
-    reused_tokens: int
+    outcome: PolicyOutcome | None
+    reused_tokens: int | None
+    prefill_cost: float | None
     saved_seconds: float | None
-    regret_to_best: float
+    regret_to_best: float | None
     regret_to_clairvoyant: float | None
-    grid: int
+    grid: int | None
     settings: dict[str, Any]
     num_tried: int
     instructions: Instructions
@@ -179,7 +182,7 @@ def recommend(
     evaluator = Evaluator(
         held,
         name=name,
-        capacity_kv_tokens=capacity_kv_tokens,
+        capacity_bytes=situation.capacity_bytes,
         watch=watch,
         num_warm_up_requests=num_warm_up_requests,
     )
@@ -230,6 +233,21 @@ def _advise(
     clairvoyant: Outcome | None,
 ) -> EngineAdvice:
     kind: EngineKind = ENGINES[engine]
+    if not candidates:
+        return EngineAdvice(
+            engine=engine,
+            title=kind.title,
+            outcome=None,
+            reused_tokens=None,
+            prefill_cost=None,
+            saved_seconds=None,
+            regret_to_best=None,
+            regret_to_clairvoyant=None,
+            grid=None,
+            settings={},
+            num_tried=0,
+            instructions=kind.instructions(situation, None),
+        )
     outcomes = [evaluator.outcome(each) for each in candidates]
     most = max(outcome.result.reused_fraction for outcome in outcomes)
     # The simplest that is as good as the best.
@@ -246,6 +264,7 @@ def _advise(
         title=kind.title,
         outcome=_summary(outcome),
         reused_tokens=result.reused_tokens,
+        prefill_cost=outcome.total_cost - outcome.saved_cost,
         saved_seconds=outcome.saved_cost if situation.footprint.cost.unit == "seconds" else None,
         regret_to_best=(best_tokens - result.reused_tokens) / result.input_tokens,
         regret_to_clairvoyant=(
@@ -254,7 +273,7 @@ def _advise(
         grid=candidate.grid,
         settings=dict(candidate.settings),
         num_tried=len(candidates),
-        instructions=kind.instructions(situation, candidate, result),
+        instructions=kind.instructions(situation, candidate),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from milepost.footprint import Footprint
 from milepost.footprint.families import footprint_blocks
+from milepost.simulator.setting import NOMINAL_KV_BYTES_PER_TOKEN
 
 __all__ = ["ModelLayout", "Situation", "layout_of", "nominal_layout"]
 
@@ -52,6 +53,11 @@ class Situation:
     memory_bytes: int | None
     key_tokens: int
     grid: int
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The memory in bytes, nominal ones where only tokens are known."""
+        return self.capacity_kv_tokens * (self.footprint.kv_bytes_per_token or NOMINAL_KV_BYTES_PER_TOKEN)
 
     @property
     def model_name(self) -> str:

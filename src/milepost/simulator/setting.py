@@ -14,6 +14,7 @@ from milepost.simulator.result import NOMINAL_KV_BYTES_PER_TOKEN
 __all__ = ["NOMINAL_KV_BYTES_PER_TOKEN", "Setting", "grid_for", "nominal_footprint"]
 
 _GRID_OF_TOKEN_IDS = 64
+_NO_LIMIT = 1 << 30
 
 
 def nominal_footprint(checkpoint_kv_tokens: float) -> Footprint:
@@ -55,11 +56,17 @@ class Setting:
         policy: Its notation.
         capacity_kv_tokens: The one budget, in tokens of KV (of 16 KiB where the model keeps none).
         footprint: What a checkpoint and a token of KV cost.
+        segment_tokens: KV is kept in whole segments of so many tokens; the grid unless given.
+        max_checkpoints: Most checkpoints placed on one prompt, for an engine to which each is a stop.
+        capture_tokens: What such a stop costs, in tokens computed.
     """
 
     policy: str
     capacity_kv_tokens: int
     footprint: Footprint
+    segment_tokens: int | None = None
+    max_checkpoints: int | None = None
+    capture_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, str):
@@ -78,6 +85,11 @@ class Setting:
         return self.footprint.kv_bytes_per_token or NOMINAL_KV_BYTES_PER_TOKEN
 
     @property
+    def is_of_an_engine(self) -> bool:
+        """Whether anything is set beside what a policy and its memory are."""
+        return (self.segment_tokens, self.max_checkpoints, self.capture_tokens) != (None, None, 0)
+
+    @property
     def checkpoint_kv_tokens(self) -> float:
         """Price of a checkpoint."""
         return self.footprint.checkpoint_bytes / self.unit_bytes
@@ -90,7 +102,8 @@ class Setting:
             CapacityError: the budget cannot hold one checkpoint.
         """
         policy = parse_policy(self.policy)
-        least_bytes = self.footprint.checkpoint_bytes + grid * self.footprint.kv_bytes_per_token
+        segment_tokens = self.segment_tokens or grid
+        least_bytes = self.footprint.checkpoint_bytes + segment_tokens * self.footprint.kv_bytes_per_token
         if self.capacity_kv_tokens * self.unit_bytes < least_bytes:
             if not self.footprint.kv_bytes_per_token:
                 raise CapacityError(
@@ -99,13 +112,16 @@ class Setting:
                 )
             raise CapacityError(
                 f"capacity_kv_tokens={self.capacity_kv_tokens:,} cannot hold one checkpoint "
-                f"({self.checkpoint_kv_tokens:,.10g}) with the KV before it (a grid step of {grid}); give at "
-                f"least {math.ceil(least_bytes / self.unit_bytes):,}"
+                f"({self.checkpoint_kv_tokens:,.10g}) with the KV before it (a segment of "
+                f"{segment_tokens}); give at least {math.ceil(least_bytes / self.unit_bytes):,}"
             )
         return PrefixCache(
             capacity_bytes=self.capacity_kv_tokens * self.unit_bytes,
             footprint=self.footprint,
             policy=policy,
             grid=grid,
+            segment_tokens=segment_tokens,
             key_tokens=key_tokens,
+            max_checkpoints=_NO_LIMIT if self.max_checkpoints is None else self.max_checkpoints,
+            capture_tokens=self.capture_tokens,
         )

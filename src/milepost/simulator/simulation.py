@@ -142,7 +142,7 @@ class _Run:
 
     def __init__(self, setting: Setting, cache: PrefixCache, clock: Clock | None) -> None:
         self.setting = setting
-        self._replayer = Replayer(cache)
+        self._replayer = Replayer(cache, segment_tokens=setting.segment_tokens)
         self._prepare = cache.policy.prepare
         self._clock = clock
         self._seconds = 0.0

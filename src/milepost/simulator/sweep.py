@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from milepost.errors import ConfigurationError
 from milepost.policies import parse_policy
 from milepost.simulator.result import SimulationResult
 from milepost.simulator.result_file import PointKey, ResultFile, footprint_digest
@@ -101,6 +102,11 @@ def sweep(
         source.require_rereadable()
     for policy in dict.fromkeys(point.setting.policy for point in points):
         parse_policy(policy)
+    if any(point.setting.is_of_an_engine for point in points):
+        raise ConfigurationError(
+            "segment_tokens, max_checkpoints or capture_tokens is set; results are kept by policy, memory "
+            "and grid alone: leave them out"
+        )
     names = dict(zip(sources, distinct_names(sources), strict=True))
     surveys = _survey_all(sources, grid=grid, after=after, jobs=jobs, notify=notify)
     keys = [_key_of(point, surveys[point.source]) for point in points]

@@ -2,7 +2,8 @@
 
 Placement
     A state at the request's end, and one at the branch point, where the match of the KV goes further than
-    that of the state. With ``chunk``, also at the end of each chunk of a long prefill.
+    that of the state. With ``chunk``, also at the end of each chunk of a long prefill. A chunk leaves one
+    state only (``single``): the branch point takes the place of the end of the chunk that it lies in.
 KV
     Ends at the last state of each path: a leaf without a state is deleted.
 Eviction
@@ -22,9 +23,9 @@ import numpy as np
 
 from milepost.errors import ConfigurationError
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
-from milepost.placement.admissible import admissible
+from milepost.placement.admissible import admissible, deepest_reusable
 from milepost.policies.base import CachePolicy
-from milepost.policies.peers.matched import TailAndMatchedJunction
+from milepost.policies.peers.matched import TailAndMatchedJunction, matched_junction
 from milepost.store import KV_CELL, STATE_CELL, Checkpoint, EvictionPolicy, Passage, Reranking
 from milepost.store.eviction import FloatArray
 
@@ -41,9 +42,12 @@ _TICK = float(1 << 31)
 @final
 @dataclass(frozen=True, slots=True)
 class ChunkEnds(PlacementPolicy):
-    """Tail and junction, and the end of each chunk of ``chunk_tokens`` that the prefill is cut into."""
+    """Tail and junction, and the end of each chunk of ``chunk_tokens`` that the prefill is cut into; or the
+    junction instead of the end of its chunk.
+    """
 
     chunk_tokens: int
+    is_single: bool = False
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 1:
@@ -53,7 +57,12 @@ class ChunkEnds(PlacementPolicy):
         """Return tail, junction and chunk ends. O(num_tokens / chunk_tokens)."""
         positions = TailAndMatchedJunction().place(request).positions
         first = request.resume_position + self.chunk_tokens
-        return admissible(request, (*positions, *range(first, request.num_tokens, self.chunk_tokens)))
+        ends = (*range(first, request.num_tokens, self.chunk_tokens), deepest_reusable(request))
+        junction = matched_junction(request)
+        if self.is_single and junction is not None:
+            taken = next((end for end in ends if end >= junction), None)
+            return admissible(request, (*(end for end in ends if end != taken), junction))
+        return admissible(request, (*positions, *ends))
 
 
 @final
@@ -89,15 +98,20 @@ class PathRecency(EvictionPolicy):
         return Reranking(passed)
 
 
-def sglang(*, share: float = SGLANG_STATE_SHARE, chunk: int | None = None) -> CachePolicy:
+def sglang(
+    *, share: float = SGLANG_STATE_SHARE, chunk: int | None = None, single: bool = False
+) -> CachePolicy:
     """Return a new policy.
 
     Args:
         share: Share of the budget that is the states' own.
         chunk: Length of a prefill chunk that leaves a state at its end; none unless given.
+        single: Whether a chunk leaves one state only, at the branch point where there is one.
 
     Raises:
-        ConfigurationError: an option is out of its range.
+        ConfigurationError: an option is out of its range, or ``single`` without a chunk.
     """
-    placement = TailAndMatchedJunction() if chunk is None else ChunkEnds(chunk)
+    if single and chunk is None:
+        raise ConfigurationError("single=yes is about the states of a chunk; give chunk=8192 as well")
+    placement = TailAndMatchedJunction() if chunk is None else ChunkEnds(chunk, single)
     return CachePolicy(placement, PathRecency(), state_share=share)

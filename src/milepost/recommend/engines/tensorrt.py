@@ -9,7 +9,8 @@ KV cache page:
 * ``...additional_snapshot_offsets_from_start`` and ``..._from_end``: distances above 0, and 0 or more,
   where 0 is the prompt's end; what falls outside a prompt is ignored. They need KV cache manager V2.
 * ``...enable_branch_snapshot``: off by default; it refines where states are kept and does not by itself
-  keep reuse on, for which at least one of the others is needed.
+  keep reuse on, for which at least one of the others is needed. In 1.4.0rc4 it is an alias, deprecated, of a
+  field of ``BlockReuseConfig``, and a prompt to which no other point applies keeps its end.
 * ``max_gpu_total_bytes``: bytes of the cache; ``enable_block_reuse``: on by default.
 
 ``trtllm-serve`` reads these from a YAML file, ``--config FILE`` (in older releases
@@ -21,7 +22,6 @@ from collections.abc import Iterator
 from milepost.recommend.engine import Candidate, EngineKind, Instructions, SettingValue, command_line
 from milepost.recommend.profile import Offsets, TrafficProfile
 from milepost.recommend.situation import Situation
-from milepost.simulator import SimulationResult
 
 __all__ = ["TENSORRT"]
 
@@ -73,7 +73,8 @@ def _candidate(
     )
 
 
-def _instructions(situation: Situation, candidate: Candidate, result: SimulationResult) -> Instructions:
+def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
+    assert candidate is not None
     lines = ["kv_cache_config:", "  enable_block_reuse: true", "  use_kv_cache_manager_v2: true"]
     if situation.memory_bytes is not None:
         lines.append(f"  max_gpu_total_bytes: {situation.memory_bytes}")
@@ -85,6 +86,7 @@ def _instructions(situation: Situation, candidate: Candidate, result: Simulation
         notes=(
             "mamba_state_config is part of TensorRT-LLM 1.3.0rc27; a release whose reference lacks it has "
             "only mamba_state_cache_interval, every so many tokens",
+            "in 1.4.0rc4 enable_branch_snapshot is a deprecated alias: it belongs to BlockReuseConfig there",
             "--config is named --extra_llm_api_options in older releases",
         ),
     )
