@@ -87,7 +87,7 @@ def _rank(engine: EngineAdvice) -> float:
 def _cells(engine: EngineAdvice, advice: Recommendation) -> list[str]:
     outcome, left = engine.outcome, engine.prefill_cost
     if outcome is None or left is None:
-        return ["not simulated"]
+        return ["-"] * 6
     cells = [
         f"{engine.grid:,}",
         f"{outcome.reused_fraction:.1%}",
