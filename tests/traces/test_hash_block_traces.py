@@ -102,6 +102,24 @@ def test_a_log_may_leave_out_the_id_of_the_last_block(read, num_tokens, num_ids,
     assert not set(first.keys.tolist()[known:]) & set(second.keys.tolist()[known:])
 
 
+@pytest.mark.parametrize("num_ids", [4, 5])
+def test_ids_that_go_on_over_the_answer_end_with_the_last_whole_block_of_the_prompt(read, num_ids):
+    line = block(input_length=40, output_length=30, hash_ids=list(range(num_ids)))
+    first, second = read(line, line)
+    assert first.keys.size == second.keys.size == 3
+    assert first.keys.tolist()[:2] == second.keys.tolist()[:2] == [0, 1]
+    # The third block is of the prompt and of the answer, and what it was without the answer is unknown.
+    assert first.keys[2] != second.keys[2]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"output_length": 30, "hash_ids": list(range(6))}, {"hash_ids": list(range(5))}]
+)
+def test_more_ids_than_prompt_and_answer_have_are_an_error(read, changes):
+    with pytest.raises(TraceFormatError, match="do not cover input_length=40"):
+        read(block(**changes))
+
+
 @pytest.mark.parametrize("ids", [[1, 2, 3], ["a", "b", "c"], ["0x1f", "0xA0", "ff"], [-1, 2**64 + 5, "1"]])
 def test_ids_of_every_kind_match_by_what_they_are(read, ids):
     first, second, other = read(block(hash_ids=ids), block(hash_ids=ids), block(hash_ids=[*ids[:2], "else"]))

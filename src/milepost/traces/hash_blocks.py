@@ -12,7 +12,9 @@ Three dialects are read, and a line may mix them:
 Ids may be integers or strings, under ``hash_ids`` or ``block_hashes``. Some logs have an id for the last,
 partial block of a prompt and some leave it out, and some leave out the last block also where it is full,
 since the last token is never taken from a cache. Then nobody knows what those last tokens were: they get a
-key that no other line has, so they count and never match. Any other number of ids is an error.
+key that no other line has, so they count and never match. Where a line says its block size and the length of
+its answer, ids may go on over the answer; they are cut off at the prompt's last whole block. Any other number
+of ids is an error.
 """
 
 import reprlib
@@ -75,6 +77,14 @@ class HashBlocks:
         return ParsedLine(requests=(request,), turn=turn)
 
 
+def _covers_answer(record: Record, num_keys: int, num_tokens: int, block_tokens: int) -> bool:
+    """Return whether there are as many ids as blocks in the prompt and its answer together."""
+    answer = whole_number(record, "output_length")
+    if answer is None or whole_number(record, "block_size") is None:
+        return False
+    return 0 <= -(-(num_tokens + answer) // block_tokens) - num_keys <= 1
+
+
 def _is_bailian(record: Record) -> bool:
     return "chat_id" in record
 
@@ -85,6 +95,8 @@ def _keys_of(record: Record, num_tokens: int, block_tokens: int, place: str) -> 
         raise InvalidRequestError(f"hash_ids={reprlib.repr(ids)}; give a list of ids")
     needed = -(-num_tokens // block_tokens)
     keys = as_keys(ids)
+    if keys.size > needed and _covers_answer(record, keys.size, num_tokens, block_tokens):
+        keys = keys[: num_tokens // block_tokens]
     if keys.size == needed - 1:
         keys = np.append(keys, hash_to_key(f"rest of {place}"))
     if keys.size != needed:
