@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer, DynamicS
 from families import ALL_FAMILIES
 from milepost.engines.transformers.snapshot import (
     KVSegment,
+    _Cloner,
     build_cache,
     capture_state,
     slice_kv,
@@ -38,6 +39,26 @@ def test_bytes_are_counted_as_they_are_held(family):
     # A checkpoint costs the same wherever it is taken, once windows are full; KV costs the same every token.
     assert run.snapshots[140].num_bytes == run.snapshots[128].num_bytes
     assert run.segments[0].num_bytes * 12 == run.segments[2].num_bytes * 64
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_what_is_captured_keeps_no_more_memory_alive_than_it_reports(family):
+    run = run_cold(tiny_driver(family, torch.float32), prompt(140), (0, 64, 128, 140))
+    for snapshot in run.snapshots.values():
+        assert pinned_bytes(_walk(snapshot.frame)) == snapshot.num_bytes
+    for segment in run.segments:
+        assert pinned_bytes(segment.tensors.values()) == segment.num_bytes
+    # The control: a view of twice the rows reports the same, and holds more.
+    frame = _Cloner(copy_tensor=lambda tensor: torch.stack((tensor, tensor))[0]).clone(
+        run.snapshots[140].frame, skip={}
+    )
+    views = list(_walk(frame))
+    assert pinned_bytes(views) == 2 * sum({id(each): each.nbytes for each in views}.values())
+
+
+def pinned_bytes(tensors) -> int:
+    """Bytes of the storages that tensors hold, each counted once."""
+    return sum({each.data_ptr(): each.nbytes() for each in (t.untyped_storage() for t in tensors)}.values())
 
 
 @pytest.mark.parametrize("family", ["qwen3", "falcon_h1"])
