@@ -24,7 +24,11 @@ def load_matplotlib(purpose: str) -> None:
         raise ConfigurationError(f"{purpose} needs matplotlib; install milepost[report]")
     try:
         with _quiet("matplotlib"):
-            pass
+            import matplotlib
+
+            # It looks for its folders when first asked, and remembers.
+            matplotlib.get_configdir()
+            matplotlib.get_cachedir()
     except OSError as error:
         raise ConfigurationError(
             f"{purpose} needs matplotlib, which cannot be loaded: {error}; set MPLCONFIGDIR to a folder that "
