@@ -152,5 +152,6 @@ _DRAWS_BY_NAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "time_mix_value": torch.rand_like,
     "time_mix_receptance": torch.rand_like,
     "recurrent_param": _normal(-3.0, 0.5),
+    "temp": _normal(1.5, 0.3),
     "sinks": _normal(0.0, 0.5),
 }

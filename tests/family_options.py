@@ -216,7 +216,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "router_hidden_size": 16,
     },
     "inkling": _INKLING | {"intermediate_size": 96, "n_shared_experts": 1, "rel_extent": 64},
-    "inkling2": _INKLING | {"rel_extent": 64},
+    "inkling2": _INKLING | {"rel_extent": 64, "n_layers_per_attn_res_block": 1},
     "inkling2_loop": _INKLING
     | {
         "rel_extent": 64,

@@ -37,6 +37,8 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
         _print(asdict(report))
         if report.refusal is not None:
             print(f"{report.family} is {report.verdict}: {report.refusal}", file=sys.stderr)
+        for part in report.not_tested:
+            print(f"not tested: zeroing {part} alone does not show above rounding", file=sys.stderr)
     raise typer.Exit(_EXIT_CODES[report.verdict])
 
 

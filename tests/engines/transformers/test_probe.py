@@ -28,6 +28,29 @@ def test_every_family_passes_with_its_own_driver(family, dtype, seed):
     assert report.lost_state_distance > 0.05
 
 
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_each_part_of_a_state_shows_when_it_is_lost(family):
+    report = measure_resume(tiny_driver(family, torch.float32))
+
+    # xLSTM counts its tokens in a tensor, and reads of it only whether there were any.
+    assert set(report.not_tested) == ({"seqlen_offset"} if family == "xlstm" else set())
+    assert bool(report.lost_part_distances) == report.has_state
+
+
+def test_a_part_that_changes_nothing_is_not_tested_and_that_is_said():
+    model = tiny_model("mamba2")
+    with torch.no_grad():
+        for block in model.backbone.layers:
+            # The convolution looks at the running token alone.
+            block.mixer.conv1d.weight[..., :-1] = 0
+
+    report = measure_resume(driver_for(model))
+
+    assert report.verdict is Verdict.PASSED
+    assert report.not_tested == ("conv_states",)
+    assert report.lost_part_distances["conv_states"] == 0
+
+
 @pytest.mark.parametrize("family", ["qwen3_next", "mamba2", "qwen3", "gpt_oss"])
 def test_the_report_measures_what_the_caches_hold(family):
     driver = tiny_driver(family, torch.float32)

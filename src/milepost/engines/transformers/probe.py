@@ -38,6 +38,7 @@ from milepost.engines.transformers.snapshot import (
     build_cache,
     capture_state,
     slice_kv,
+    state_parts,
     zero_state,
 )
 from milepost.errors import UnsupportedModelError
@@ -84,6 +85,9 @@ class ProbeReport:
         rounding_distance: That call against itself with every linear layer disturbed in its last bit.
         lost_state_distance: Resumed against resumed from a zeroed state (zeroed keys and values where the
             model has no state).
+        lost_part_distances: The same for each part of the state alone, by the name that the cache has for it.
+        not_tested: Parts whose loss did not show above rounding: that they are restored as they were is
+            certain, that the model goes on from them is not.
         checkpoint_bytes: Size of the snapshot.
         kv_bytes_per_token: Size of the sequence tensors over the tokens they hold.
         has_state: Whether the model keeps anything beside sequence tensors.
@@ -102,6 +106,8 @@ class ProbeReport:
     one_shot_distance: float
     rounding_distance: float
     lost_state_distance: float
+    lost_part_distances: dict[str, float]
+    not_tested: tuple[str, ...]
     checkpoint_bytes: int
     kv_bytes_per_token: float
     has_state: bool
@@ -165,6 +171,10 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> Probe
     )
     has_state = snapshot.num_bytes > 0
     lost = resumed_from(zero_state(snapshot), segments if has_state else [_zero(piece) for piece in segments])
+    lost_parts = {
+        part: logits_distance(resumed_from(zero_state(snapshot, part=part), segments), resumed)
+        for part in (state_parts(snapshot) if has_state else ())
+    }
     one_shot = _run(driver, driver.start(), tokens, (0, cuts[-1]))
     with _disturbed(driver.model, seed):
         rounded = _run(driver, driver.start(), tokens, (0, cuts[-1]))
@@ -191,6 +201,8 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> Probe
         one_shot_distance=distances.one_shot,
         rounding_distance=distances.rounding,
         lost_state_distance=distances.lost_state,
+        lost_part_distances=lost_parts,
+        not_tested=tuple(part for part, lost in lost_parts.items() if lost <= distances.tolerance),
         checkpoint_bytes=snapshot.num_bytes,
         kv_bytes_per_token=sum(piece.num_bytes for piece in segments) / resume_position,
         has_state=has_state,

@@ -40,6 +40,7 @@ __all__ = [
     "capture_state",
     "has_same_bits",
     "slice_kv",
+    "state_parts",
     "zero_state",
 ]
 
@@ -144,10 +145,32 @@ def build_cache(
     return cache
 
 
-def zero_state(snapshot: StateSnapshot) -> StateSnapshot:
-    """Return a copy of ``snapshot`` with zeros for every tensor: what a family that loses its state has."""
-    frame = _Cloner(copy_tensor=torch.zeros_like).clone(snapshot.frame, skip={})
+def zero_state(snapshot: StateSnapshot, *, part: str | None = None) -> StateSnapshot:
+    """Return a copy of ``snapshot`` with zeros for every tensor: what a family that loses its state has.
+
+    Args:
+        snapshot: What to copy.
+        part: One of ``state_parts``: zero the tensors of that one alone.
+    """
+    cloner = _Cloner()
+    cloner.copy_tensor = lambda t: torch.zeros_like(t) if part in (None, cloner.attribute) else t.clone()
+    frame = cloner.clone(snapshot.frame, skip={})
     return StateSnapshot(position=snapshot.position, frame=frame, num_bytes=snapshot.num_bytes)
+
+
+def state_parts(snapshot: StateSnapshot) -> tuple[str, ...]:
+    """Return the names under which a cache holds the tensors of its state, as ``recurrent_states``."""
+    names: set[str] = set()
+    cloner = _Cloner()
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.numel():
+            names.add(cloner.attribute)
+        return tensor
+
+    cloner.copy_tensor = note
+    cloner.clone(snapshot.frame, skip={})
+    return tuple(sorted(names))
 
 
 def has_same_bits(one: Any, other: Any) -> bool:
@@ -231,11 +254,17 @@ def _sequence_attributes(cache: Any) -> dict[int, frozenset[str]]:
 
 
 class _Cloner:
-    """Clones an object graph once, counting the bytes of the tensors it owns."""
+    """Clones an object graph once, counting the bytes of the tensors it owns.
 
-    def __init__(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> None:
+    Attributes:
+        attribute: Where the tensor that is being copied hangs; ``state`` where it is no object's.
+        copy_tensor: Makes the copy.
+    """
+
+    def __init__(self) -> None:
         self.num_bytes = 0
-        self._copy_tensor = copy_tensor
+        self.attribute = "state"
+        self.copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone
         self._memo: dict[int, Any] = {}
 
     def clone(self, value: Any, *, skip: dict[int, frozenset[str]]) -> Any:
@@ -248,7 +277,7 @@ class _Cloner:
     def _clone_new(self, value: Any, skip: dict[int, frozenset[str]]) -> Any:
         if isinstance(value, torch.Tensor):
             self.num_bytes += value.nbytes
-            return self._copy_tensor(value.detach())
+            return self.copy_tensor(value.detach())
         if type(value) is dict:
             return {key: self.clone(item, skip=skip) for key, item in value.items()}
         if type(value) in (list, tuple):
@@ -273,5 +302,7 @@ class _Cloner:
             elif name in _CONSTANT_TENSORS:
                 copy.__dict__[name] = item
             else:
+                outer, self.attribute = self.attribute, name
                 copy.__dict__[name] = self.clone(item, skip=skip)
+                self.attribute = outer
         return copy
