@@ -32,7 +32,7 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
 
     report = measure_resume(driver_for(load_model(resolve_model(model)[0]).model))
     if as_json:
-        print(json.dumps({name: _as_json(value) for name, value in asdict(report).items()}))
+        print(json.dumps(_as_json(asdict(report))))
     else:
         _print(asdict(report))
         if report.refusal is not None:
@@ -44,6 +44,8 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
 
 def _as_json(value: Any) -> Any:
     """JSON has no word for what is not finite, which is what broken logits are away from each other."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
