@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from families import ALL_FAMILIES, tiny_model, tiny_prompt
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.watch import ModelWatch
-from milepost.errors import ConfigurationError, MilepostError, ModelChangedError
+from milepost.errors import ConfigurationError, MilepostError, ModelChangedError, UnsupportedModelError
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)
@@ -171,15 +171,6 @@ def attach_by_hand(model):
 
 def resize_vocabulary(model):
     model.resize_token_embeddings(260, mean_resizing=False)
-
-
-def quantize(model):
-    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, inplace=True)
-    assert quantized is model
-
-
-def tensor_in_a_list(model):
-    layer(model).extras[0].mul_(3)
 
 
 CHANGES_FOR_GOOD = [
@@ -479,6 +470,38 @@ def test_what_changes_no_result_costs_no_states(tmp_path):
     assert_answers_as_it_computes_now(engine, reused=HIT)
 
 
+def test_a_tensor_in_a_plain_list_is_within_reach():
+    model = tiny_model("qwen3_5")
+    model.model.layers[0].mlp.extras = [torch.ones(1)]
+    model.model.layers[0].mlp.register_forward_hook(lambda module, _, output: output * module.extras[0])
+    engine = open_engine(model)
+    ask(engine)
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+    model.model.layers[0].mlp.extras[0].mul_(0.5)
+    assert_answers_as_it_computes_now(engine, reused=0)
+    model.model.layers[0].mlp.extras[0] = torch.ones(1)
+    assert_answers_as_it_computes_now(engine, reused=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_layers_quantized_in_place_are_probed_again_and_refused_as_they_would_be_at_opening():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, inplace=True)
+    with pytest.raises(UnsupportedModelError, match="open it again"):
+        ask(engine)
+    assert engine.cache.stored_bytes == 0
+
+
+def test_a_model_compiled_in_place_is_answered_as_it_computes():
+    model = tiny_model("qwen3_5")
+    engine = open_engine(model)
+    ask(engine)
+    model.compile(backend="eager")
+    assert_answers_as_it_computes_now(engine, reused=0)
+
+
 # What cannot go on as it was
 
 
@@ -657,7 +680,8 @@ def test_what_is_written_past_every_counter_is_served_wrongly_until_invalidate_i
 def test_a_plain_forward_call_is_no_change_in_any_family(family):
     model = tiny_model(family)
     engine = open_engine(model, segment_tokens=None, policy="tail+junction")
-    prompt = tiny_prompt(600, seed=3)[0].numpy()
+    # Some of the last tokens stand for images.
+    prompt = tiny_prompt(600, seed=3)[0].numpy() % 200 + 3
     first = engine.generate(prompt, max_new_tokens=2, ignore_end_token=True)
     second = engine.generate(prompt, max_new_tokens=2, ignore_end_token=True)
     assert second.report.reused == 512
