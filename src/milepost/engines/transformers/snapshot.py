@@ -261,10 +261,10 @@ class _Cloner:
         copy_tensor: Makes the copy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> None:
         self.num_bytes = 0
         self.attribute = "state"
-        self.copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone
+        self.copy_tensor = copy_tensor
         self._memo: dict[int, Any] = {}
 
     def clone(self, value: Any, *, skip: dict[int, frozenset[str]]) -> Any:
