@@ -489,9 +489,10 @@ def test_layers_quantized_in_place_are_probed_again_and_refused_as_they_would_be
     engine = open_engine(model)
     ask(engine)
     torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, inplace=True)
-    with pytest.raises(UnsupportedModelError, match="open it again"):
-        ask(engine)
-    assert engine.cache.stored_bytes == 0
+    for _ in range(2):
+        with pytest.raises(UnsupportedModelError, match="open it again"):
+            ask(engine)
+    engine.cache.check()
 
 
 def test_a_model_compiled_in_place_is_answered_as_it_computes():
