@@ -19,19 +19,17 @@ that families have, and last the one (several tokens after a past) that upstream
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from milepost.engines.transformers.distance import logits_distance
 from milepost.engines.transformers.driver import Driver, LiveCache
 from milepost.engines.transformers.far_positions import FarPositions, measure_far_positions
+from milepost.engines.transformers.rounding import disturbed
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,
@@ -176,7 +174,7 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> Probe
         for part in (state_parts(snapshot) if has_state else ())
     }
     one_shot = _run(driver, driver.start(), tokens, (0, cuts[-1]))
-    with _disturbed(driver.model, seed):
+    with disturbed(driver.model, seed):
         rounded = _run(driver, driver.start(), tokens, (0, cuts[-1]))
     distances = _Distances(
         resume=logits_distance(resumed, uninterrupted),
@@ -264,32 +262,6 @@ def _company_counts(driver: Driver, tokens: torch.Tensor, tolerance: float) -> s
         "depends on the company, as where activations are quantised by a scale that a whole call shares; "
         "quantise weights alone, or activations token by token"
     )
-
-
-@contextmanager
-def _disturbed(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """While open, add noise of half a unit in the last place to what embeddings and linear layers return."""
-    generators: dict[torch.device, torch.Generator] = {}
-
-    def disturb(_: torch.nn.Module, __: Any, output: Any) -> Any:
-        if not isinstance(output, torch.Tensor) or not output.is_floating_point():
-            return output
-        device = output.device
-        if device not in generators:
-            generators[device] = torch.Generator(device).manual_seed(seed)
-        noise = torch.empty_like(output, dtype=torch.float32).normal_(generator=generators[device])
-        return (output * (1 + noise * (torch.finfo(output.dtype).eps / 2))).to(output.dtype)
-
-    hooks = [
-        module.register_forward_hook(disturb)
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear | torch.nn.Embedding)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _run_with_snapshot(
