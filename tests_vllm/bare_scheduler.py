@@ -157,6 +157,8 @@ class BareEngine:
         seed=0,
         **arguments,
     ) -> None:
+        # A clock says nothing where no model runs.
+        arguments.setdefault("additional_config", {"milepost": {"stop_tokens": 4}})
         config = EngineArgs(
             model=str(model),
             block_size=block_size,

@@ -47,7 +47,7 @@ def test_a_checkpoint_costs_one_chunk(unit, model_folder):
         kept, stops = counts.kept, counts.stops
         shared = document[: rng.choice([700, 1100, 1500])]
         chunks = num_chunks(engine, shared + [rng.randrange(1000) for _ in range(100)])
-        assert chunks == 1 + counts.stops - stops
+        assert chunks <= 1 + counts.stops - stops
         assert counts.stops - stops <= counts.kept - kept
         num_stops += counts.stops - stops
     assert num_stops > 0
@@ -55,13 +55,19 @@ def test_a_checkpoint_costs_one_chunk(unit, model_folder):
     pool_account.assert_idle(engine.scheduler)
 
 
-def test_prompts_that_nobody_shares_take_fewer_chunks_than_from_stock_vllm(model_folder):
-    engines = [new_engine(model_folder, None), new_engine(model_folder, None, scheduler_cls=None)]
-    prompts = unshared_prompts(80)
-    ours, stock = ([num_chunks(engine, prompt) for prompt in prompts] for engine in engines)
-    assert sum(ours[20:]) < sum(stock[20:])
+@pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
+def test_prompts_that_nobody_shares_take_no_more_chunks_than_from_stock_vllm(unit, model_folder):
+    engines = [new_engine(model_folder, unit), new_engine(model_folder, unit, scheduler_cls=None)]
+    for prompt in unshared_prompts(60):
+        ours, stock = (num_chunks(engine, prompt) for engine in engines)
+        assert ours <= stock
 
 
-def test_where_a_stop_is_dear_such_prompts_are_not_stopped_at_all(model_folder):
-    engine = new_engine(model_folder, None, additional_config={"milepost": {"stop_tokens": 64}})
-    assert [num_chunks(engine, prompt) for prompt in unshared_prompts(60)][-20:] == [1] * 20
+def test_a_cold_policy_does_not_cut_a_lone_prompt_more_often_than_stock_vllm(model_folder):
+    for num_tokens in (150, 1000, 7777):
+        prompt = unshared_prompts(1)[0] * 80
+        ours, stock = (
+            num_chunks(new_engine(model_folder, None, scheduler_cls=scheduler), prompt[:num_tokens])
+            for scheduler in ("milepost.vllm.Scheduler", None)
+        )
+        assert ours == stock

@@ -1,15 +1,17 @@
 """vLLM's scheduler with made-up tokens in place of a model: the same decisions in a hundredth of the time."""
 
 import copy
+import zlib
 from typing import Any
-
-import numpy as np
 
 from benchmarks.vllm.serving import Progress
 from benchmarks.vllm.settings import Setting
 from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, TokenArray
 
 __all__ = ["BareServer"]
+
+# What a stop costs where a model runs: a few hundred tokens, on a GPU and with a tiny model on a CPU alike.
+_STOP_TOKENS = 256
 
 
 class BareServer:
@@ -23,6 +25,7 @@ class BareServer:
         block_tokens: Tokens of a block.
         match_unit: Tokens of a block hash, the block unless hits may lie inside it.
         vocabulary: Answers are drawn from these ids, the last included.
+        asks_bitmask: Whether each step asks for the grammar's bitmask, as vLLM's own loop does.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class BareServer:
         block_tokens: int,
         match_unit: int,
         vocabulary: tuple[int, int] = (FIRST_TOKEN, LAST_TOKEN),
+        asks_bitmask: bool = True,
     ) -> None:
         from vllm.utils.hashing import get_hash_fn_by_name
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -53,8 +57,8 @@ class BareServer:
             hash_block_size=match_unit,
             log_stats=True,
         )
-        self._random = np.random.default_rng(0)
         self._vocabulary = vocabulary
+        self._asks_bitmask = asks_bitmask
         self._requests: dict[str, Any] = {}
         self._cached_tokens: dict[str, int] = {}
 
@@ -80,8 +84,9 @@ class BareServer:
     def step(self) -> list[Progress]:
         """Schedule, make up the tokens, and let the scheduler note them."""
         scheduled = self.scheduler.schedule()
-        # As vLLM does while the model computes.
-        self.scheduler.get_grammar_bitmask(scheduled)
+        if self._asks_bitmask:
+            # As vLLM does while the model computes.
+            self.scheduler.get_grammar_bitmask(scheduled)
         outputs = self.scheduler.update_from_output(scheduled, self.make_up(scheduled))
         return [
             self._progress(output)
@@ -105,12 +110,18 @@ class BareServer:
             req_ids=request_ids,
             req_id_to_index={request_id: at for at, request_id in enumerate(request_ids)},
             sampled_token_ids=[
-                [int(self._random.integers(*self._vocabulary, endpoint=True))]
-                if request.num_computed_tokens >= request.num_tokens
-                else []
+                [self._answer_token(request)] if request.num_computed_tokens >= request.num_tokens else []
                 for request in requests
             ],
         )
+
+    def _answer_token(self, request: Any) -> int:
+        """Return a token that hangs on the request and its length only, so that answers are the same in
+        whatever order requests are served.
+        """
+        first, last = self._vocabulary
+        mixed = zlib.crc32(f"{request.request_id}.{request.num_tokens}".encode())
+        return first + mixed % (last + 1 - first)
 
     def _progress(self, output: Any) -> Progress:
         request = self._requests[output.request_id]
@@ -145,3 +156,5 @@ def _apply(setting: Setting, vllm_config: Any, kv_cache_config: Any, block_token
     kv_cache_config.prefix_cache_retention_interval = retention_tokens
     vllm_config.scheduler_config.max_num_batched_tokens = setting.budget_tokens(block_tokens)
     vllm_config.scheduler_config.scheduler_cls = setting.scheduler
+    # Where no model runs, the steps do not say what a stop costs.
+    vllm_config.additional_config = {"milepost": {"stop_tokens": _STOP_TOKENS}}

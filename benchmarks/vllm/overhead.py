@@ -15,13 +15,13 @@ microseconds longer than with vLLM's own.
 import gc
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
+from benchmarks.vllm.bare_config import bare_config
 from benchmarks.vllm.bare_server import BareServer
 from benchmarks.vllm.child import call
 from benchmarks.vllm.settings import MILEPOST, STOCK, Setting
@@ -98,35 +98,16 @@ def _serve(server: BareServer, index: int, prompt: TokenArray) -> tuple[float, f
 
 
 def _server(folder: Path, setting: Setting, num_blocks: int, match_unit: int) -> BareServer:
-    import torch
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, MambaSpec
-
-    vllm_config = EngineArgs(
-        model=str(folder),
-        dtype="bfloat16",
-        block_size=_BLOCK_TOKENS,
-        max_model_len=_PROMPT_TOKENS + _BLOCK_TOKENS,
-        enable_prefix_caching=True,
-        prefix_match_unit=match_unit,
-        enforce_eager=True,
-    ).create_engine_config()
-    attention: Any = FullAttentionSpec(
-        block_size=_BLOCK_TOKENS, num_kv_heads=1, head_size=64, dtype=torch.bfloat16
+    vllm_config, kv_cache_config = bare_config(
+        folder,
+        block_tokens=_BLOCK_TOKENS,
+        match_unit=match_unit,
+        most_tokens=_PROMPT_TOKENS + _BLOCK_TOKENS,
+        num_state_groups=_NUM_STATE_GROUPS,
     )
-    state: Any = MambaSpec(
-        block_size=_BLOCK_TOKENS,
-        shapes=((attention.page_size_bytes // 4,),),
-        dtypes=(torch.float32,),
-        mamba_cache_mode="align",
-    )
-    groups = [
-        *(KVCacheGroupSpec([f"state.{index}"], state) for index in range(_NUM_STATE_GROUPS)),
-        KVCacheGroupSpec(["attention"], attention),
-    ]
     return BareServer(
         vllm_config,
-        KVCacheConfig(num_blocks=num_blocks, kv_cache_tensors=[], kv_cache_groups=groups),
+        kv_cache_config,
         setting=setting,
         num_blocks=num_blocks,
         block_tokens=_BLOCK_TOKENS,

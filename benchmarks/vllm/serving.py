@@ -1,7 +1,7 @@
 """Sends a workload to a server and notes what came back; as soon as one request ends, the next one goes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.vllm.traffic import FIRST_TOKEN, TokenArray, Workload
 
-__all__ = ["Progress", "Served", "Server", "serve", "warm_up"]
+__all__ = ["Progress", "Served", "Server", "serve", "serving", "warm_up"]
 
 # No request of a workload has it.
 _WARM_UP_INDEX = 1_000_000
@@ -65,7 +65,20 @@ def serve(
     after_request: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Served]:
-    """Return the requests of ``workload`` in order of submission, answered.
+    """Return the requests of ``workload`` in order of submission, answered; see :func:`serving`."""
+    steps = serving(workload, server, concurrency=concurrency, after_request=after_request, clock=clock)
+    return next(served for served in steps if served is not None)
+
+
+def serving(
+    workload: Workload,
+    server: Server,
+    *,
+    concurrency: int,
+    after_request: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[list[Served] | None]:
+    """Yield None after each step, and in the end the requests in order of submission, answered.
 
     Args:
         workload: What to ask.
@@ -98,7 +111,9 @@ def serve(
                 answers[progress.index] = progress.answer
                 cached[progress.index] = progress.cached_tokens
                 after_request()
-    return [
+        if len(answers) < len(workload.asks):
+            yield None
+    yield [
         Served(
             index=index,
             prompt=prompts[index],

@@ -205,8 +205,17 @@ class PrefixCache:
             kv_segments=self._store.kv_segments(located),
         )
 
-    def plan(self, lease: Lease) -> Placement:
+    def plan(
+        self, lease: Lease, *, given_positions: Sequence[int] = (), capture_tokens: int | None = None
+    ) -> Placement:
         """Return the positions of this prompt where a state should be captured. Reads only.
+
+        Args:
+            lease: The request.
+            given_positions: Where the engine will capture one in any case, ascending: they are part of the
+                plan, and what they save is no reason for others.
+            capture_tokens: What a capture costs the engine now, in tokens computed; the cache's option unless
+                given.
 
         Raises:
             InvalidRequestError: the lease is released, or another cache's.
@@ -214,12 +223,19 @@ class PrefixCache:
         """
         _require_lease(lease)
         lease.require_held(self._store)
-        placement = self.policy.placement
+        placement, request = self.policy.placement, lease.request
         if self.footprint.is_stateless and not isinstance(placement, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
-            last = self._affordable(lease.request.num_tokens)[0]
+            last = self._affordable(request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
-        return as_placement(placement.place(lease.request), lease.request, by=placement)
+        if given_positions or capture_tokens is not None:
+            request = replace(
+                request,
+                given_positions=tuple(given_positions),
+                capture_tokens=request.capture_tokens if capture_tokens is None else capture_tokens,
+            )
+        planned = as_placement(placement.place(request), request, by=placement)
+        return Placement(tuple(sorted({*planned.positions, *given_positions}))) if given_positions else planned
 
     def commit(self, lease: Lease, placement: Placement, source: PayloadSource | None) -> RequestReport:
         """Store what was captured, learn, and account for the request. The lease stays held.

@@ -125,6 +125,7 @@ class Running:
     computed: int = 0
     hashed: int = 0
     hit: int = 0
+    overlap: int = 0
     is_admitted: bool = False
     kv: list = field(default_factory=list)
     state: list = field(default_factory=list)
@@ -190,6 +191,8 @@ class SmallVllm:
             may_hit=request.may_hit,
             breakpoints=request.breakpoints,
         )
+        ticket = self.steward._tickets.get(request.name)
+        request.overlap = 0 if ticket is None else ticket.lease.request.overlap_depth
         return hit
 
     def step(self, request) -> bool:

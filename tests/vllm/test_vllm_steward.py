@@ -44,24 +44,53 @@ def test_chunks_end_where_a_checkpoint_is_planned_and_it_is_kept():
     assert vllm.steward.counts.kept == vllm.steward.counts.planned
 
 
+def stock_ends(request, vllm) -> set:
+    """Where stock vLLM would end chunks of a request that was served: tail and junction, and its end."""
+    length, block = len(request.tokens), vllm.layout.block_tokens
+    return {(length - 1) // block * block, request.overlap // block * block, length}
+
+
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_no_request_stops_more_often_than_allowed(most):
     vllm = SmallVllm(chunk=10_000, num_blocks=2000, max_stops=most)
     for last in range(8):
-        request = vllm.serve([*range(100 * last, 100 * last + 10), *range(2000)])
-        assert len(request.ends) <= most + 1
-        request = vllm.serve([*range(800), *range(last, 1200 + last)])
-        assert len(request.ends) <= most + 1
+        for tokens in (
+            [*range(100 * last, 100 * last + 10), *range(2000)],
+            [*range(800), *range(last, 1200 + last)],
+        ):
+            request = vllm.serve(tokens)
+            assert len(set(request.ends) - stock_ends(request, vllm)) <= most
 
 
-def test_prompts_that_nobody_returns_to_are_not_stopped():
+def test_before_anything_was_learned_a_prompt_stops_where_stock_vllm_stops_and_nowhere_else():
+    vllm = SmallVllm(chunk=10_000, num_blocks=4000, stop_tokens=None)
+    for number in range(20):
+        request = vllm.serve(range(10_000 * number, 10_000 * number + 1000 + 37 * number))
+        assert set(request.ends) == stock_ends(request, vllm) - {0}
+
+
+def test_what_nobody_returns_to_is_not_stopped_more_often_than_by_stock_vllm():
     vllm = SmallVllm(chunk=10_000, num_blocks=2000, stop_tokens=32)
     ends = [vllm.serve(range(1000 * n, 1000 * n + 300)).ends for n in range(60)]
-    assert len(ends[0]) > 1
-    assert [len(each) for each in ends[40:]] == [1] * 20
+    assert [len(each) for each in ends] == [2] * 60
     hits = [vllm.serve([*range(500_000, 500_300), *range(n, n + 40)]).hit for n in range(40)]
     assert hits[-1] > 200, "until somebody does"
     vllm.check()
+
+
+def test_where_a_stop_is_dear_only_stops_that_save_more_are_made():
+    shared, others = [*range(5000)], Random(0)
+
+    def extra_stops(stop_tokens):
+        vllm = SmallVllm(chunk=10_000, num_blocks=20_000, stop_tokens=stop_tokens)
+        served = [
+            vllm.serve([*shared[: others.randrange(500, 5000)], *range(10_000 * n, 10_000 * n + 40)])
+            for n in range(1, 60)
+        ]
+        return sum(len(set(each.ends) - stock_ends(each, vllm)) for each in served)
+
+    assert extra_stops(0) > 0
+    assert extra_stops(100_000) == 0
 
 
 def test_promises_that_were_not_kept_are_taken_back():

@@ -47,6 +47,7 @@ class PlacementRequest:
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
         affordable_position: The deepest position whose state and KV the budget can hold; None for no limit.
         capture_tokens: What one capture costs, once, in tokens computed.
+        given_positions: Where the engine captures a state in any case, at no cost, ascending.
         cost: Cost of computing the first ``p`` tokens, vectorised and monotone; None for ``p`` itself.
         matched_num_tokens: Length of the latest earlier prompt that shares ``overlap_depth`` tokens, None
             where unknown. It tells a conversation that goes on (the whole earlier prompt is shared) from two
@@ -70,6 +71,7 @@ class PlacementRequest:
     affordable_position: int | None = None
     matched_num_tokens: int | None = None
     capture_tokens: int = 0
+    given_positions: tuple[int, ...] = ()
     cost: CostFunction | None = None
 
     def __post_init__(self) -> None:

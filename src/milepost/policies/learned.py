@@ -17,12 +17,14 @@ worth is evicted. There is nothing to tune: with plenty of memory the price fall
 it rises until only what will be used is stored.
 """
 
+import math
 from functools import cache
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from milepost.overlap import with_points
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
@@ -70,7 +72,8 @@ class LearnedPlacement(PlacementPolicy):
         price, cost_per_capture = traffic.price, 0.0
         if request.capture_tokens:
             # Paid once, for as many requests as will come: at their rate, it is paid off while they do.
-            cost_per_capture = _capture_cost(request) * rate / traffic.expected_returns(sighting)
+            returns = traffic.expected_returns(sighting, proven=bool(request.given_positions))
+            cost_per_capture = _capture_cost(request) * rate / returns if returns else math.inf
         for _ in range(_BIDS):
             plan = plan_worth(
                 request,
@@ -83,7 +86,16 @@ class LearnedPlacement(PlacementPolicy):
             )
             worth = request.room_worth(plan.num_bytes) if request.room_worth and plan.num_bytes else 0.0
             if worth <= plan.saving:
-                return plan.placement
+                if not request.given_positions:
+                    return plan.placement
+                if junctions:
+                    return _beside_given(
+                        request,
+                        plan.placement,
+                        *with_points(forecast.depths, rates, junctions),
+                        cost_per_capture,
+                    )
+                return _beside_given(request, plan.placement, forecast.depths, rates, cost_per_capture)
             # What would have to go is worth more. So that is the price, and a smaller plan may be worth it.
             price = max(2.0 * price, worth / plan.num_bytes)
         return Placement()
@@ -190,6 +202,42 @@ def _parts_anew(request: PlacementRequest, traffic: Traffic) -> bool:
         and traffic.overlap.is_junction(depth, min(earlier.num_tokens, request.num_tokens))
         and all(position != depth for position, _ in request.junctions)
     )
+
+
+def _beside_given(
+    request: PlacementRequest,
+    placement: Placement,
+    depths: npt.NDArray[np.int64],
+    rates: FloatArray,
+    cost_per_capture: float,
+) -> Placement:
+    """Return those positions of a plan that pay for their capture beside the states that are given: what each
+    saves over the next shallower one, at the rate of requests that part before the next deeper one. O(n^2)
+    for a plan of n.
+    """
+    given = set(request.given_positions)
+    chosen = sorted({request.resume_position, *placement.positions, *given})
+    before = np.concatenate(([0.0], np.cumsum(rates)))
+
+    def gain(at: int) -> float:
+        above, position = chosen[at - 1], chosen[at]
+        deeper = chosen[at + 1] if at + 1 < len(chosen) else request.num_tokens
+        rate = before[np.searchsorted(depths, deeper)] - before[np.searchsorted(depths, position)]
+        return float(rate) * _cost_between(request, above, position)
+
+    while True:
+        extras = [at for at in range(1, len(chosen)) if chosen[at] not in given]
+        least = min(extras, key=gain, default=None)
+        if least is None or gain(least) >= cost_per_capture:
+            return Placement(tuple(chosen[1:]))
+        del chosen[least]
+
+
+def _cost_between(request: PlacementRequest, start: int, end: int) -> float:
+    if request.cost is None:
+        return float(end - start)
+    above, below = request.cost(np.array([start, end], np.int64))
+    return float(below - above)
 
 
 def _capture_cost(request: PlacementRequest) -> float:

@@ -131,9 +131,9 @@ class Traffic:
         """Return the rate of requests that follow a prompt just seen."""
         return float(self.prompts.index[self.hazard_class(sighting, _FRESH), 0])
 
-    def expected_returns(self, sighting: Sighting) -> float:
-        """Return how many requests a prompt just seen will bring."""
-        return self.returns.expected(_row(sighting.generation))
+    def expected_returns(self, sighting: Sighting, *, proven: bool = False) -> float:
+        """Return how many requests a prompt just seen will bring; ``proven``, by the evidence alone."""
+        return self.returns.expected(_row(sighting.generation), proven=proven)
 
     def junction_rate(self, junction: Junction, *, visited_now: bool) -> float:
         """Return the rate of requests that part at ``junction``."""

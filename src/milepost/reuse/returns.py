@@ -42,9 +42,11 @@ class ReturnRates:
         self._returns[0] += 1.0
         self._returns[1 + of_class] += 1.0
 
-    def expected(self, of_class: int) -> float:
-        """Return how many requests a prompt of this class will bring, above 0."""
-        return self._shrunk(1 + of_class, towards=self._shrunk(0, towards=_PRIOR_RETURNS))
+    def expected(self, of_class: int, *, proven: bool = False) -> float:
+        """Return how many requests a prompt of this class will bring, above 0; ``proven`` starts at none
+        instead of one, so that nothing is tried before there is evidence.
+        """
+        return self._shrunk(1 + of_class, towards=self._shrunk(0, towards=0.0 if proven else _PRIOR_RETURNS))
 
     def export(self) -> dict[str, Any]:
         """Return the counts, as plain numbers."""

@@ -1,5 +1,6 @@
 """How a model's caches lie in vLLM's block pool."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from milepost.footprint import Footprint
@@ -54,6 +55,10 @@ class PoolLayout:
         """
         inside = position % self.block_tokens != 0
         return len(self.state_groups) + (len(self.kv_groups) if inside else 0)
+
+    def blocks_of_plan(self, positions: Sequence[int], num_new_tokens: int) -> int:
+        """Return the blocks that checkpoints at ``positions`` take, with the KV of so many new tokens."""
+        return self.blocks_of_kv(num_new_tokens) + sum(map(self.blocks_of_state, positions))
 
     def blocks_of_kv(self, num_tokens: int) -> int:
         """Return the blocks that the KV of so many tokens takes."""

@@ -11,9 +11,6 @@ from milepost.vllm.steward import Steward
 __all__ = ["ATTENTION_ROLE", "STATE_ROLE", "PlannedAttentionManager", "PlannedStateManager"]
 
 STATE_ROLE, ATTENTION_ROLE = "milepost_state", "milepost_attention"
-# A state takes one block, one more where it is copied on write, and one where the worker exports a state from
-# inside a chunk.
-_MOST_STATE_BLOCKS = 3
 # Its name depends on the version; without one, the plugin is not active.
 _JUNCTION_SWITCH = junction_switch() or ""
 
@@ -26,9 +23,18 @@ class PlannedStateManager(MambaManager):
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
         """Have the least valuable blocks come first."""
-        if self.steward is not None:
-            self.steward.make_room(_MOST_STATE_BLOCKS)
+        if self.steward is not None and (num := self._num_blocks_taken(request_id, num_tokens_main_model)):
+            self.steward.make_room(num)
         return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
+
+    def _num_blocks_taken(self, request_id: str, num_tokens: int) -> int:
+        """Return how many blocks vLLM will take for the state after ``num_tokens`` tokens: one, unless it
+        stays where it is; one more where it is copied on write, and one where the worker exports a state from
+        inside the chunk.
+        """
+        copies = (request_id in self._partial_hit_reqs) + (request_id in self._checkpoints)
+        moves = -(-num_tokens // self.block_size) > len(self.req_to_blocks[request_id])
+        return copies + moves
 
     def cache_blocks(
         self,
@@ -40,6 +46,8 @@ class PlannedStateManager(MambaManager):
     ) -> None:
         """Give a hash to the states at planned positions."""
         if self.steward is not None:
+            if not self._checkpoints and self.steward.rests_at(request.request_id, num_tokens):
+                return
             stops = self.steward.note_blocks(request.request_id, request.block_hashes, num_tokens)
             retention_interval = 0
             replay_boundaries = [position for position in stops if position % self.block_size == 0]
@@ -119,8 +127,9 @@ class PlannedAttentionManager(FullAttentionManager):
         """Have the least valuable blocks come first."""
         if self.steward is not None:
             held = len(self.req_to_blocks[request_id])
-            # One more, for a block that is copied on write.
-            self.steward.make_room(max(0, -(-num_tokens // self.block_size) - held) + 1)
+            is_copied = request_id in self._partial_hit_reqs
+            if num := max(0, -(-num_tokens // self.block_size) - held) + is_copied:
+                self.steward.make_room(num)
         return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
 
     def cache_blocks(
@@ -135,6 +144,8 @@ class PlannedAttentionManager(FullAttentionManager):
         request_id = request.request_id
         if self.steward is None:
             super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
+            return
+        if self.steward.rests_at(request_id, num_tokens):
             return
         self.steward.note_blocks(request_id, request.block_hashes, num_tokens)
         before = self.num_cached_block.get(request_id, 0)

@@ -18,11 +18,10 @@ class Options:
 
     Attributes:
         enabled: False runs stock vLLM.
-        max_stops: Most prefill chunks of one request that end early for a checkpoint: the bound on extra
-            steps.
+        max_stops: Most prefill chunks of one request that end early for a checkpoint where vLLM by itself
+            would not: the bound on extra steps.
         stop_tokens: What such a chunk costs, in tokens computed: a checkpoint that is not expected to save
-            more is not placed. Where others wait, they fill the step up, and it costs its scheduling: the
-            time of a few tokens. For a request alone, a GPU could compute one or two hundred.
+            more is not placed. Learned from the steps unless given.
         history_tokens: Prompt tokens remembered after their blocks are gone, to recognise what comes back;
             thirty times what the pool can hold unless given.
         learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
@@ -31,7 +30,7 @@ class Options:
 
     enabled: bool = True
     max_stops: int = 4
-    stop_tokens: int = 4
+    stop_tokens: int | None = None
     history_tokens: int | None = None
     learned: Path | None = None
 

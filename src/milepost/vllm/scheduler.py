@@ -94,6 +94,8 @@ class _Planned(_Base):
     ) -> int:
         start = request.num_computed_tokens + num_new_local_computed_tokens + num_external_computed_tokens
         end = start + num_new_tokens
+        if start >= request.num_prompt_tokens and start >= request.num_tokens - 1:
+            return num_new_tokens
         # vLLM would stop at the last boundaries of the prompt too, and at the boundary behind a place inside
         # a block, for states that are kept here only where they are planned.
         if end < max(request.num_prompt_tokens, request.num_tokens - 1):
@@ -111,8 +113,15 @@ class _Planned(_Base):
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         super()._update_after_schedule(scheduler_output)
-        for request_id in scheduler_output.num_scheduled_tokens:
-            self.steward.note_step(request_id, self.requests[request_id].num_computed_tokens)
+        num_prefill_tokens = 0
+        for request_id, num_tokens in scheduler_output.num_scheduled_tokens.items():
+            request = self.requests[request_id]
+            self.steward.note_step(request_id, request.num_computed_tokens)
+            # The step counts as computed already.
+            start = request.num_computed_tokens - num_tokens
+            num_prefill_tokens += max(0, min(num_tokens, request.num_prompt_tokens - start))
+        if scheduler_output.total_num_scheduled_tokens:
+            self.steward.step_cost.note_schedule(num_prefill_tokens)
 
     def get_grammar_bitmask(self, *args: Any, **kwargs: Any) -> Any:
         # vLLM asks for it when it has sent a step to the workers: while the model computes, time is free.
@@ -120,19 +129,23 @@ class _Planned(_Base):
         self.steward.make_room(self._num_blocks_soon())
         return super().get_grammar_bitmask(*args, **kwargs)
 
-    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
+    def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         # An embedder's loop may not ask for the bitmask, and vLLM's own asks late where one waits for tokens.
+        if scheduler_output.total_num_scheduled_tokens:
+            self.steward.step_cost.note_output()
         self.steward.catch_up()
         self._metrics.update()
-        return super().update_from_output(*args, **kwargs)
+        return super().update_from_output(scheduler_output, *args, **kwargs)
 
     def _num_blocks_soon(self) -> int:
         """Return how many blocks the next step needs for prompts that are not computed yet. O(running)."""
         layout, budget, num_blocks = self.steward.layout, self.max_num_scheduled_tokens, 0
         for request in self.running:
-            num_tokens = min(request.num_prompt_tokens - request.num_computed_tokens, budget)
+            start = request.num_computed_tokens
+            num_tokens = min(request.num_prompt_tokens - start, budget)
             if num_tokens > 0:
-                num_blocks += layout.blocks_of_kv(num_tokens) + layout.blocks_of_state(1)
+                held = layout.blocks_of_kv(start)
+                num_blocks += layout.blocks_of_kv(start + num_tokens) - held + len(layout.state_groups)
                 budget -= num_tokens
         return num_blocks
 

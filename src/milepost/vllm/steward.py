@@ -16,47 +16,30 @@ were done at once.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 from milepost.accounting import CacheStatistics
+from milepost.errors import CapacityError
 from milepost.lease import Lease
 from milepost.placement import Placement
-from milepost.policies import CachePolicy, load_lessons, save_lessons
+from milepost.policies import CachePolicy, learned, load_lessons, save_lessons
 from milepost.prefix_cache import PrefixCache
 from milepost.tokens import KeyArray
+from milepost.vllm.counts import StewardCounts
 from milepost.vllm.layout import PoolLayout
+from milepost.vllm.leading import LedEviction, Rivals
 from milepost.vllm.options import Options
 from milepost.vllm.pool import BlockMemory
+from milepost.vllm.step_cost import StepCost
+from milepost.vllm.stops import StopPlanner
 from milepost.vllm.ticket import PromptBlocks, Stage, Ticket, hash_keys
 
 __all__ = ["Steward", "StewardCounts"]
 
 # A remembered token takes 8 bytes for every block hash: next to nothing.
 _HISTORY_PER_POOL = 30
-
-
-@dataclass(slots=True)
-class StewardCounts:
-    """What became of the checkpoints, since the start.
-
-    Attributes:
-        planned: Positions where a prefill was to stop.
-        kept: States that vLLM holds because of it.
-        hits: Requests that resumed from one.
-        stops: Prefill chunks that ended at a planned position.
-        answers: States kept inside answers, beside those that were planned.
-        stale: Checkpoints that vLLM had evicted by itself.
-        settled: Requests whose checkpoints are all captured; changes with each of the above.
-    """
-
-    planned: int = 0
-    kept: int = 0
-    hits: int = 0
-    stops: int = 0
-    answers: int = 0
-    stale: int = 0
-    settled: int = 0
 
 
 @final
@@ -74,27 +57,41 @@ class Steward:
         self, *, layout: PoolLayout, memory: BlockMemory, policy: CachePolicy, options: Options | None = None
     ) -> None:
         options = options or Options()
-        if options.learned is not None and options.learned.exists():
-            load_lessons(policy, options.learned)
+        self._learned = options.learned
+        has_lessons = self._learned is not None and self._learned.exists()
+        # What was learned elsewhere, and any rule that does not learn, is what was asked for.
+        self._eviction = LedEviction(policy.eviction, leads=has_lessons or policy.lessons is None)
         self.layout = layout
         self.counts = StewardCounts()
-        self.policy = policy
-        history = options.history_tokens
+        self.policy = replace(policy, eviction=self._eviction)
         self._memory = memory
-        self._learned = options.learned
-        self._max_stops = options.max_stops
-        self._cache = PrefixCache(
-            capacity_bytes=layout.capacity,
+        history = options.history_tokens
+        make_cache = partial(
+            PrefixCache,
             footprint=layout.footprint,
-            policy=policy,
             grid=layout.grid_tokens,
             segment_tokens=layout.block_tokens,
             key_tokens=layout.match_tokens,
             history_tokens=_HISTORY_PER_POOL * layout.capacity if history is None else history,
             max_checkpoints=options.max_stops,
-            capture_tokens=options.stop_tokens,
-            on_drop=self._forget,
         )
+        if self._learned is not None and has_lessons:
+            load_lessons(policy, self._learned)
+        self._cache = make_cache(capacity_bytes=layout.capacity, policy=self.policy, on_drop=self._forget)
+        #: What a stop costs; told of the steps by whoever runs them.
+        self.step_cost = StepCost()
+        self._stop_tokens = options.stop_tokens
+        self._planner = StopPlanner(
+            self._cache,
+            memory=memory,
+            layout=layout,
+            eviction=self._eviction,
+            max_stops=options.max_stops,
+            stop_tokens=self._cost_of_a_stop,
+        )
+        self._rivals = None if policy.lessons is None else self._new_rivals(make_cache)
+        # Prompts that the rivals have not served yet.
+        self._unplayed: list[Lease] = []
         self._tickets: dict[str, Ticket] = {}
         # Requests that the cache has to be told of.
         self._behind: list[Ticket] = []
@@ -145,9 +142,8 @@ class Steward:
         breakpoints = [position for position in breakpoints if position <= num_told]
         lease = self._acquire(hash_keys(block_hashes, num_told, match_tokens), num_told,
                               hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
-        self._make_capacity_true(num_told - hit)
+        stops = self._planner.plan(lease, num_tokens)
         prompt = PromptBlocks(block_hashes, self.layout, self._memory)
-        stops = self._cache.plan(lease).positions
         self._tickets[request_id] = Ticket(lease, prompt, hit, stops, num_untold)
 
     def next_stop(self, request_id: str, start: int, end: int) -> int:
@@ -170,6 +166,11 @@ class Steward:
             ticket.kv_limit = max((ticket.hit, *ticket.stops))
             self._behind.append(ticket)
         return ticket.stops
+
+    def rests_at(self, request_id: str, num_tokens: int) -> bool:
+        """Return whether :meth:`note_blocks` has nothing to say. O(1), asked for each token of an answer."""
+        ticket = self._tickets.get(request_id)
+        return ticket is None or ticket.rests_at(num_tokens, self.layout.block_tokens)
 
     def note_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
         """Do as :meth:`admit` for a request that has blocks for ``num_tokens`` tokens. Where its answer has
@@ -207,7 +208,12 @@ class Steward:
     def note_step(self, request_id: str, num_computed_tokens: int) -> None:
         """Note how far the prefill has come; let go of a request whose last checkpoint is captured."""
         ticket = self._ticket(request_id)
-        if ticket is None or ticket.stage not in (Stage.ADMITTED, Stage.PROMISED):
+        if ticket is None:
+            return
+        if ticket.stage is Stage.SETTLED:
+            # Every group has seen the state that was promised in the answer.
+            ticket.stops = ()
+        if ticket.stage not in (Stage.ADMITTED, Stage.PROMISED):
             return
         ticket.num_computed = num_computed_tokens
         self.counts.stops += num_computed_tokens in ticket.stops
@@ -224,6 +230,7 @@ class Steward:
             ticket.lease.release()
         else:
             self._settle(ticket)
+        self._play()
 
     def catch_up(self) -> None:
         """Tell the cache what it has not been told yet."""
@@ -282,6 +289,31 @@ class Steward:
         """How many requests are on their way."""
         return len(self._tickets)
 
+    def _cost_of_a_stop(self) -> int:
+        return self.step_cost.stop_tokens if self._stop_tokens is None else self._stop_tokens
+
+    def _play(self) -> None:
+        """Have the rivals serve what was served: no request waits for it."""
+        unplayed, self._unplayed = self._unplayed, []
+        if self._rivals is not None:
+            for lease in unplayed:
+                self._rivals.play(lease)
+
+    def _new_rivals(self, make_cache: Callable[..., PrefixCache]) -> Rivals | None:
+        rival = learned()
+        if self._learned is not None and self._learned.exists():
+            load_lessons(rival, self._learned)
+        try:
+            return Rivals(
+                self.layout,
+                lambda capacity, policy: make_cache(capacity_bytes=capacity, policy=policy),
+                by_learning=rival,
+                eviction=self._eviction,
+                stop_tokens=self._cost_of_a_stop,
+            )
+        except CapacityError:
+            return None
+
     def _acquire(
         self, keys: KeyArray, num_tokens: int, *, hit: int, may_hit: bool, breakpoints: Sequence[int]
     ) -> Lease:
@@ -307,17 +339,6 @@ class Steward:
             self.counts.stale += 1
         return lease
 
-    def _make_capacity_true(self, num_new_tokens: int) -> None:
-        """Tell the cache what it may take now: what it has, and the clean blocks that this request can use
-        beside its running state.
-        """
-        layout = self.layout
-        running = 2 * len(layout.state_groups)
-        useful = layout.blocks_of_kv(num_new_tokens) + self._max_stops * layout.blocks_of_state(1)
-        spare = max(0, self._memory.num_clean(useful + running) - running)
-        self._cache.resize(self._cache.stored_bytes + spare * layout.block_tokens)
-        self._memory.clean()
-
     def _commit(self, ticket: Ticket) -> None:
         lease, planned = ticket.lease, ticket.stops
         ticket.enter(Stage.PROMISED)
@@ -330,6 +351,7 @@ class Steward:
             ticket.stops, ticket.kv_limit = stored, limit
         self._memory.clean()
         self._num_untold += ticket.num_untold
+        self._unplayed.append(lease)
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
@@ -340,6 +362,8 @@ class Steward:
         prompt = PromptBlocks(block_hashes, layout, self._memory)
         if hashed and not self._memory.holds_kv(prompt.ending(hashed)):
             # The KV of the prompt was evicted, and its blocks are not given their hashes again.
+            return
+        if not self._planner.may_keep_answer():
             return
         keys = hash_keys(block_hashes, position, layout.match_tokens)
         stored = self._cache.prolong(ticket.lease, keys, prompt)

@@ -91,6 +91,14 @@ class Ticket:
         """Whether the cache has to be told of it before anything is asked about it."""
         return self.stage in (Stage.ADMITTED, Stage.PROMISED) and self.is_captured
 
+    def rests_at(self, num_tokens: int, block_tokens: int) -> bool:
+        """Return whether nothing of it can be worth a hash at ``num_tokens`` tokens that was not before: so
+        it is for most tokens of an answer.
+        """
+        if self.stage is Stage.SETTLED:
+            return not self.stops and num_tokens < self.boundary + block_tokens
+        return self.stage is Stage.PREEMPTED
+
     @property
     def num_prompt_tokens(self) -> int:
         """Length of its prompt."""

@@ -1,0 +1,28 @@
+"""What became of the checkpoints, counted."""
+
+from dataclasses import dataclass
+
+__all__ = ["StewardCounts"]
+
+
+@dataclass(slots=True)
+class StewardCounts:
+    """What became of the checkpoints, since the start.
+
+    Attributes:
+        planned: Positions where a prefill was to stop.
+        kept: States that vLLM holds because of it.
+        hits: Requests that resumed from one.
+        stops: Prefill chunks that ended at a planned position.
+        answers: States kept inside answers, beside those that were planned.
+        stale: Checkpoints that vLLM had evicted by itself.
+        settled: Requests whose checkpoints are all captured; changes with each of the above.
+    """
+
+    planned: int = 0
+    kept: int = 0
+    hits: int = 0
+    stops: int = 0
+    answers: int = 0
+    stale: int = 0
+    settled: int = 0
