@@ -1,4 +1,4 @@
-"""The plugin finds no less than stock vLLM in random scenarios; `benchmarks.vllm.scenarios` has a thousand."""
+"""The plugin finds no less than stock vLLM in random scenarios; `benchmarks.vllm.scenarios` runs many."""
 
 from dataclasses import replace
 

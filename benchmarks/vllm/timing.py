@@ -21,6 +21,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
 from benchmarks.vllm.child import call
 from benchmarks.vllm.comparison import first_spec
@@ -29,7 +30,14 @@ from benchmarks.vllm.serving import Served, Server, serving, warm_up
 from benchmarks.vllm.settings import MILEPOST, STOCK
 from benchmarks.vllm.traffic import Workload
 
-__all__ = ["Pair", "Timing", "measure", "table", "time_workload"]
+__all__ = ["Pair", "TimedWorkload", "Timing", "claims", "measure", "print_timed", "time_at_each"]
+
+_TABLE_COLUMNS = 150
+_CLAIMS = (
+    ("ttft_p50_seconds", "first token p50", 1.02, True),
+    ("ttft_p95_seconds", "first token p95", 1.02, True),
+    ("tokens_per_second", "tokens a second", 0.99, False),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,18 +153,71 @@ def block_tokens_of(spec: RunSpec) -> int:
     return int(ModelServer(engine_arguments(spec)).scheduler.block_size)
 
 
-def table(rows: Sequence[tuple[str, int, Sequence[Pair]]]) -> Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedWorkload:
+    """All turns of a workload, with so many requests at a time."""
+
+    workload: str
+    concurrency: int
+    pairs: tuple[Pair, ...]
+
+
+def time_at_each(
+    workload: Workload, *, model: str, folder: Path, concurrencies: Sequence[int], num_turns: int
+) -> list[TimedWorkload]:
+    """Return the turns of a workload at each concurrency."""
+    return [
+        TimedWorkload(
+            workload=workload.name,
+            concurrency=concurrency,
+            pairs=tuple(
+                time_workload(
+                    workload, model=model, folder=folder, concurrency=concurrency, num_turns=num_turns
+                )
+            ),
+        )
+        for concurrency in concurrencies
+    ]
+
+
+def claims(timed: Sequence[TimedWorkload]) -> list[Row]:
+    """Return whether requests wait no longer than with stock vLLM, and as many tokens come out."""
+    return [
+        Row(
+            name=f"{each.workload}, {each.concurrency} at a time: {what} / stock",
+            measured=f"{(value := _middle(each.pairs, name)):.3f}",
+            target=f"<= {limit}" if is_most else f">= {limit}",
+            reached=value <= limit if is_most else value >= limit,
+            numbers={"value": value},
+        )
+        for each in timed
+        for name, what, limit, is_most in _CLAIMS
+    ]
+
+
+def print_timed(timed: Sequence[TimedWorkload], *, as_json: bool) -> None:
+    """Print the turns as JSON lines, or a table."""
+    if not as_json:
+        Console(width=_TABLE_COLUMNS).print(table(timed))
+        return
+    for each in timed:
+        for pair in each.pairs:
+            record = {"workload": each.workload, "at_a_time": each.concurrency} | asdict(pair)
+            print(json.dumps(record), flush=True)
+
+
+def table(rows: Sequence[TimedWorkload]) -> Table:
     """Return a row for each workload and concurrency: time first, cached tokens second."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     headings = ("workload", "at a time", "first token p50", "x stock", "p95", "x stock", "tokens/s x stock")
     headings += ("CPU s", "steps x", "cached x", "a stop")
     for number, heading in enumerate(headings):
         shown.add_column(heading, justify="right" if number else "left")
-    for name, concurrency, pairs in rows:
-        first = pairs[0]
+    for row in rows:
+        pairs, first = row.pairs, row.pairs[0]
         shown.add_row(
-            name,
-            str(concurrency),
+            row.workload,
+            str(row.concurrency),
             f"{first.stock.ttft_p50_seconds * 1e3:.0f} -> {first.plugin.ttft_p50_seconds * 1e3:.0f} ms",
             f"{_middle(pairs, 'ttft_p50_seconds'):.3f}",
             f"{first.stock.ttft_p95_seconds * 1e3:.0f} -> {first.plugin.ttft_p95_seconds * 1e3:.0f} ms",
@@ -183,28 +244,19 @@ def main() -> None:
     from benchmarks.vllm.workloads import WORKLOADS
 
     chosen = options.chosen_workloads(parser, arguments, default=list(WORKLOADS))
-    rows: list[tuple[str, int, Sequence[Pair]]] = []
+    timed: list[TimedWorkload] = []
     with options.built_model(arguments.model) as folder:
         for workload in chosen:
-            for concurrency in arguments.concurrency:
-                pairs = time_workload(
-                    workload,
-                    model=arguments.model,
-                    folder=folder,
-                    concurrency=concurrency,
-                    num_turns=1 if arguments.quick else arguments.turns,
-                )
-                rows.append((workload.name, concurrency, pairs))
-                if arguments.json:
-                    for pair in pairs:
-                        print(
-                            json.dumps({"workload": workload.name, "at_a_time": concurrency} | asdict(pair)),
-                            flush=True,
-                        )
-                else:
-                    Console(width=150).print(table(rows[-1:]))
-    if not arguments.json and len(rows) > 1:
-        Console(width=150).print(table(rows))
+            now = time_at_each(
+                workload,
+                model=arguments.model,
+                folder=folder,
+                concurrencies=arguments.concurrency,
+                num_turns=1 if arguments.quick else arguments.turns,
+            )
+            print_timed(now, as_json=arguments.json)
+            timed += now
+    print_rows(claims(timed), as_json=arguments.json)
 
 
 if __name__ == "__main__":

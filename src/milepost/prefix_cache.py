@@ -235,7 +235,9 @@ class PrefixCache:
                 capture_tokens=request.capture_tokens if capture_tokens is None else capture_tokens,
             )
         planned = as_placement(placement.place(request), request, by=placement)
-        return Placement(tuple(sorted({*planned.positions, *given_positions}))) if given_positions else planned
+        if not given_positions:
+            return planned
+        return Placement(tuple(sorted({*planned.positions, *given_positions})))
 
     def commit(self, lease: Lease, placement: Placement, source: PayloadSource | None) -> RequestReport:
         """Store what was captured, learn, and account for the request. The lease stays held.

@@ -88,14 +88,8 @@ class LearnedPlacement(PlacementPolicy):
             if worth <= plan.saving:
                 if not request.given_positions:
                     return plan.placement
-                if junctions:
-                    return _beside_given(
-                        request,
-                        plan.placement,
-                        *with_points(forecast.depths, rates, junctions),
-                        cost_per_capture,
-                    )
-                return _beside_given(request, plan.placement, forecast.depths, rates, cost_per_capture)
+                expected = with_points(forecast.depths, rates, junctions)
+                return _beside_given(request, plan.placement, *expected, cost_per_capture)
             # What would have to go is worth more. So that is the price, and a smaller plan may be worth it.
             price = max(2.0 * price, worth / plan.num_bytes)
         return Placement()
