@@ -62,6 +62,17 @@ def test_the_latest_steps_count():
     assert machine.cost.stop_tokens == pytest.approx(400, rel=0.05)
 
 
+def test_short_prefills_which_have_a_cost_of_their_own_tell_little():
+    machine = Machine(fixed=0.010, per_token=0.0001)
+    for _ in range(30):
+        machine.cost.note_schedule(40)
+        machine.now += machine.fixed + 40 * 0.001
+        machine.cost.note_output()
+        machine.run(1500)
+        machine.run(0)
+    assert machine.cost.stop_tokens == pytest.approx(100, rel=0.05)
+
+
 def test_before_anything_is_known_a_stop_is_dear_and_what_was_not_measured_has_a_bound():
     assert StepCost().stop_tokens == 256
     machine = Machine(per_token=0.0)

@@ -8,7 +8,8 @@ requests to come will save more.
     A step begins when it was scheduled, or when the one before it came in, whichever is later: where steps
     are scheduled ahead (async scheduling), it waits for that one. It ends when it comes in itself.
 
-Both are medians of the latest steps, so that a pause, a compilation or a busy machine leaves no trace.
+Both are medians of the latest steps, so that a pause, a compilation or a busy machine leaves no trace; the
+latter over tokens, since a short prefill tells little of what a token takes.
 """
 
 import time
@@ -73,7 +74,17 @@ class StepCost:
         if min(len(self._decode_seconds), len(self._prefills)) < _NEEDED:
             return _UNKNOWN_TOKENS
         fixed = median(self._decode_seconds)
-        per_token = median((seconds - fixed) / num_tokens for num_tokens, seconds in self._prefills)
+        per_token = _median_token([((each - fixed) / num, num) for num, each in self._prefills])
         if per_token * _MOST_TOKENS <= fixed:
             return _MOST_TOKENS
         return round(fixed / per_token)
+
+
+def _median_token(prefills: list[tuple[float, int]]) -> float:
+    """Return what the middle one of all tokens took, each as long as the others of its prefill."""
+    passed, half = 0, sum(num_tokens for _, num_tokens in prefills) / 2
+    for seconds, num_tokens in sorted(prefills):
+        passed += num_tokens
+        if passed >= half:
+            return seconds
+    raise AssertionError("no prefills")
