@@ -167,6 +167,12 @@ def test_the_processes_of_a_sweep_warn_once_together(site, anywhere):
     assert said.count("Warning:") == 1
 
 
+def test_a_sweep_that_could_not_be_written_is_refused_before_it_is_run(site):
+    done = locked_down(site, "-m", "milepost", "sweep", *ONE_KERNEL, "--output", "sweep.jsonl")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ConfigurationError: output=sweep.jsonl: this user may not write")
+
+
 def test_a_report_is_drawn_with_one_warning(site, anywhere):
     pytest.importorskip("matplotlib")
     _, said = milepost(site, "report", *ONE_KERNEL, "--output", "page", folder=anywhere)

@@ -362,3 +362,44 @@ def test_a_policy_that_fails_to_learn_leaves_the_request_committed_and_the_cache
         assert lease.is_committed
     cache.check()
     assert cache.statistics().num_requests == cache.statistics().num_checkpoints == 1
+
+
+@pytest.mark.parametrize(
+    "footprint", [HYBRID, STATELESS, RECURRENT], ids=["hybrid", "stateless", "recurrent"]
+)
+@pytest.mark.parametrize("act", ["release", "commit"])
+def test_a_source_that_uses_up_the_lease_it_is_asked_for_is_refused(footprint, act):
+    dropped = []
+    cache = new_cache(footprint, PromptTail(), capacity=800, on_drop=dropped.extend)
+    serve(cache, [1] * 40)
+    lease = cache.acquire([1] * 20 + [2] * 21)
+    placement = cache.plan(lease)
+    requests_before = cache.statistics().num_requests
+
+    class Meddler(Source):
+        def __init__(self):
+            super().__init__(footprint)
+            self.given = []
+
+        def meddle(self):
+            if not (lease.is_released or lease.is_committed):
+                lease.release() if act == "release" else cache.commit(lease, placement, Source(footprint))
+
+        def checkpoint(self, position):
+            self.meddle()
+            self.given.append(super().checkpoint(position))
+            return self.given[-1]
+
+        def kv_segments(self, start, end):
+            self.meddle()
+            self.given += (segments := super().kv_segments(start, end))
+            return segments
+
+    source = Meddler()
+    with pytest.raises(InvalidRequestError, match="released" if act == "release" else "committed already"):
+        cache.commit(lease, placement, source)
+    assert source.given
+    assert set(source.given) <= set(dropped), "what was handed out in vain is reported"
+    assert cache.statistics().num_requests == requests_before + (act == "commit")
+    lease.release()
+    cache.check()

@@ -104,6 +104,8 @@ class Lease:
         self.kv_segments = ()
         while self._held:
             self._store.unpin(self._held.pop())
+        # The budget may have been made smaller than what was held.
+        self._store.shrink()
 
     def __enter__(self) -> Self:
         return self

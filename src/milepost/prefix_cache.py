@@ -265,6 +265,10 @@ class PrefixCache:
         delivery = self._collector.collect(
             source, match, positions, kv_end=max((kept_kv, *positions)), resumed_from=lease.state
         )
+        if lease.is_released or lease.is_committed:
+            # A source is somebody's code, and may have used the very lease that it is asked for.
+            self._drops.note(delivery.left())
+            lease.require_open(store)
         tick = self._ledger.num_requests + 1
         with self._drops.gathered(delivery):
             for checkpoint in delivery.present.values():
@@ -406,15 +410,13 @@ class PrefixCache:
         return len(lost)
 
     def resize(self, capacity_bytes: int | str) -> None:
-        """Change the budget. The least worth goes until it is kept, but for what leases hold.
+        """Change the budget. The least worth goes until it is kept; what leases hold, once they are released.
 
         Raises:
             ConfigurationError: it is no amount of memory.
         """
-        capacity_bytes = parse_bytes(capacity_bytes)
-        self._store.capacity_bytes = capacity_bytes
-        while self._store.stored_bytes > capacity_bytes and self._store.evict_least():
-            pass
+        self._store.capacity_bytes = parse_bytes(capacity_bytes)
+        self._store.shrink()
 
     def evict_least(self) -> bool:
         """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether

@@ -1,6 +1,7 @@
 """The file of a sweep: what is in it is found again, half a line dropped, others' files left alone."""
 
 import json
+import os
 
 import pytest
 from small_traces import four_requests
@@ -105,3 +106,13 @@ def test_models_that_cost_differently_have_different_names():
     names = {footprint_digest(footprint) for footprint in (tokens, nominal_footprint(1_537.0), quadratic)}
     assert len(names) == 3
     assert footprint_digest(nominal_footprint(1_536.0)) in names
+
+
+@pytest.mark.parametrize("locked", ["folder", "file"])
+def test_where_nothing_can_be_written_is_refused_before_anything_is_computed(path, monkeypatch, locked):
+    path.touch()
+    place = path.parent if locked == "folder" else path
+    # Root may write anywhere, whatever the mode of a file.
+    monkeypatch.setattr(os, "access", lambda asked, mode: asked != place)
+    with pytest.raises(ConfigurationError, match=f"may not write to {place}; give a file"):
+        ResultFile(path)

@@ -65,6 +65,10 @@ BINARY = {
     "UTF-16 with a mark": (LOG.decode().encode("utf-16"), "text in UTF-16.*iconv -f UTF-16 -t UTF-8"),
     "UTF-16 little": (LOG.decode().encode("utf-16-le"), "text in UTF-16LE"),
     "UTF-16 big": (LOG.decode().encode("utf-16-be"), "text in UTF-16BE"),
+    "UTF-16 little, behind blanks": ((" \n" + LOG.decode()).encode("utf-16-le"), "text in UTF-16LE"),
+    "UTF-16 big, a table": ("TIMESTAMP,ContextTokens\n1,2\n".encode("utf-16-be"), "text in UTF-16BE"),
+    "UTF-32 little": (LOG.decode().encode("utf-32-le"), "text in UTF-32LE"),
+    "UTF-32 big": (LOG.decode().encode("utf-32-be"), "text in UTF-32BE"),
     "UTF-16, compressed": (gzip.compress(LOG.decode().encode("utf-16"), mtime=0), "text in UTF-16"),
     "UTF-32": (LOG.decode().encode("utf-32"), "text in UTF-32"),
 }

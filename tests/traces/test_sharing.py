@@ -22,6 +22,13 @@ DIFFERENCES = {
     "a model and none": ({"model": "a"}, {}),
     "model names": ({"model_name": "a"}, {"model_name": "b"}),
     "camel case": ({"modelName": "a"}, {"modelName": "b"}),
+    "served models": ({"served_model": "a"}, {"served_model": "b"}),
+    "paths of models": ({"model_path": "/a"}, {"model_path": "/b"}),
+    "adapters of one base": (
+        {"base_model": "a", "lora_adapter_name": "x"},
+        {"base_model": "a", "lora_adapter_name": "y"},
+    ),
+    "bases": ({"base_model": "a", "adapter_id": "x"}, {"base_model": "b", "adapter_id": "x"}),
     "model ids": ({"model_id": "a"}, {"model_id": 2}),
     "deployments of one model": ({"model": "a", "model_id": "1"}, {"model": "a", "model_id": "2"}),
     "an adapter and none": ({"model": "a", "lora": "x"}, {"model": "a"}),

@@ -77,12 +77,23 @@ class ResultFile:
     """See the module. One sweep at a time may write to a file.
 
     Raises:
-        ConfigurationError: the path is a folder, lies in no folder, or holds something else.
+        ConfigurationError: the path is a folder, lies in no folder or where this user may not write, or holds
+            something else.
     """
 
     def __init__(self, path: Path) -> None:
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigurationError(f"output={path}; give a file in a folder that exists")
+        # Before hours of work, not behind them; the folder too, since the sorted file replaces this one.
+        refused = [
+            place
+            for place in (path.parent, path)
+            if place.exists() and not os.access(place, os.R_OK | os.W_OK)
+        ]
+        if refused:
+            raise ConfigurationError(
+                f"output={path}: this user may not write to {refused[0]}; give a file where it may"
+            )
         self._path = path
         self._lines: dict[PointKey, _Line] = {}
         # Where a half-written last line begins, until it is cut off.

@@ -379,6 +379,11 @@ class PrefixStore:
             self.evict(checkpoint)
         return True
 
+    def shrink(self) -> None:
+        """Evict until the budget is kept, or nothing is left that nobody pins. O(1) where it is kept."""
+        while self.stored_bytes > self.capacity_bytes and self.evict_least():
+            pass
+
     def forgo(self, checkpoint: Checkpoint) -> None:
         """Take out a ``checkpoint`` that was never captured, as if it had not been placed."""
         self._remove(checkpoint)

@@ -54,6 +54,13 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+# Which of four bytes are zero in Latin text.
+_ZEROS = {
+    "UTF-16LE": (False, True, False, True),
+    "UTF-16BE": (True, False, True, False),
+    "UTF-32LE": (False, True, True, True),
+    "UTF-32BE": (True, True, True, False),
+}
 _CLOCK = rb"\d\d:\d\d:\d\d"
 _TEXTS = (
     (
@@ -140,11 +147,14 @@ def _encoding_of(head: bytes) -> str | None:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return encoding
-    # Without a mark, every second byte of plain JSON is zero.
-    if len(head) >= 4 and head[0] == 0 and head[1:2] in (b"{", b"["):
-        return "UTF-16BE"
-    if len(head) >= 4 and head[:1] in (b"{", b"[") and head[1] == 0:
-        return "UTF-16LE"
+    # Without a mark, the zeros of text that is mostly Latin stand at every second byte, or at three of four.
+    size = len(head) // 4
+    zeros = [head[at : 4 * size : 4].count(0) / size for at in range(4)] if size else []
+    for encoding, expected in _ZEROS.items():
+        if size and all(
+            share > 0.5 if is_zero else share == 0 for share, is_zero in zip(zeros, expected, strict=True)
+        ):
+            return encoding
     return None
 
 

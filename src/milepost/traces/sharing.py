@@ -27,12 +27,17 @@ _MODEL_NAMES = frozenset(
     (
         *("model", "modelname", "modelid", "modelgroup", "modelversion", "modelrevision", "deployment"),
         *("deploymentid", "deploymentname", "servedmodelname", "genairequestmodel", "llmmodelname"),
+        *("servedmodel", "modelpath", "modeluri", "modelarn", "modeltag", "modelkey", "modelalias"),
+        *("enginemodel", "basemodel", "basemodelname", "targetmodel", "upstreammodel", "requestmodel"),
+        *("requestedmodel", "resolvedmodel", "actualmodel"),
     )
 )
 _ADAPTER_NAMES = frozenset(
     (
         *("lora", "loraname", "loraid", "loraintid", "lorapath", "lorarequest", "loraadapter", "lorauid"),
         *("adapter", "adaptername", "adapterid", "adapters", "peft", "peftname", "loras", "loraconfig"),
+        *("loraadaptername", "loraadapterid", "loraadapters", "loramodel", "loramodelname", "loramodule"),
+        *("loramodules", "loraweights", "adapterpath", "activeadapter", "activeadapters", "adaptermodel"),
     )
 )
 _SALT_NAMES = ("cache_salt", "cacheSalt", "extra_key", "tenant", "tenant_id", "tenantId")
