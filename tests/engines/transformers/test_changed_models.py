@@ -1,6 +1,7 @@
 """The model is changed behind the engine's back: states of what it was are never served to what it is."""
 
 import copy
+import functools
 import io
 import pickle
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
 from families import ALL_FAMILIES, tiny_model, tiny_prompt
 from milepost.engines.transformers.engine import Engine
@@ -169,6 +170,20 @@ def attach_by_hand(model):
         each.active = "a"
 
 
+def change_class(model):
+    block = model.model.layers[0].mlp
+
+    class Halved(type(block)):
+        def forward(self, hidden):
+            return super().forward(hidden) * 0.5
+
+    block.__class__ = Halved
+
+
+def prune_by_half(model):
+    prune.l1_unstructured(layer(model), "weight", 0.5)
+
+
 def resize_vocabulary(model):
     model.resize_token_embeddings(260, mean_resizing=False)
 
@@ -176,7 +191,7 @@ def resize_vocabulary(model):
 CHANGES_FOR_GOOD = [
     load, assign, write_one_number, replace_parameter, point_data_elsewhere_and_back, swap_tensors,
     vector_to_parameters, replace_buffer, replace_layer, drop_layer, untie, parametrized, attach_by_hand,
-    resize_vocabulary,
+    resize_vocabulary, change_class, prune_by_half,
     pytest.param(optimize("SGD"), id="SGD"),
     pytest.param(optimize("SGD", fused=True), id="SGD fused"),
     pytest.param(optimize("AdamW", foreach=True), id="AdamW foreach"),
@@ -337,7 +352,69 @@ def with_shared_state(model):
     return model
 
 
+class Steering:
+    """Hooks as people write them, which read what they need where they were made."""
+
+    def __init__(self):
+        self.factors, self.factor = {"gate": 1.0}, 1.0
+        # Of the server, and of no concern to the model.
+        self.num_requests = self.num_calls = 0
+
+    def closure(self, model):
+        factors = self.factors
+        layer(model).register_forward_hook(lambda module, _, output: output * factors["gate"])
+        return model
+
+    def partial(self, model):
+        def scale(factors, module, _, output):
+            return output * factors["gate"]
+
+        layer(model).register_forward_hook(functools.partial(scale, self.factors))
+        return model
+
+    def method(self, model):
+        layer(model).register_forward_hook(self.scale)
+        return model
+
+    def scale(self, module, _, output):
+        self.num_calls += 1
+        return output * self.factor
+
+    def switch(self, factor):
+        self.factors["gate"] = self.factor = factor
+
+
+def of_a_hook(kind):
+    steering = Steering()
+    return Switch(
+        f"what a hook reads, by {kind}",
+        lambda model: steering.switch(0.5),
+        lambda model: steering.switch(1.0),
+        getattr(steering, kind),
+    )
+
+
+def replace_code(model):
+    forward = type(model.model.layers[0].mlp).forward
+    UNDO["code"] = forward.__code__
+    forward.__code__ = other_code
+
+
+def restore_code(model):
+    type(model.model.layers[0].mlp).forward.__code__ = UNDO["code"]
+
+
+def half_mlp(self, x):
+    return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) * 0.5
+
+
+other_code = half_mlp.__code__
+
 SWITCHES = [
+    of_a_hook("closure"),
+    of_a_hook("partial"),
+    of_a_hook("method"),
+    Switch("code that was reloaded in place", replace_code, restore_code),
     Switch("an adapter by hand", each_adapter("active", "b"), each_adapter("active", None), with_adapters),
     Switch(
         "a number in a dictionary",
@@ -501,6 +578,17 @@ def test_a_model_compiled_in_place_is_answered_as_it_computes():
     ask(engine)
     model.compile(backend="eager")
     assert_answers_as_it_computes_now(engine, reused=0)
+
+
+def test_a_server_whose_method_is_a_hook_may_count_what_it_likes():
+    model, steering = tiny_model("qwen3_5"), Steering()
+    engine = open_engine(model)
+    steering.method(model)
+    ask(engine)
+    for _ in engine.stream(PROMPT, max_new_tokens=3, ignore_end_token=True):
+        steering.num_requests += 1
+    assert steering.num_calls > steering.num_requests == 3
+    assert_answers_as_it_computes_now(engine, reused=HIT)
 
 
 # What cannot go on as it was

@@ -103,6 +103,11 @@ class Description:
         if isinstance(value, types.MethodType):
             # Made anew whenever it is asked for.
             return f"{self._identity(value.__func__)} of {self._identity(value.__self__)}"
+        if isinstance(value, types.FunctionType):
+            return f"{self._named(value)} with {self._named(value.__code__)}"
+        return self._named(value)
+
+    def _named(self, value: Any) -> str:
         name = getattr(value, "__qualname__", None) or type(value).__qualname__
         return f"{name} number {self._serials.of(value)}"
 

@@ -28,6 +28,8 @@ from milepost.engines.transformers.watch.inventory import MODULE_FIELDS, Invento
 __all__ = ["Glance", "stamp_of"]
 
 _version_of = operator.attrgetter("_version")
+# Reloading a file, as notebooks do, gives the functions that are there other code.
+_code_of = operator.attrgetter("__code__")
 _address_of = torch._C.TensorBase.data_ptr
 _is_expired: Any = torch.UntypedStorage._expired
 
@@ -55,6 +57,8 @@ class Glance:
                 and _are(chain.from_iterable(map(dict.values, self._parts)), self._part_values)
                 and self._has_no_new_hooks()
                 and not any(self._empty)
+                and list(map(type, self._modules)) == self._classes
+                and list(map(_code_of, self._functions)) == self._codes
                 and self._filled == self._copies
                 and _are(map(operator.getitem, self._holders, self._keys), self._held)
                 and all(_without(values, restless) == copy for values, restless, copy in self._partial)
@@ -104,6 +108,10 @@ class Glance:
         self._holders: list[Any] = []
         self._keys: list[Any] = []
         self._held: list[Any] = []
+        self._modules = list(inventory.modules.values())
+        self._classes = list(map(type, self._modules))
+        self._functions = list(inventory.functions())
+        self._codes = list(map(_code_of, self._functions))
         for container in inventory.containers:
             values = container.values
             if container.restless:

@@ -6,13 +6,15 @@ plain objects, a few steps deep. What is found is of three kinds:
 * *modules and tensors*: the content, which is told by identity (an object that was replaced is another one);
 * *containers*: everything that holds named or numbered values, so that a change of a value is a change of its
   container;
-* *code*: functions that a class, a module or a modeling file of transformers runs, by identity.
+* *code*: functions that a class, a module or a modeling file of transformers runs, by identity; of functions
+  that hang on a module (hooks, a ``forward`` of its own) what they captured, too.
 
 Left out is what cannot change a result: gradients, settings of generation, tokenizers, what saving notes in
 a configuration, and *restless* places, which the model's own forward call changes.
 """
 
 import enum
+import functools
 import sys
 import types
 from collections import deque
@@ -26,6 +28,8 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from milepost.engines.transformers.watch.captured import Captured, names_in
+
 __all__ = ["MODULE_FIELDS", "WHOLE", "Container", "Inventory", "Place", "Role", "is_plain", "take_inventory"]
 
 # Where something was found: the path of its container, and its key there.
@@ -38,6 +42,8 @@ _PLAIN = (
     torch.memory_format, range, slice,
 )  # fmt: skip
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
+_CALLS = (types.FunctionType, types.MethodType, functools.partial)
+_FOLLOWED_WHOLE = (torch.nn.Module, PreTrainedConfig, *_CODE, *_CALLS)
 _IGNORED = (GenerationConfig, PreTrainedTokenizerBase, torch.Generator)
 # How far an attribute of a module is followed through containers and objects.
 _MOST_STEPS = 3
@@ -114,6 +120,14 @@ class Inventory:
     classes: dict[type, None] = field(default_factory=dict)
     configuration: set[str] = field(default_factory=set)
 
+    def functions(self) -> Iterator[types.FunctionType]:
+        """Yield the functions that containers hold."""
+        for container in self.containers:
+            values = container.values
+            for value in values.values() if isinstance(values, Mapping) else values:
+                if isinstance(value, types.FunctionType):
+                    yield value
+
 
 def is_plain(value: Any) -> bool:
     """Return whether ``value`` is told by its value alone."""
@@ -189,6 +203,8 @@ class _Walk:
         """Enter the value of an attribute, unless it is told by its value or its identity alone."""
         if isinstance(value, torch.nn.Module):
             self.module(path, value)
+        elif isinstance(value, _CALLS) and steps <= _MOST_STEPS:
+            self._call(path, value, steps)
         elif isinstance(value, _PLAIN + _CODE + _IGNORED) or steps > _MOST_STEPS or not self._is_new(value):
             return
         elif isinstance(value, dict | types.MappingProxyType | list | tuple | deque | set | frozenset):
@@ -198,6 +214,30 @@ class _Walk:
             self._contain(path, vars(value), _NOTES, steps=steps)
         elif _has_open_attributes(value):
             self._contain(path, vars(value), frozenset(), steps=steps)
+
+    def _call(self, path: str, call: Any, steps: int) -> None:
+        """Enter what a function, a method or a partial call computes with, beside its arguments."""
+        if isinstance(call, functools.partial):
+            parts = {"func": call.func, "args": call.args, "keywords": call.keywords}
+            self._contain(path, parts, frozenset(), steps=steps)
+            return
+        function = call.__func__ if isinstance(call, types.MethodType) else call
+        if isinstance(function, types.FunctionType):
+            captured = Captured(function, getattr(call, "__self__", None))
+            if captured and self._is_new(call):
+                self._contain(path, captured, frozenset(), steps=None)
+                for key, value in captured.items():
+                    self._captured(_join(path, key), value, names_in(function.__code__), steps + 1)
+
+    def _captured(self, path: str, value: Any, names: frozenset[str], steps: int) -> None:
+        if isinstance(value, torch.Tensor):
+            self._tensor(path, "value", value)
+        elif isinstance(value, _FOLLOWED_WHOLE) or not _has_open_attributes(value):
+            self.follow(path, value, steps)
+        elif not isinstance(value, _IGNORED):
+            # A server that put a hook on its model is no part of the model, but for what the hook names.
+            held = vars(value)
+            self._contain(path, held, frozenset(held) - names, steps=steps)
 
     def _is_new(self, value: Any) -> bool:
         if id(value) in self._seen:

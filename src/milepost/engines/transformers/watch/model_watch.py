@@ -12,8 +12,8 @@ is known again, and so are its states.
 *Seen by itself*: the identity, version counter, storage, type, shape and place of every parameter, buffer and
 other tensor within reach; modules put in, taken out or of another class; steps of optimizers that hold any of
 the weights (fused ones pass the version counters by); attributes of modules, through lists, dictionaries and
-objects; the configuration; hooks; functions of classes, of modeling files and of registries; merged adapters;
-torch's numeric switches; training mode, which is refused.
+objects; the configuration; hooks, and what they captured; functions of classes, of modeling files and of
+registries; merged adapters; torch's numeric switches; training mode, which is refused.
 
 *Not seen*: values written through ``.data``, a NumPy view or a kernel of one's own. :meth:`ModelWatch.
 invalidate` is for those. *Left out*: places that a plain forward call changes, as the opened model showed
@@ -91,6 +91,8 @@ class ModelWatch:
         self._module_ids = frozenset(map(id, model.modules()))
         self._content = 0
         self._is_stale = True
+        # Digests that this content was met with.
+        self._known: set[bytes] = set()
         self._look_closely()
         _watch_optimizers(self)
 
@@ -127,7 +129,7 @@ class ModelWatch:
         """
         before = self._inventory, self._contents, self._description.words
         result = run()
-        inventory = take_inventory(self._model)
+        inventory = take_inventory(self._model, restless=self._restless)
         self._take(inventory)
         modules = inventory.modules.keys() | before[0].modules.keys()
         changed = {
@@ -145,7 +147,7 @@ class ModelWatch:
                 len(names),
                 ", ".join(names[:5]),
             )
-            self._restless = frozenset(changed)
+            self._restless |= changed
             self._take(take_inventory(self._model, restless=self._restless))
         return result
 
@@ -158,7 +160,12 @@ class ModelWatch:
             self._content += 1
             self._settle()
             inventory = take_inventory(self._model, restless=self._restless)
+            self._known.clear()
         self._take(inventory)
+        if self._identity.digest not in self._known:
+            # What was put in since (a hook that counts, pruned weights) may change with every call, too.
+            self.learn_restless(self._settle)
+            self._known.add(self._identity.digest)
         self._is_stale = False
 
     def _take(self, inventory: Inventory) -> None:
