@@ -45,7 +45,7 @@ def test_blocks_without_states_take_the_memory_of_others():
         ("tensorrt", "no offsets"),
         ("tensorrt:branch=yes", "no offsets"),
         ("tensorrt:end=0,branch=maybe", "branch='maybe'.*write branch=yes"),
-        ("tensorrt:start=0", "position 0"),
+        ("tensorrt:start=0", "from_start=0.*at least 1"),
     ],
 )
 def test_what_turns_reuse_off_or_means_nothing_is_refused(notation, message):

@@ -92,6 +92,7 @@ def test_a_fused_optimizer_is_seen_although_it_leaves_the_counters_as_they_are()
 
 
 def test_the_hook_on_optimizers_goes_with_the_watch():
+    gc.collect()  # the watches of other tests
     before = len(hooks)
     watch = watched(Restless())
     assert len(hooks) == before + 1
