@@ -74,6 +74,11 @@ class PlacementRequest:
     given_positions: tuple[int, ...] = ()
     cost: CostFunction | None = None
 
+    @property
+    def breakpoints(self) -> tuple[int, ...]:
+        """Where the prompt's messages end, or its client asked for a cache point, ascending."""
+        return () if self.sighting is None else self.sighting.breakpoints
+
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise ConfigurationError(f"grid={self.grid}; a grid is at least 1 token")

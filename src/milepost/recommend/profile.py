@@ -116,7 +116,7 @@ class ProfileBuilder:
     def add(self, request: PlacementRequest) -> None:
         """Count one request, described as any policy is told of it."""
         self._num_tokens.append(request.num_tokens)
-        self._has_boundaries |= request.sighting is not None and bool(request.sighting.breakpoints)
+        self._has_boundaries |= bool(request.breakpoints)
         depth = request.overlap_depth
         if depth >= _LEAST_OVERLAP_TOKENS and request.matched_num_tokens is not None:
             self._depths.append(min(depth, request.num_tokens - 1))

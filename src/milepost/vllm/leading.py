@@ -160,8 +160,7 @@ class Rivals:
 
     def _serve(self, cache: PrefixCache, asked: Lease, *, learns: bool) -> int:
         """Return how many tokens of the prompt ``cache`` reuses."""
-        layout, num_tokens, sighting = self._layout, asked.request.num_tokens, asked.request.sighting
-        breakpoints = sighting.breakpoints if sighting is not None else ()
+        layout, num_tokens, breakpoints = self._layout, asked.request.num_tokens, asked.request.breakpoints
         with cache.acquire(asked.tokens, num_tokens=num_tokens, breakpoints=breakpoints) as lease:
             given = stock_positions(layout, lease.request, num_tokens=num_tokens)
             placement = Placement(given)

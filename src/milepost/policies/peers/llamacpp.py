@@ -36,7 +36,7 @@ class SpacedMessageEnds(PlacementPolicy):
     def place(self, request: PlacementRequest) -> Placement:
         """Return the ends that lie far enough apart. O(messages)."""
         tail = deepest_reusable(request)
-        ends = [end for end in _message_ends(request) if request.resume_position < end < tail]
+        ends = [end for end in request.breakpoints if request.resume_position < end < tail]
         kept: list[int] = []
         latest = request.resume_position
         for end in ends:
@@ -44,7 +44,3 @@ class SpacedMessageEnds(PlacementPolicy):
                 kept.append(end)
                 latest = end
         return admissible(request, (*kept, tail)[-self.count :])
-
-
-def _message_ends(request: PlacementRequest) -> tuple[int, ...]:
-    return () if request.sighting is None else request.sighting.breakpoints

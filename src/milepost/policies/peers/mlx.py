@@ -25,7 +25,7 @@ class FirstMessageAndTail(PlacementPolicy):
 
     def place(self, request: PlacementRequest) -> Placement:
         """Return up to two positions. O(1)."""
-        ends = () if request.sighting is None else request.sighting.breakpoints
+        ends = request.breakpoints
         first = ends[:1] if len(ends) > 1 else ()
         return admissible(request, (*first, deepest_reusable(request)))
 
