@@ -31,6 +31,7 @@ _version_of = operator.attrgetter("_version")
 # Reloading a file, as notebooks do, gives the functions that are there other code.
 _code_of = operator.attrgetter("__code__")
 _address_of = torch._C.TensorBase.data_ptr
+_values_of = operator.methodcaller("values")
 _is_expired: Any = torch.UntypedStorage._expired
 
 
@@ -51,14 +52,16 @@ class Glance:
         """Return whether all containers hold the same values."""
         try:
             return (
-                list(map(len, self._attributes)) == self._num_attributes
-                and list(map(operator.call, self._getters, self._attributes)) == self._own
-                and list(map(len, self._parts)) == self._num_parts
-                and _are(chain.from_iterable(map(dict.values, self._parts)), self._part_values)
+                list(map(len, self._sized)) == self._sizes
+                and all(map(operator.eq, map(operator.call, self._getters, self._attributes), self._own))
+                and all(list(map(get, parts)) == values for get, parts, values in self._lone_parts)
+                and list(chain.from_iterable(map(dict.values, self._parts))) == self._part_values
                 and self._has_no_new_hooks()
                 and not any(self._empty)
                 and list(map(type, self._modules)) == self._classes
                 and list(map(_code_of, self._functions)) == self._codes
+                and list(chain.from_iterable(self._tables)) == self._table_keys
+                and list(chain.from_iterable(map(_values_of, self._tables))) == self._table_values
                 and self._filled == self._copies
                 and _are(map(operator.getitem, self._holders, self._keys), self._held)
                 and all(_without(values, restless) == copy for values, restless, copy in self._partial)
@@ -98,8 +101,12 @@ class Glance:
         # Attributes of modules: what all modules have is left aside.
         self._attributes: list[dict[str, Any]] = []
         self._getters: list[Callable[[dict[str, Any]], Any]] = []
-        # Children, parameters and buffers.
+        getters: dict[tuple[str, ...], Callable[[dict[str, Any]], Any]] = {}
+        # Children, parameters and buffers: the only one of its module, by its name, and several, in order.
+        lone_parts: dict[str, list[dict[str, Any]]] = {}
         self._parts: list[dict[str, Any]] = []
+        # Namespaces and dictionaries: reading them in order touches far less memory than comparing them does.
+        self._tables: list[Mapping[Any, Any]] = []
         self._unhooked: list[Any] = []
         self._empty: list[Any] = []
         self._filled: list[Any] = []
@@ -119,26 +126,41 @@ class Glance:
             elif container.role is Role.MODULE:
                 assert isinstance(values, dict)
                 self._attributes.append(values)
-                own = [key for key in values if key not in MODULE_FIELDS]
-                self._getters.append(operator.itemgetter("training", *own))
+                own = ("training", *[key for key in values if key not in MODULE_FIELDS])
+                self._getters.append(getters.setdefault(own, operator.itemgetter(*own)))
             elif not values:
                 (self._unhooked if container.role is Role.HOOKS else self._empty).append(values)
             elif container.role is Role.PARTS:
                 assert isinstance(values, dict)
-                self._parts.append(values)
+                if len(values) == 1:
+                    lone_parts.setdefault(*values, []).append(values)
+                else:
+                    self._parts.append(values)
+            elif isinstance(values, Mapping):
+                self._tables.append(values)
             else:
                 self._filled.append(values)
                 self._copies.append(_shallow_copy(values))
-            if container.is_followed and isinstance(values, Mapping | Sequence):
+            is_compared = container.is_followed or container.role is Role.PARTS
+            if is_compared and isinstance(values, Mapping | Sequence):
                 for key, value in container.items():
                     if key not in MODULE_FIELDS and _may_equal_another(value):
                         self._holders.append(values)
                         self._keys.append(key)
                         self._held.append(value)
-        self._num_attributes = list(map(len, self._attributes))
+        self._take_values(lone_parts)
+
+    def _take_values(self, lone_parts: dict[str, list[dict[str, Any]]]) -> None:
         self._own = list(map(operator.call, self._getters, self._attributes))
-        self._num_parts = list(map(len, self._parts))
+        self._lone_parts = [
+            (get := operator.itemgetter(name), parts, list(map(get, parts)))
+            for name, parts in lone_parts.items()
+        ]
         self._part_values = list(chain.from_iterable(map(dict.values, self._parts)))
+        self._sized = [*self._attributes, *chain.from_iterable(lone_parts.values()), *self._parts]
+        self._sizes = list(map(len, self._sized))
+        self._table_keys = list(chain.from_iterable(self._tables))
+        self._table_values = list(chain.from_iterable(map(_values_of, self._tables)))
 
     def _take_tensors(self, inventory: Inventory) -> None:
         tensors = list(inventory.tensors.values())
