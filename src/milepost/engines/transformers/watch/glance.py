@@ -133,7 +133,7 @@ class Glance:
             elif container.role is Role.PARTS:
                 assert isinstance(values, dict)
                 if len(values) == 1:
-                    lone_parts.setdefault(*values, []).append(values)
+                    lone_parts.setdefault(next(iter(values)), []).append(values)
                 else:
                     self._parts.append(values)
             elif isinstance(values, Mapping):
