@@ -152,6 +152,7 @@ def contents(cache) -> list:
     for node in store.tree.nodes():
         everything.append((node.start, node.end, node.data, node.dropped[:], node.num_kv_reached))
         everything.append((id(node.sighting), node.num_live_children, [id(each) for each in node.kv]))
+        everything.append((node.sighting.num_tokens, node.sighting.hazard_class, node.sighting.taken))
         everything.append(None if node.junction is None else (id(node.junction), node.junction.visits))
         everything += [
             (c.position, id(c.payload), c.num_bytes, c.serial, c.last_used, c.num_pins, c.cost, c.is_kv_only)
@@ -182,6 +183,89 @@ def test_a_source_that_misbehaves_anywhere_changes_nothing(policy, footprint, be
             assert not source.did_misbehave, "something wrong was stored"
         cache.check()
     cache.check()
+
+
+@given(
+    policies,
+    footprints,
+    st.lists(prompts, max_size=4),
+    prompts,
+    st.integers(1, 6),
+    st.integers(0, 2),
+    st.integers(0, 30),
+)
+def test_an_answer_that_is_refused_leaves_no_trace(policy, footprint, before, tokens, num_steps, at, how):
+    cache = new_cache(footprint, policy())
+    for earlier in before:
+        serve(cache, earlier)
+    with cache.acquire(tokens) as lease:
+        cache.commit(lease, cache.plan(lease), Source(footprint))
+    end = -(-len(tokens) // GRID) * GRID + num_steps * GRID
+    answered = [*tokens, *[2] * (end - len(tokens))]
+    source, found = Misbehaving(footprint, at=at, how=how), contents(cache)
+    try:
+        cache.prolong(lease, answered, source)
+    except (InvalidRequestError, MemoryError, KeyError):
+        assert source.did_misbehave
+        assert contents(cache) == found
+        cache.prolong(lease, answered, Source(footprint))
+    else:
+        assert not source.did_misbehave, "something wrong was stored"
+    assert contents(cache) != found
+    cache.check()
+
+
+@pytest.mark.parametrize("bad", [None, 7, [Payload(80)], type("Half", (), {"checkpoint": print})()])
+@pytest.mark.parametrize(
+    "policy", [Dense(every=4), PromptTail(), learned()], ids=["dense", "tail", "learned"]
+)
+def test_an_answer_without_a_source_leaves_no_trace_whether_or_not_it_would_be_stored(policy, bad):
+    cache = new_cache(HYBRID, policy)
+    with cache.acquire([0] * 10) as lease:
+        cache.commit(lease, cache.plan(lease), Source(HYBRID))
+    found = contents(cache)
+    with pytest.raises(InvalidRequestError, match="checkpoint and kv_segments"):
+        cache.prolong(lease, [0] * 20, bad)
+    assert contents(cache) == found
+
+
+def test_an_answer_that_the_policy_fails_to_place_leaves_no_trace():
+    class Fails(PlacementPolicy):
+        def place(self, request):
+            if request.num_tokens > 10:
+                raise RuntimeError("defect")
+            return Placement((8,))
+
+    cache = new_cache(HYBRID, Fails())
+    with cache.acquire([0] * 10) as lease:
+        cache.commit(lease, cache.plan(lease), Source(HYBRID))
+    found = contents(cache)
+    with pytest.raises(RuntimeError, match="defect"):
+        cache.prolong(lease, [0] * 20, Source(HYBRID))
+    assert contents(cache) == found
+
+
+@pytest.mark.parametrize("footprint", [HYBRID, RECURRENT], ids=["hybrid", "recurrent"])
+@pytest.mark.parametrize(
+    "meddled", [[0] * 16, [0] * 20, [0] * 12 + [3] * 12], ids=["grown", "same", "parted"]
+)
+def test_a_source_that_serves_others_while_an_answer_is_stored_leaves_the_cache_whole(footprint, meddled):
+    handed_out, dropped = [], []
+    cache = new_cache(footprint, Dense(every=4), capacity=2_000, on_drop=dropped.extend)
+
+    class Meddler(Source):
+        def checkpoint(self, position):
+            serve(cache, meddled)
+            handed_out.append(super().checkpoint(position))
+            return handed_out[-1]
+
+    with cache.acquire([0] * 10) as lease:
+        cache.commit(lease, cache.plan(lease), Source(footprint))
+    cache.prolong(lease, [0] * 20, Meddler(footprint))
+    cache.check()
+    stored = [c.payload for node in cache._store.tree.nodes() for c in node.checkpoints]
+    assert len(handed_out) == 1
+    assert (handed_out[0] in stored) != (handed_out[0] in dropped)
 
 
 def test_every_kind_of_misbehaviour_is_refused_before_the_first_eviction():

@@ -38,10 +38,12 @@ from milepost.store import (
     Collector,
     ContentlessPayloads,
     DropReports,
+    Located,
     PayloadRules,
     PayloadSource,
     PrefixStore,
     check_store,
+    require_source,
 )
 from milepost.tokens import TokenLike, as_breakpoints, as_prompt, common_prefix_length
 
@@ -323,7 +325,7 @@ class PrefixCache:
 
         Raises:
             InvalidRequestError: the lease is not committed here; the tokens do not begin with its prompt; or
-                the source hands out what breaks a rule: then nothing is stored and nothing evicted.
+                the source hands out what breaks a rule. Nothing is changed, nor where the source raises.
 
         Complexity: O(num_tokens), and what one plan takes.
         """
@@ -335,19 +337,41 @@ class PrefixCache:
                 f"the {keys.size} tokens or keys given do not begin with the {lease.tokens.size} of the "
                 "lease's prompt; give the prompt and its answer so far"
             )
-        position = keys.size * self.key_tokens // self.grid * self.grid
-        sighting = lease.request.sighting
+        require_source(source)
+        sighting, position = lease.request.sighting, keys.size * self.key_tokens // self.grid * self.grid
         assert sighting is not None
-        if not self._store.prolong(keys, tenant=lease.tenant, sighting=sighting):
+        # The end of the keys is not the end of the answer.
+        num_tokens = keys.size * self.key_tokens + 1
+        located = self._store.locate(keys, num_tokens=num_tokens, tenant=lease.tenant, limit=position)
+        if not self._store.is_led_by(sighting, located.match):
             return 0
-        located = self._store.locate(
-            keys, num_tokens=sighting.num_tokens, tenant=lease.tenant, limit=position
+        with self._store.supposing(sighting, num_tokens=num_tokens):
+            planned = self._plan_answer(lease.request, located, num_tokens=num_tokens)
+        positions = (position,) if position > located.resume_position and position in planned else ()
+        costs = self._costs(positions)
+        delivery = self._collector.collect(
+            source, located.match, positions, kv_end=max((0, *positions)), resumed_from=None
         )
-        affordable_position, max_checkpoints = self._affordable(sighting.num_tokens)
+        with self._drops.gathered(delivery):
+            path = self._store.prolong(keys, tenant=lease.tenant, sighting=sighting, num_tokens=num_tokens)
+            if path is None or not positions:
+                return 0
+            tick = self._ledger.num_requests
+            stored = self._store.put(path, position, source=delivery, tick=tick, cost=costs[0])
+        return 0 if stored is None else position
+
+    def _plan_answer(
+        self, request: PlacementRequest, located: Located, *, num_tokens: int
+    ) -> tuple[int, ...]:
+        """Return where the policy places checkpoints on the prompt of ``request`` once it is ``num_tokens``
+        long, its answer included, of which ``located`` says what is stored.
+        """
+        affordable_position, max_checkpoints = self._affordable(num_tokens)
         request = replace(
-            lease.request,
-            num_tokens=sighting.num_tokens,
-            overlap_depth=located.overlap_depth,
+            request,
+            num_tokens=num_tokens,
+            # All but the last token will be known by then.
+            overlap_depth=num_tokens - 1,
             resume_position=located.resume_position,
             fallback_position=0 if located.checkpoint is None else located.checkpoint.above_position,
             checkpoint_positions=located.checkpoint_positions,
@@ -361,18 +385,7 @@ class PrefixCache:
             affordable_position=affordable_position,
         )
         by = self.policy.placement
-        placement = as_placement(by.place(request), request, by=by)
-        if position <= located.resume_position or position not in placement.positions:
-            return 0
-        delivery = self._collector.collect(
-            source, located.match, (position,), kv_end=position, resumed_from=None
-        )
-        (cost,) = self._costs((position,))
-        tick = self._ledger.num_requests
-        with self._drops.gathered(delivery):
-            path = list(located.match.path)
-            stored = self._store.put(path, position, source=delivery, tick=tick, cost=cost)
-        return 0 if stored is None else position
+        return as_placement(by.place(request), request, by=by).positions
 
     def discard(self, lease: Lease) -> None:
         """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust.

@@ -18,6 +18,7 @@ it rises until only what will be used is stored.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import final
 
@@ -148,9 +149,9 @@ class LearnedEviction(EvictionPolicy):
         """Learn from a request."""
         return self._traffic.observe(passage)
 
-    def note_prolonged(self, sighting: Sighting) -> None:
+    def note_prolonged(self, sighting: Sighting) -> Callable[[], None]:
         """Expect anew where others part from a prompt that goes on."""
-        self._traffic.prolong(sighting)
+        return self._traffic.prolong(sighting)
 
     def note_forgotten(self, node: Node) -> None:
         """Stop waiting for requests that could not be recognised any more."""

@@ -4,6 +4,7 @@ they come, and what a byte is worth.
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -197,12 +198,11 @@ class Traffic:
             changed += old.held.values()
         return Reranking(changed, moved, everything=self._lesson > lesson)
 
-    def prolong(self, sighting: Sighting) -> None:
-        """Expect anew where others part from a prompt that goes on."""
-        if sighting.forecast is not None:
-            sighting.forecast.lesson = _OUTDATED
-        if sighting.is_tracked:
-            self.prompts.reclassify(sighting, self.hazard_class(sighting, _FRESH))
+    def prolong(self, sighting: Sighting) -> Callable[[], None]:
+        """Expect anew where others part from a prompt that goes on; return what takes that back."""
+        before = sighting.hazard_class
+        self._expect_anew(sighting, self.hazard_class(sighting, _FRESH))
+        return lambda: self._expect_anew(sighting, before)
 
     def export(self) -> dict[str, Any]:
         """Return what was learned of the traffic, as plain numbers: no prompt, and nothing of one."""
@@ -241,6 +241,11 @@ class Traffic:
         """Learn what an evicted byte was worth."""
         self.price += (worth - self.price) * (_PRICE_WEIGHT if self.price else 1.0)
         self._has_evicted = True
+
+    def _expect_anew(self, sighting: Sighting, hazard_class: int) -> None:
+        if sighting.forecast is not None:
+            sighting.forecast.lesson = _OUTDATED
+        self.prompts.reclassify(sighting, hazard_class)
 
     def _credit(self, passage: Passage, earlier: Sighting) -> None:
         """Count the request as a use of the junction where it parted, or else of the earlier prompt."""

@@ -2,7 +2,7 @@
 
 from milepost.store.checking import check_store
 from milepost.store.contentless import ContentlessPayloads
-from milepost.store.delivery import Collector, Delivery
+from milepost.store.delivery import Collector, Delivery, require_source
 from milepost.store.drops import DropReports
 from milepost.store.eviction import KV_CELL, STATE_CELL, EvictionPolicy, Recency, Reranking
 from milepost.store.node import Checkpoint, Node, Payload
@@ -30,4 +30,5 @@ __all__ = [
     "Reranking",
     "TreeMatch",
     "check_store",
+    "require_source",
 ]

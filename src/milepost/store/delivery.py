@@ -11,7 +11,15 @@ from milepost.store.prefix_store import PrefixStore
 from milepost.store.source import PayloadRules, PayloadSource
 from milepost.store.tree import TreeMatch
 
-__all__ = ["Collector", "Delivery"]
+__all__ = ["Collector", "Delivery", "require_source"]
+
+
+def require_source(source: object) -> None:
+    """Raise ``InvalidRequestError`` unless ``source`` has what a ``PayloadSource`` needs."""
+    if not all(callable(getattr(source, name, None)) for name in ("checkpoint", "kv_segments")):
+        raise InvalidRequestError(
+            f"source={source!r}; give an object with the methods checkpoint and kv_segments"
+        )
 
 
 @final
@@ -102,13 +110,8 @@ class Collector:
 
         Complexity: O(segments of the prompt).
         """
-        is_wanted = source is not None or kv_end > 0
-        if is_wanted and not all(
-            callable(getattr(source, name, None)) for name in ("checkpoint", "kv_segments")
-        ):
-            raise InvalidRequestError(
-                f"source={source!r}; give an object with the methods checkpoint and kv_segments"
-            )
+        if source is not None or kv_end > 0:
+            require_source(source)
         store, step = self._store, self._rules.segment_tokens
         found = {position: store.state_at(match, position) for position in positions}
         present = {position: checkpoint for position, checkpoint in found.items() if checkpoint is not None}

@@ -8,7 +8,7 @@ that happens only where its own circumstances change.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
@@ -55,6 +55,10 @@ class Reranking:
 NOTHING_CHANGED = Reranking()
 
 
+def _nothing() -> None:
+    """Take back that nothing was learned."""
+
+
 class EvictionPolicy(ABC):
     """Ranks checkpoints. See the module."""
 
@@ -90,8 +94,11 @@ class EvictionPolicy(ABC):
         """Learn from a request that was just served; return what has changed by it."""
         return NOTHING_CHANGED
 
-    def note_prolonged(self, sighting: Sighting) -> None:  # noqa: B027
-        """Learn that a prompt seen before is longer by now: its answer goes on."""
+    def note_prolonged(self, sighting: Sighting) -> Callable[[], None]:
+        """Learn that a prompt seen before is longer by now: its answer goes on. Return what takes that back,
+        to be called at once, when the prompt has its old length again.
+        """
+        return _nothing
 
     def note_forgotten(self, node: Node) -> None:  # noqa: B027
         """Learn that ``node``, mere history, is remembered no more."""

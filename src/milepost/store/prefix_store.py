@@ -22,7 +22,8 @@ zero-byte *anchor* that only says how far KV is kept.
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -235,18 +236,41 @@ class PrefixStore:
             self.rank(checkpoint)
         return passage
 
-    def prolong(self, keys: KeyArray, *, tenant: str, sighting: Sighting) -> bool:
-        """Let a prompt of the history go on; return whether it is still the one that answers for its path."""
+    def prolong(
+        self, keys: KeyArray, *, tenant: str, sighting: Sighting, num_tokens: int
+    ) -> list[Node] | None:
+        """Let a prompt of the history go on, up to so many tokens; return its path, or None where it is not
+        the one that answers for it any more: then nothing has changed.
+        """
         match = self.tree.match(keys, tenant=tenant)
-        if not match.path or match.path[-1].sighting is not sighting:
-            return False
-        self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
-        # The end of the keys is not the end of the answer.
-        sighting.num_tokens = keys.size * self.tree.key_tokens + 1
+        if not self.is_led_by(sighting, match):
+            return None
+        passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
+        sighting.num_tokens = num_tokens
         self._eviction.note_prolonged(sighting)
+        self._rank_held(sighting)
+        return passage.path
+
+    @contextmanager
+    def supposing(self, sighting: Sighting, *, num_tokens: int) -> Iterator[None]:
+        """Expect and rank, as long as this lasts, as if a prompt of the history had so many tokens."""
+        before, sighting.num_tokens = sighting.num_tokens, num_tokens
+        take_back = self._eviction.note_prolonged(sighting)
+        self._rank_held(sighting)
+        try:
+            yield
+        finally:
+            sighting.num_tokens = before
+            take_back()
+            self._rank_held(sighting)
+
+    def is_led_by(self, sighting: Sighting, match: TreeMatch) -> bool:
+        """Return whether it is still ``sighting`` that answers for the end of a matched path."""
+        return bool(match.path) and match.path[-1].sighting is sighting
+
+    def _rank_held(self, sighting: Sighting) -> None:
         for checkpoint in sighting.held.values():
             self.rank(checkpoint)
-        return True
 
     def rank(self, checkpoint: Checkpoint) -> None:
         """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1)

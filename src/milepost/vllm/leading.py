@@ -94,9 +94,9 @@ class LedEviction(EvictionPolicy):
             return Reranking(everything=True)
         return reranking if self.is_led_by_learning else Reranking()
 
-    def note_prolonged(self, sighting: Sighting) -> None:
+    def note_prolonged(self, sighting: Sighting) -> Callable[[], None]:
         """Let the learned rule know."""
-        self._by_learning.note_prolonged(sighting)
+        return self._by_learning.note_prolonged(sighting)
 
     def note_forgotten(self, node: Node) -> None:
         """Let the learned rule know."""
