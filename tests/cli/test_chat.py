@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import milepost
 from chat_tokenizer import chat_tokenizer
 from families import tiny_model
-from milepost.cli import app
 from milepost.cli.chat_session import ChatSession
 from milepost.cli.chat_terminal import converse
+from milepost.cli.program import app
 from milepost.engines.transformers.engine import Engine
 from milepost.errors import InvalidRequestError
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import milepost
-from milepost.cli import app
+from milepost.cli.program import app
 
 # What a help text has no need of. Each would cost it as much as all the rest, numba five times.
 HEAVY = ("matplotlib", "numba", "numpy", "orjson", "rich", "torch", "transformers", "zstandard")

@@ -13,7 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 import milepost
-from milepost.cli import app, main
+from milepost.cli import main
+from milepost.cli.program import app
 
 SMALL = ["demo", "--questions", "2", "--max-new-tokens", "1", "--policy", "none", "--policy", "learned"]
 

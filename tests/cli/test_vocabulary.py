@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from milepost.cli import app
 from milepost.cli.options import ENGINE_NAMES
+from milepost.cli.program import app
 from milepost.recommend import ENGINES
 
 COMMANDS = typer.main.get_command(app).commands

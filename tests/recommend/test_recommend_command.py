@@ -8,8 +8,8 @@ from published_models import QWEN35_4B
 from typer.testing import CliRunner
 
 from families import tiny_model
-from milepost.cli import app
 from milepost.cli.options import ENGINE_NAMES
+from milepost.cli.program import app
 
 CHAT = "synthetic:chat,requests=30,seed=1"
 

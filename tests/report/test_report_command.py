@@ -103,7 +103,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path, mon
 
 
 def test_a_missing_library_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("milepost.report.writing.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("milepost.extras.find_spec", lambda name: None)
     code, said = run(*ARGUMENTS, "--output", tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 1
     assert "milepost[report]" in said

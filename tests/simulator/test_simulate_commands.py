@@ -8,7 +8,8 @@ import pytest
 from small_traces import four_requests
 from typer.testing import CliRunner
 
-from milepost.cli import app, main
+from milepost.cli import main
+from milepost.cli.program import app
 from milepost.cli.traffic import _parse_tokens
 from milepost.traces import write_trace
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from milepost.cli import app
+from milepost.cli.program import app
 from milepost.errors import ConfigurationError
 from milepost.simulator import SweepPoint, TraceSource, WarmUp, replay, simulate, simulate_all, sweep
 from milepost.simulator.setting import Setting, nominal_footprint

@@ -22,7 +22,7 @@ def test_each_line_of_an_example_is_read(log, example):
 def test_options_that_the_page_names_are_options():
     import typer
 
-    from milepost.cli import app
+    from milepost.cli.program import app
 
     options = {
         option

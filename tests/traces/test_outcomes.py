@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from milepost.cli import app
+from milepost.cli.program import app
 from milepost.errors import TraceFormatError
 
 ASKED = {"prompt": [1, 2, 3]}

@@ -126,7 +126,7 @@ def test_a_long_log_of_parts_is_refused_before_its_end(log):
 def test_the_command_line_refuses_and_believes(log, command, tmp_path):
     from typer.testing import CliRunner
 
-    from milepost.cli import app
+    from milepost.cli.program import app
 
     log(*[named("s", prompt=[turn] * 200) for turn in range(3)])
     arguments = [

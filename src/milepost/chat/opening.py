@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from milepost.errors import ConfigurationError, ModelLoadError
+from milepost.extras import require_extra
 from milepost.hub import refuse_missing_path, uses_only_local_files
 
 __all__ = ["open_tokenizer"]
@@ -14,6 +15,7 @@ def open_tokenizer(source: str | Path | None) -> Any:
 
     Raises:
         ModelLoadError: there is none of this name.
+        MissingExtraError: transformers is not installed.
         ConfigurationError: none was named, or it cannot be opened, or it does not say where its tokens lie.
     """
     if source is None:
@@ -22,12 +24,9 @@ def open_tokenizer(source: str | Path | None) -> Any:
             "Hugging Face name, a folder, or a tokenizer.json"
         )
     refuse_missing_path(source, kind="tokenizer")
-    try:
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    except ImportError as error:
-        raise ConfigurationError(
-            "a log of text needs transformers to make tokens of it; install milepost[transformers]"
-        ) from error
+    require_extra("transformers", "transformers", purpose="a log of text (whose tokens count)")
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     path = Path(source)
     try:
         if path.is_file() and not (path.parent / "tokenizer_config.json").is_file():

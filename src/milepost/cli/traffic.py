@@ -12,6 +12,7 @@ from rich.console import Console
 from milepost.byte_size import format_bytes, parse_bytes
 from milepost.cli.options import DEFAULT_REPLAY_POLICIES
 from milepost.errors import ConfigurationError
+from milepost.extras import require_extra
 from milepost.footprint import Footprint
 from milepost.simulator import Setting, WarmUp, nominal_footprint
 from milepost.traces import LogFacts
@@ -128,15 +129,12 @@ def config_of(model: str) -> object:
     path itself where it is one, or what the hub has.
 
     Raises:
-        ConfigurationError: it is no path, and transformers is not installed.
+        MissingExtraError: it is no path, and transformers is not installed.
     """
     if Path(model).exists():
         return model
-    try:
-        from milepost.engines.transformers.loading import load_config
-    except ImportError as error:
-        raise ConfigurationError(
-            f"model={model!r} is no file or folder, and a hub id needs transformers; install "
-            "milepost[transformers], or give the path of a config.json"
-        ) from error
+    purpose = f"model={model!r} is no file or folder; give the path of a config.json, or a hub id, which"
+    require_extra("transformers", "transformers", purpose=purpose)
+    from milepost.engines.transformers.loading import load_config
+
     return load_config(model)

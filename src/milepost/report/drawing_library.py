@@ -1,11 +1,11 @@
 """Matplotlib, loaded before there is anything to draw, on any machine."""
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from milepost.errors import ConfigurationError
+from milepost.extras import require_extra
 
 __all__ = ["load_matplotlib"]
 
@@ -18,10 +18,10 @@ def load_matplotlib(purpose: str) -> None:
         purpose: What needs it, for the message.
 
     Raises:
-        ConfigurationError: it is not installed, or no folder at all can be written.
+        MissingExtraError: it is not installed.
+        ConfigurationError: no folder at all can be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigurationError(f"{purpose} needs matplotlib; install milepost[report]")
+    require_extra("report", "matplotlib", purpose=purpose)
     try:
         with _quiet("matplotlib"):
             import matplotlib

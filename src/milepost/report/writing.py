@@ -1,6 +1,5 @@
 """From studies to a folder: the page, and each figure as SVG and PNG."""
 
-import importlib.util
 import platform
 import re
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from milepost.errors import ConfigurationError
+from milepost.extras import require_extra
 from milepost.report.drawing_library import load_matplotlib
 from milepost.report.figures import FIGURES, write_files
 from milepost.report.page import Provenance, render_page
@@ -26,10 +26,10 @@ def prepare_folder(folder: Path) -> None:
     """Find out before the work, not after it, that its result cannot be written.
 
     Raises:
-        ConfigurationError: a library is missing, or the folder cannot be made.
+        MissingExtraError: a library is not installed.
+        ConfigurationError: the folder cannot be made.
     """
-    if importlib.util.find_spec("jinja2") is None:
-        raise ConfigurationError("a report needs jinja2; install milepost[report]")
+    require_extra("report", "jinja2", purpose="a report")
     load_matplotlib("a report")
     try:
         (folder / FIGURES_FOLDER).mkdir(parents=True, exist_ok=True)

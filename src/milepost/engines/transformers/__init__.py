@@ -5,3 +5,7 @@ prompt ── driver ─── prefill ─── generation ─── scheduler 
           families    captures)   step by step)  take turns)
           probe
 """
+
+from milepost.extras import require_extra
+
+require_extra("transformers", "torch", "transformers", "safetensors", purpose="the transformers engine")
