@@ -3,19 +3,23 @@
 Two descriptions are equal exactly when the model computes alike as far as this can be seen; so a switch that
 is set back is described as before. Weights are not in it: what became of them is told by their identity and
 their counters, and a number that counts those changes (``ModelWatch``).
+
+The digest of a description is a sum over its places, so that where a few places differ, only these are
+described and added anew.
 """
 
 import types
 import weakref
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any
 
 import torch
+import xxhash
 from transformers import PreTrainedConfig
 
-from milepost.engines.transformers.watch.inventory import Container, Inventory, Place, Role, is_plain
+from milepost.engines.transformers.watch.inventory import Container, Inventory, Place, Role
 from milepost.engines.transformers.watch.numeric_switches import SWITCH_NAMES
+from milepost.engines.transformers.watch.plain import by_value
 
 __all__ = ["Description", "Serials", "differences"]
 
@@ -23,8 +27,7 @@ __all__ = ["Description", "Serials", "differences"]
 Words = dict[Place, str]
 _SHAPING_SWITCHES = ("default dtype", "autocast", "autocast on CPU")
 _NUMERICS = "torch"
-# A longer or deeper container has words of its own.
-_MOST_ITEMS, _MOST_DEPTH = 256, 3
+_DIGEST_BYTES = 16
 
 
 class Serials:
@@ -75,10 +78,45 @@ class Description:
             self.words[_NUMERICS, name] = repr(value)
             if name in _SHAPING_SWITCHES:
                 self.shape[_NUMERICS, name] = repr(value)
+        self._sum, self._shape_sum = _sum(self.words), _sum(self.shape)
+
+    def digests(self, content: int, *, instead: Words | None = None) -> tuple[bytes, bytes]:
+        """Return a digest of all, with the number of the content, and one of the shape.
+
+        Args:
+            content: The number.
+            instead: Words that some of the places have instead of theirs.
+        """
+        whole, shape = self._sums(instead or {})
+        return _digest(whole + _sum({("content", ""): str(content)})), _digest(shape)
+
+    def differing(self, values: Mapping[Place, Any], switches: Iterable[Any]) -> Words | None:
+        """Return the words of those among plain ``values``, and of those switches, that are others by now;
+        None where a place is unknown, or tells of its value elsewhere.
+        """
+        words = {place: by_value(value) for place, value in values.items()}
+        words |= {(_NUMERICS, name): repr(value) for name, value in zip(SWITCH_NAMES, switches, strict=True)}
+        if None in words.values() or not words.keys() <= self.words.keys():
+            return None
+        return {place: str(word) for place, word in words.items() if word != self.words[place]}
+
+    def adopt(self, words: Words) -> None:
+        """Take ``words`` for what their places hold."""
+        self._sum, self._shape_sum = self._sums(words)
+        self.words |= words
+        self.shape |= {place: word for place, word in words.items() if place in self.shape}
+
+    def _sums(self, words: Words) -> tuple[int, int]:
+        """Return the sums over all and over the shape, with ``words`` instead of those at their places."""
+        shape = {place: word for place, word in words.items() if place in self.shape}
+        return (
+            self._sum + _sum(words) - _sum({place: self.words[place] for place in words}),
+            self._shape_sum + _sum(shape) - _sum({place: self.shape[place] for place in shape}),
+        )
 
     def _add(self, container: Container, *, is_shaping: bool) -> None:
         path, values = container.path, container.values
-        if container.role is Role.VALUE and _by_value(values) is not None:
+        if container.role is Role.VALUE and by_value(values) is not None:
             # Said where it is referred to: layers may share one list, or have one each.
             return
         if not isinstance(values, Mapping):
@@ -90,7 +128,7 @@ class Description:
                 self.shape[path, key] = words
 
     def _of(self, value: Any) -> str:
-        if (words := _by_value(value)) is not None:
+        if (words := by_value(value)) is not None:
             return words
         if isinstance(value, torch.Tensor | torch.nn.Module | PreTrainedConfig):
             # Each has words, or counters, of its own.
@@ -112,23 +150,12 @@ class Description:
         return f"{name} number {self._serials.of(value)}"
 
 
-def _by_value(value: Any, *, depth: int = 0) -> str | None:
-    """Return ``value`` in words where plain values are all that it is made of, else None."""
-    if is_plain(value):
-        return f"{type(value).__name__} {value!r}"
-    items: Iterable[Any]
-    if isinstance(value, dict):
-        items = chain.from_iterable(value.items())
-    elif isinstance(value, set | frozenset):
-        items = sorted(value, key=repr)
-    elif isinstance(value, list | tuple):
-        items = value
-    else:
-        return None
-    if len(value) > _MOST_ITEMS or depth > _MOST_DEPTH:
-        return None
-    words = [_by_value(item, depth=depth + 1) for item in items]
-    return None if None in words else f"{type(value).__name__} ({', '.join(map(str, words))})"
+def _sum(words: Words) -> int:
+    return sum(xxhash.xxh3_128_intdigest(repr(item).encode(errors="surrogatepass")) for item in words.items())
+
+
+def _digest(total: int) -> bytes:
+    return (total % 256**_DIGEST_BYTES).to_bytes(_DIGEST_BYTES, "little")
 
 
 def differences(before: Words, after: Words, *, most: int = 3) -> str:

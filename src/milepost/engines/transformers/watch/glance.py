@@ -14,7 +14,7 @@ version counter, so of those a sample of the values is compared.
 """
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,7 +23,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.hooks import RemovableHandle
 
 from milepost.engines.transformers.identity import sample_digest
-from milepost.engines.transformers.watch.inventory import MODULE_FIELDS, Inventory, Role, is_plain
+from milepost.engines.transformers.watch.inventory import MODULE_FIELDS, Inventory, Role
+from milepost.engines.transformers.watch.plain import is_flat, is_plain
+from milepost.engines.transformers.watch.settings import Settings, are_same, holds_settings
 
 __all__ = ["Glance", "stamp_of"]
 
@@ -36,24 +38,35 @@ _is_expired: Any = torch.UntypedStorage._expired
 
 
 class Glance:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        settings: The part in which plain values may take each other's places.
+    """
 
     def __init__(self, inventory: Inventory) -> None:
         self._next_hook: int = RemovableHandle.next_id
+        self.settings = Settings(inventory)
         self._take_containers(inventory)
         with torch._C.DisableTorchFunctionSubclass():
             self._take_tensors(inventory)
 
     def is_unchanged(self) -> bool:
         """Return whether everything is as it was."""
-        return self.has_same_containers() and self.has_same_tensors()
+        return self.has_same_settings() and self.has_same_structure() and self.has_same_tensors()
 
-    def has_same_containers(self) -> bool:
-        """Return whether all containers hold the same values."""
+    def has_same_settings(self) -> bool:
+        """Return whether attributes of modules and of objects hold the same values."""
+        try:
+            return self.settings.are_unchanged()
+        except Exception:
+            return False  # as below
+
+    def has_same_structure(self) -> bool:
+        """Return whether all other containers hold the same values."""
         try:
             return (
                 list(map(len, self._sized)) == self._sizes
-                and all(map(operator.eq, map(operator.call, self._getters, self._attributes), self._own))
                 and all(list(map(get, parts)) == values for get, parts, values in self._lone_parts)
                 and list(chain.from_iterable(map(dict.values, self._parts))) == self._part_values
                 and self._has_no_new_hooks()
@@ -63,7 +76,7 @@ class Glance:
                 and list(chain.from_iterable(self._tables)) == self._table_keys
                 and list(chain.from_iterable(map(_values_of, self._tables))) == self._table_values
                 and self._filled == self._copies
-                and _are(map(operator.getitem, self._holders, self._keys), self._held)
+                and are_same(map(operator.getitem, self._holders, self._keys), self._held)
                 and all(_without(values, restless) == copy for values, restless, copy in self._partial)
             )
         except Exception:
@@ -98,10 +111,6 @@ class Glance:
         return len(self._unversioned)
 
     def _take_containers(self, inventory: Inventory) -> None:
-        # Attributes of modules: what all modules have is left aside.
-        self._attributes: list[dict[str, Any]] = []
-        self._getters: list[Callable[[dict[str, Any]], Any]] = []
-        getters: dict[tuple[str, ...], Callable[[dict[str, Any]], Any]] = {}
         # Children, parameters and buffers: the only one of its module, by its name, and several, in order.
         lone_parts: dict[str, list[dict[str, Any]]] = {}
         self._parts: list[dict[str, Any]] = []
@@ -121,13 +130,10 @@ class Glance:
         self._codes = list(map(_code_of, self._functions))
         for container in inventory.containers:
             values = container.values
-            if container.restless:
+            if holds_settings(container):
+                pass
+            elif container.restless:
                 self._partial.append((values, container.restless, _without(values, container.restless)))
-            elif container.role is Role.MODULE:
-                assert isinstance(values, dict)
-                self._attributes.append(values)
-                own = ("training", *[key for key in values if key not in MODULE_FIELDS])
-                self._getters.append(getters.setdefault(own, operator.itemgetter(*own)))
             elif not values:
                 (self._unhooked if container.role is Role.HOOKS else self._empty).append(values)
             elif container.role is Role.PARTS:
@@ -138,7 +144,7 @@ class Glance:
                     self._parts.append(values)
             elif isinstance(values, Mapping):
                 self._tables.append(values)
-            else:
+            elif not isinstance(values, tuple):
                 self._filled.append(values)
                 self._copies.append(_shallow_copy(values))
             is_compared = container.is_followed or container.role is Role.PARTS
@@ -151,13 +157,12 @@ class Glance:
         self._take_values(lone_parts)
 
     def _take_values(self, lone_parts: dict[str, list[dict[str, Any]]]) -> None:
-        self._own = list(map(operator.call, self._getters, self._attributes))
         self._lone_parts = [
             (get := operator.itemgetter(name), parts, list(map(get, parts)))
             for name, parts in lone_parts.items()
         ]
         self._part_values = list(chain.from_iterable(map(dict.values, self._parts)))
-        self._sized = [*self._attributes, *chain.from_iterable(lone_parts.values()), *self._parts]
+        self._sized = [*chain.from_iterable(lone_parts.values()), *self._parts]
         self._sizes = list(map(len, self._sized))
         self._table_keys = list(chain.from_iterable(self._tables))
         self._table_values = list(chain.from_iterable(map(_values_of, self._tables)))
@@ -180,10 +185,6 @@ class Glance:
             self._storages.append(StorageWeakRef(storage))
         self._addresses = list(map(_address_of, self._addressed))
         self._storage_handles = [storage.cdata for storage in self._storages]
-
-
-def _are(values: Iterable[Any], same: Iterable[Any]) -> bool:
-    return all(map(operator.is_, values, same))
 
 
 def stamp_of(tensor: torch.Tensor) -> tuple[int | None, int | None]:
@@ -210,6 +211,6 @@ def _without(values: Any, keys: frozenset[Any]) -> Any:
 
 def _may_equal_another(value: Any) -> bool:
     """Return whether something else could compare equal to ``value`` and not be told by its value."""
-    if is_plain(value) or getattr(type(value), "__eq__", None) is object.__eq__:
+    if is_plain(value) or is_flat(value) or getattr(type(value), "__eq__", None) is object.__eq__:
         return False
     return not isinstance(value, torch.Tensor) or value.numel() == 1

@@ -29,18 +29,15 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from milepost.engines.transformers.watch.captured import Captured, names_in
+from milepost.engines.transformers.watch.plain import PLAIN, is_flat, is_plain
 
-__all__ = ["MODULE_FIELDS", "WHOLE", "Container", "Inventory", "Place", "Role", "is_plain", "take_inventory"]
+__all__ = ["MODULE_FIELDS", "WHOLE", "Container", "Inventory", "Place", "Role", "take_inventory"]
 
 # Where something was found: the path of its container, and its key there.
 Place = tuple[str, Any]
 WHOLE = "*"
 """The key of a place that is a whole container, whatever it holds."""
 
-_PLAIN = (
-    type(None), bool, int, float, complex, str, bytes, enum.Enum, torch.dtype, torch.device, torch.layout,
-    torch.memory_format, range, slice,
-)  # fmt: skip
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 _CALLS = (types.FunctionType, types.MethodType, functools.partial)
 _FOLLOWED_WHOLE = (torch.nn.Module, PreTrainedConfig, *_CODE, *_CALLS)
@@ -129,11 +126,6 @@ class Inventory:
                     yield value
 
 
-def is_plain(value: Any) -> bool:
-    """Return whether ``value`` is told by its value alone."""
-    return isinstance(value, _PLAIN)
-
-
 def take_inventory(model: torch.nn.Module, *, restless: frozenset[Place] = frozenset()) -> Inventory:
     """Walk ``model``. O(modules and their attributes).
 
@@ -205,7 +197,7 @@ class _Walk:
             self.module(path, value)
         elif isinstance(value, _CALLS) and steps <= _MOST_STEPS:
             self._call(path, value, steps)
-        elif isinstance(value, _PLAIN + _CODE + _IGNORED) or steps > _MOST_STEPS or not self._is_new(value):
+        elif isinstance(value, PLAIN + _CODE + _IGNORED) or steps > _MOST_STEPS or not self._is_new(value):
             return
         elif isinstance(value, dict | types.MappingProxyType | list | tuple | deque | set | frozenset):
             self._contain(path, value, frozenset(), steps=steps, role=Role.VALUE)
@@ -258,7 +250,7 @@ class _Walk:
             for key, value in container.items():
                 if isinstance(value, torch.Tensor):
                     self._tensor(path, key, value)
-                elif not isinstance(value, _PLAIN):
+                elif not is_plain(value) and not is_flat(value):
                     self._pending.append((_join(path, key), value, steps + 1))
         return values
 

@@ -9,6 +9,10 @@ modules change in any way, and never comes back: a counter may repeat itself, an
 is described by value, so that an adapter, an attention implementation or a precision that is switched back
 is known again, and so are its states.
 
+A look is a *glance*, which says only whether anything differs. Where nothing but settings differs (plain
+values, and torch's switches) and makes the model what it was once before, these alone are described anew.
+Whatever else differs, or was never met, takes a *close look* at everything.
+
 *Seen by itself*: the identity, version counter, storage, type, shape and place of every parameter, buffer and
 other tensor within reach; modules put in, taken out or of another class; steps of optimizers that hold any of
 the weights (fused ones pass the version counters by); attributes of modules, through lists, dictionaries and
@@ -27,7 +31,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-import xxhash
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from milepost.engines.transformers.watch.description import Description, Serials, differences
@@ -103,11 +106,7 @@ class ModelWatch:
             ConfigurationError: the model is in training mode.
             Exception: what a forward call of the changed model raises.
         """
-        if (
-            self._is_stale
-            or numeric_switches(self._device_type) != self._switches
-            or not self._glance.is_unchanged()
-        ):
+        if not self._is_as_before() and not self._is_known_again():
             identity, words = self._identity, self._description.words
             self._look_closely()
             if self._identity != identity:
@@ -151,6 +150,35 @@ class ModelWatch:
             self._take(take_inventory(self._model, restless=self._restless))
         return result
 
+    def _is_as_before(self) -> bool:
+        return (
+            not self._is_stale
+            and numeric_switches(self._device_type) == self._switches
+            and self._glance.is_unchanged()
+        )
+
+    def _is_known_again(self) -> bool:
+        """Return whether nothing but plain values and numeric switches differs, and with these the model is
+        what it was once before, under the same content; then that is what it is from now on.
+        """
+        if self._is_stale or not (self._glance.has_same_structure() and self._glance.has_same_tensors()):
+            return False
+        changes, switches = self._glance.settings.changes(), numeric_switches(self._device_type)
+        if changes is None or any(key in _MERGES for _, key in changes):
+            return False
+        words = self._description.differing(changes, switches)
+        if words is None:
+            return False
+        digest, shape = self._description.digests(self._content, instead=words)
+        if digest not in self._known:
+            return False
+        _log.debug("the model is as it was once before: %d places differ", len(words))
+        self._glance.settings.adopt(changes)
+        self._description.adopt(words)
+        self._switches = switches
+        self._identity = ModelIdentity(self._content, digest, shape)
+        return True
+
     def _look_closely(self) -> None:
         refuse_training(self._model, is_known=self._module_ids)
         # Where the model cannot run, the next look is as close as this one.
@@ -178,14 +206,9 @@ class ModelWatch:
         )
         self._contents = _contents(inventory)
         self._switches = numeric_switches(self._device_type)
-        self._glance = Glance(inventory)
-        self._description = Description(inventory, self._switches, self._serials)
-        shape = _digest(self._description.shape)
-        self._identity = ModelIdentity(
-            content=self._content,
-            digest=_digest({("content", ""): str(self._content), **self._description.words}),
-            shape=shape,
-        )
+        self._glance: Glance = Glance(inventory)
+        self._description: Description = Description(inventory, self._switches, self._serials)
+        self._identity = ModelIdentity(self._content, *self._description.digests(self._content))
 
 
 def _contents(inventory: Inventory) -> dict[Place, Any]:
@@ -199,13 +222,6 @@ def _contents(inventory: Inventory) -> dict[Place, Any]:
         if isinstance(values := container.values, dict):
             contents |= {(container.path, key): repr(values[key]) for key in _MERGES.intersection(values)}
     return contents
-
-
-def _digest(words: dict[Place, str]) -> bytes:
-    hasher = xxhash.xxh3_128()
-    for line in sorted(repr(item) for item in words.items()):
-        hasher.update(line.encode(errors="surrogatepass"))
-    return hasher.digest()
 
 
 def _watch_optimizers(watch: ModelWatch) -> None:
