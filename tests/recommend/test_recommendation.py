@@ -16,6 +16,7 @@ from milepost.simulator import nominal_footprint, replay, simulate
 from milepost.traces import open_trace
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.options import Options
+from milepost.vllm.step_cost import StepCost
 
 DOCUMENTS = "synthetic:documents,requests=120,seed=2,document=4000"
 CHAT = "synthetic:chat,requests=240,seed=2,concurrency=8"
@@ -213,6 +214,7 @@ def test_the_json_is_plain_and_has_every_field() -> None:
         "settings",
         "num_tried",
         "instructions",
+        "is_served",
     }
     assert facts["engines"][0]["instructions"].keys() == {"commands", "files", "notes"}
 
@@ -262,8 +264,10 @@ def test_the_plugin_is_offered_first_and_by_the_flag_that_loads_it() -> None:
 
 def test_the_plugin_is_simulated_as_the_cache_that_runs_inside_vllm() -> None:
     options = Options()
-    # What a stop costs is learned from the steps there, which a replay has not.
+    # What a stop costs is learned from the steps there, which a replay has not: it goes by what the plugin
+    # does before the first.
     assert (options.max_stops, options.stop_tokens) == (MOST_STOPS, None)
+    assert StepCost().stop_tokens == STOP_TOKENS
     trace = list(open_trace(CHAT))
     advice = advice_for("milepost-vllm", CHAT)
     layout = PoolLayout(

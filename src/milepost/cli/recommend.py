@@ -71,9 +71,10 @@ def recommend(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from milepost.byte_size import parse_bytes
     from milepost.cli.advice_text import print_advice
     from milepost.cli.traffic import build_settings, config_of, parse_after, report_log, unique
-    from milepost.recommend import ModelLayout, layout_of, nominal_layout
+    from milepost.recommend import ModelLayout, family_of, layout_of, nominal_layout
     from milepost.recommend import recommend as recommend_settings
     from milepost.simulator import TraceSource
 
@@ -92,9 +93,10 @@ def recommend(
         checkpoint_kv_tokens=checkpoint_kv_tokens,
         model=model,
     )
-    footprint, layout = setting.footprint, nominal_layout(setting.footprint)
+    footprint, layout, family = setting.footprint, nominal_layout(setting.footprint), None
     if model is not None:
-        layout = layout_of(config_of(model)) or layout
+        config = config_of(model)
+        layout, family = layout_of(config) or layout, family_of(config)
     if calibrate and model is not None:
         footprint = _in_seconds(footprint, model)
     if block_size is not None:
@@ -120,8 +122,9 @@ def recommend(
             footprint=footprint,
             capacity_kv_tokens=setting.capacity_kv_tokens,
             model=None if model is None else _servable(model),
-            memory_bytes=setting.capacity_kv_tokens * setting.unit_bytes if capacity else None,
+            memory_bytes=None if capacity is None else parse_bytes(capacity),
             layout=layout,
+            family=family,
             engines=engines,
             after=warm_up,
             watch=watch,

@@ -46,6 +46,11 @@ class ConfigReader:
                 "give the config.json of a causal language model"
             )
 
+    @property
+    def outer_model_type(self) -> str:
+        """The type of the whole model, where a language model is wrapped in a multimodal one."""
+        return str(self._levels[-1].get("model_type") or self.model_type)
+
     def element_bytes(self, dtype: str | None) -> int:
         """Return the bytes of one element of ``dtype``, or of the configuration's own where it is None."""
         given = dtype

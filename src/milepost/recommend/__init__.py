@@ -14,7 +14,14 @@ from milepost.recommend.engine import Candidate, EngineKind, Instructions
 from milepost.recommend.engines import ENGINES
 from milepost.recommend.profile import Offsets, TrafficProfile
 from milepost.recommend.recommendation import EngineAdvice, PolicyOutcome, Recommendation, recommend
-from milepost.recommend.situation import ModelLayout, Situation, layout_of, nominal_layout
+from milepost.recommend.situation import (
+    ModelFamily,
+    ModelLayout,
+    Situation,
+    family_of,
+    layout_of,
+    nominal_layout,
+)
 
 __all__ = [
     "ENGINES",
@@ -22,12 +29,14 @@ __all__ = [
     "EngineAdvice",
     "EngineKind",
     "Instructions",
+    "ModelFamily",
     "ModelLayout",
     "Offsets",
     "PolicyOutcome",
     "Recommendation",
     "Situation",
     "TrafficProfile",
+    "family_of",
     "layout_of",
     "nominal_layout",
     "recommend",

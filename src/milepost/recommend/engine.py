@@ -68,11 +68,19 @@ class EngineKind:
         candidates: Its settings worth trying, the simplest first; none where the log does not tell what the
             engine goes by.
         instructions: How the best of them is set; how it is set at all, where none could be tried.
+        families: The ``model_type`` of each family that it serves, among those with a footprint formula; None
+            for all.
     """
 
     title: str
     candidates: Callable[[Situation, TrafficProfile], Iterable[Candidate]]
     instructions: Callable[[Situation, Candidate | None], Instructions]
+    families: frozenset[str] | None = None
+
+    def serves(self, situation: Situation) -> bool:
+        """Return whether it serves the model, as far as that is known."""
+        family = situation.family
+        return self.families is None or family is None or family.model_type in self.families
 
 
 def command_line(*words: object) -> str:

@@ -12,7 +12,7 @@ from milepost.recommend.engines import ENGINES
 from milepost.recommend.evaluation import Evaluator, Outcome, Watch
 from milepost.recommend.families import CLAIRVOYANT, family_candidates
 from milepost.recommend.profile import ProfileBuilder
-from milepost.recommend.situation import ModelLayout, Situation, nominal_layout
+from milepost.recommend.situation import ModelFamily, ModelLayout, Situation, nominal_layout
 from milepost.simulator import SimulationResult, WarmUp
 from milepost.simulator.setting import NOMINAL_KV_BYTES_PER_TOKEN, grid_for
 from milepost.traces import TraceRequest
@@ -58,6 +58,7 @@ class EngineAdvice:
         settings: What to set, by the engine's own names.
         num_tried: Settings of the engine that were replayed.
         instructions: Command lines, files and notes.
+        is_served: Whether the engine has the model's family at all.
     """
 
     engine: str
@@ -72,6 +73,7 @@ class EngineAdvice:
     settings: dict[str, Any]
     num_tried: int
     instructions: Instructions
+    is_served: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,7 @@ def recommend(
     model: str | None = None,
     memory_bytes: int | None = None,
     layout: ModelLayout | None = None,
+    family: ModelFamily | None = None,
     engines: Sequence[str] = tuple(ENGINES),
     max_requests: int | None = None,
     after: WarmUp | None = None,
@@ -145,6 +148,7 @@ def recommend(
         model: As named in command lines.
         memory_bytes: The memory in bytes, for command lines.
         layout: What vLLM makes of the model; that of a usual hybrid unless given.
+        family: What the model is, which not every engine serves; a hybrid that all of them do unless given.
         engines: Which to advise on.
         max_requests: Replay only the first so many.
         after: The beginning of the log that is replayed and left out of the figures.
@@ -164,7 +168,7 @@ def recommend(
         raise ConfigurationError(f"max_requests={max_requests}; replay at least 1")
     if name is None:
         name = str(getattr(requests, "name", "requests"))
-    if not footprint.kv_bytes_per_token:
+    if memory_bytes is None and not footprint.kv_bytes_per_token:
         memory_bytes = capacity_kv_tokens * NOMINAL_KV_BYTES_PER_TOKEN
     held = list(islice(requests, max_requests))
     if not held:
@@ -177,6 +181,7 @@ def recommend(
         memory_bytes=memory_bytes,
         key_tokens=held[0].key_tokens,
         grid=grid_for(held[0].key_tokens, grid=None),
+        family=family,
     )
     num_warm_up_requests = (after or WarmUp()).number_of(held)
     evaluator = Evaluator(
@@ -190,7 +195,12 @@ def recommend(
     policies = family_candidates(situation)
     evaluator.evaluate(policies, label="policies", observer=lambda replayed: builder.add(replayed.request))
     profile = builder.build()
-    offered = {engine: list(ENGINES[engine].candidates(situation, profile)) for engine in engines}
+    offered = {
+        engine: list(ENGINES[engine].candidates(situation, profile))
+        if ENGINES[engine].serves(situation)
+        else []
+        for engine in engines
+    }
     evaluator.evaluate((each for every in offered.values() for each in every), label="engines")
     outcomes = {each.policy: evaluator.outcome(each) for each in policies}
     clairvoyant = outcomes.get(CLAIRVOYANT)
@@ -246,7 +256,10 @@ def _advise(
             grid=None,
             settings={},
             num_tried=0,
-            instructions=kind.instructions(situation, None),
+            instructions=kind.instructions(situation, None)
+            if kind.serves(situation)
+            else _not_served(kind, situation),
+            is_served=kind.serves(situation),
         )
     outcomes = [evaluator.outcome(each) for each in candidates]
     most = max(outcome.result.reused_fraction for outcome in outcomes)
@@ -274,6 +287,17 @@ def _advise(
         settings=dict(candidate.settings),
         num_tried=len(candidates),
         instructions=kind.instructions(situation, candidate),
+    )
+
+
+def _not_served(kind: EngineKind, situation: Situation) -> Instructions:
+    assert situation.family is not None
+    assert kind.families is not None
+    return Instructions(
+        notes=(
+            f"not served: it has no models of type {situation.family.model_type}; of the families that are "
+            f"known here, it has {', '.join(sorted(kind.families))}",
+        )
     )
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from milepost.footprint import Footprint
+from milepost.footprint.config_reader import ConfigReader
 from milepost.footprint.families import footprint_blocks
 from milepost.simulator.setting import NOMINAL_KV_BYTES_PER_TOKEN
 
-__all__ = ["ModelLayout", "Situation", "layout_of", "nominal_layout"]
+__all__ = ["ModelFamily", "ModelLayout", "Situation", "family_of", "layout_of", "nominal_layout"]
 
 # vLLM rounds an attention block up to a multiple of this many tokens.
 _BLOCK_STEP = 16
@@ -32,6 +33,19 @@ class ModelLayout:
     pages_per_state: int
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFamily:
+    """What engines go by when they say whether they serve a model, and with which caches.
+
+    Attributes:
+        model_type: As its configuration names it.
+        is_recurrent: Whether a layer has a recurrent state. Sliding windows are none.
+    """
+
+    model_type: str
+    is_recurrent: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What the user has.
@@ -44,6 +58,7 @@ class Situation:
         memory_bytes: The same in bytes, where known.
         key_tokens: Tokens of a block of the log, 1 where it has token ids.
         grid: The finest positions of states that are tried.
+        family: What the model is; None where only costs are known.
     """
 
     model: str | None
@@ -53,6 +68,12 @@ class Situation:
     memory_bytes: int | None
     key_tokens: int
     grid: int
+    family: ModelFamily | None = None
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether there are recurrent states; where only costs are known, whether there is a state."""
+        return not self.footprint.is_stateless if self.family is None else self.family.is_recurrent
 
     @property
     def capacity_bytes(self) -> int:
@@ -75,8 +96,23 @@ class Situation:
         return str(self.memory_bytes)
 
 
+def family_of(config: Any) -> ModelFamily:
+    """Return the family of the model that ``config`` describes.
+
+    Raises:
+        UnsupportedModelError: no formula is known for the family.
+    """
+    # Costs are asked for, so the type of numbers does not matter.
+    blocks = footprint_blocks(config, dtype="float32")
+    return ModelFamily(
+        ConfigReader(config).outer_model_type,
+        is_recurrent=any(block.checkpoint_bytes and not block.kv_windows for block in blocks),
+    )
+
+
 def layout_of(config: Any, *, dtype: str | None = None) -> ModelLayout | None:
-    """Return the layout of the model that ``config`` describes; None where it has no states or no KV.
+    """Return the layout of the model that ``config`` describes; None where it has no recurrent states, or no
+    KV.
 
     Raises:
         UnsupportedModelError: no formula is known for the family.

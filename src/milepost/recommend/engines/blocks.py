@@ -30,7 +30,7 @@ def footprint_in_blocks(situation: Situation, *, is_inside: bool = False) -> Foo
     is no KV, or no state, pages are as large as what there is.
     """
     footprint = situation.footprint
-    if footprint.is_stateless or not footprint.kv_bytes_per_token:
+    if not situation.is_recurrent or not footprint.kv_bytes_per_token:
         return footprint
     num_blocks = situation.layout.pages_per_state + is_inside
     return replace(

@@ -17,6 +17,7 @@ tell, so nothing is simulated on one.
 from collections.abc import Iterator
 
 from milepost.recommend.engine import Candidate, EngineKind, Instructions, command_line
+from milepost.recommend.engines.kv_alone import KV_ALONE, kv_alone
 from milepost.recommend.engines.messages import NOT_SIMULATED, token_grid
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
@@ -31,7 +32,9 @@ _MEBIBYTE = 1 << 20
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
-    if profile.has_boundaries:
+    if not situation.is_recurrent:
+        yield kv_alone(situation)
+    elif profile.has_boundaries:
         for step in _STEPS:
             yield Candidate(
                 policy=f"llamacpp:step={step},count={_DEFAULT_COUNT}",
@@ -44,9 +47,12 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
 def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
     settings = {} if candidate is None else dict(candidate.settings)
     if situation.memory_bytes is not None:
-        settings["--cache-ram"] = situation.memory_bytes // _MEBIBYTE
+        # 0 would switch it off.
+        settings["--cache-ram"] = max(1, situation.memory_bytes // _MEBIBYTE)
     notes = [
-        f"{_STEP} is a flag of build b9310 and later; before, --checkpoint-every-n-tokens set an interval",
+        f"{_STEP} is a flag of build b9310 and later; before, --checkpoint-every-n-tokens set an interval"
+        if situation.is_recurrent
+        else KV_ALONE,
         "the memory is host memory (--cache-ram), beside the slots' own; each prompt has its own copy of the "
         "KV there, so less fits than was simulated where prompts share much",
     ]
@@ -62,4 +68,25 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
     )
 
 
-LLAMA_CPP = EngineKind(title="llama.cpp", candidates=_candidates, instructions=_instructions)
+# What its converter takes (``conversion``), and what it has a graph for (``src/models``), November 2026.
+_FAMILIES = frozenset(
+    (
+        *("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "gemma3", "gemma3_text", "gpt_oss"),
+        *(
+            "granitemoehybrid",
+            "jamba",
+            "kimi_linear",
+            "lfm2",
+            "lfm2_moe",
+            "llama",
+            "mamba",
+            "mamba2",
+            "minimax",
+        ),
+        *("mistral", "nemotron_h", "qwen2", "qwen3", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text"),
+        *("qwen3_5_text", "qwen3_moe", "qwen3_next"),
+    )
+)
+LLAMA_CPP = EngineKind(
+    title="llama.cpp", candidates=_candidates, instructions=_instructions, families=_FAMILIES
+)

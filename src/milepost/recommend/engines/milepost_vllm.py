@@ -7,8 +7,10 @@ What there is to set (:mod:`milepost.vllm.options`, vLLM 0.30 to 0.33):
   divide the block.
 * ``--additional-config '{"milepost": {...}}'``: nothing in it is needed.
 
-Modelled by the very cache that runs inside vLLM, with its stops: at most four a prompt, each at the price of
-four tokens. Not modelled: requests that run at the same time, and states at the ends of answers.
+Modelled by the very cache that runs inside vLLM, with its stops: at most four a prompt, each at the price
+that the plugin starts with. Inside vLLM that price is learned from the steps, which a replay has not; and
+stock's own two positions are kept too while there is free memory. Not modelled: those, requests that run at
+the same time, and states at the ends of answers. A model without recurrent layers runs as in stock vLLM.
 """
 
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from milepost.recommend.engines.blocks import (
     footprint_in_blocks,
     match_unit_tokens,
 )
+from milepost.recommend.engines.vllm import VLLM_FAMILIES
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
 
@@ -27,11 +30,14 @@ __all__ = ["MILEPOST_VLLM", "MOST_STOPS", "STOP_TOKENS"]
 
 _SCHEDULER = "--scheduler-cls"
 _MATCH_UNIT = "--prefix-match-unit"
-#: Defaults of ``max_stops`` and ``stop_tokens`` in :mod:`milepost.vllm.options`.
-MOST_STOPS, STOP_TOKENS = 4, 4
+#: ``max_stops`` of :mod:`milepost.vllm.options`, and what :mod:`milepost.vllm.step_cost` takes a stop to cost
+#: until it has seen steps.
+MOST_STOPS, STOP_TOKENS = 4, 256
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
+    if not situation.is_recurrent:
+        return
     block, unit = block_tokens(situation), match_unit_tokens(situation)
     settings: dict[str, SettingValue] = {_SCHEDULER: "milepost.vllm.Scheduler"}
     yield _candidate(situation, grid=block, settings=settings)
@@ -53,7 +59,13 @@ def _candidate(situation: Situation, *, grid: int, settings: dict[str, SettingVa
 
 
 def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
-    assert candidate is not None
+    if candidate is None:
+        return Instructions(
+            notes=(
+                "nothing to plan: the model has no recurrent layers, so vLLM runs as it does "
+                "without Milepost",
+            )
+        )
     memory = situation.memory_bytes
     command = command_line(
         "vllm",
@@ -79,10 +91,19 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
             "positions inside vLLM's blocks apart, or no unit divides them"
         )
     notes.append(
+        f"a stop is taken to cost {STOP_TOKENS} tokens of prefill, as the plugin does until its own "
+        "steps have told it; cheaper steps mean more states than were simulated"
+    )
+    notes.append(
         "what is not supported there (speculative decoding, KV connectors, ...) runs as stock vLLM, with one "
         "warning: docs/vllm.md"
     )
     return Instructions(commands=(command,), notes=tuple(notes))
 
 
-MILEPOST_VLLM = EngineKind(title="vLLM with Milepost", candidates=_candidates, instructions=_instructions)
+MILEPOST_VLLM = EngineKind(
+    title="vLLM with Milepost",
+    candidates=_candidates,
+    instructions=_instructions,
+    families=VLLM_FAMILIES,
+)

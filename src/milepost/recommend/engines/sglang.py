@@ -6,6 +6,8 @@ What 0.5.23 has (read in its argument fields and its scheduler, November 2026):
   not. Named ``--mamba-scheduler-strategy`` in older releases, where ``auto`` means ``no_buffer``.
 * ``--mamba-full-memory-ratio R``: bytes of the state pool to bytes of the KV pool (0.9 unless given). Both
   are fixed at the start, and states of running requests come out of the first.
+  A family without states in its radix cache (attention alone, but also pure Mamba) is refused with a
+  strategy, and one that is not listed for ``extra_buffer`` with that one (``arg_groups/overrides.py``).
 * ``--chunked-prefill-size C``: each chunk of a prefill leaves one state, where it ends, or instead of that
   where the prompt parts from an earlier one. ``--mamba-track-interval`` is about decoding alone.
 * ``--mamba-max-states-per-path N``: of one path, the shallowest states beyond N go, but for forks and ends
@@ -21,6 +23,7 @@ level 2 as forks and ends without a limit.
 from collections.abc import Iterator
 
 from milepost.recommend.engine import Candidate, EngineKind, Instructions, SettingValue, command_line
+from milepost.recommend.engines.kv_alone import KV_ALONE, kv_alone
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
 
@@ -35,10 +38,27 @@ _LEVEL = "--hybrid-cache-checkpoints-level"
 # The default first.
 _RATIOS = (0.9, 0.1, 0.3, 3.0)
 _CHUNKS = (8192, 2048)
+# 0.5.23: what takes extra_buffer; what takes no_buffer alone; pure Mamba, whose states it does not keep.
+_EXTRA_BUFFER = frozenset(
+    (
+        *("bailing_hybrid", "falcon_h1", "granitemoehybrid", "kimi_linear", "nemotron_h", "qwen3_5"),
+        *("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
+    )
+)
+_NO_BUFFER = frozenset(("lfm2", "lfm2_moe"))
+_KEPT_NOWHERE = frozenset(("falcon_mamba", "mamba", "mamba2"))
+_ATTENTION = frozenset(
+    ("gemma3", "gemma3_text", "gpt_oss", "llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+)
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
     grid = -(-_GRID_TOKENS // situation.key_tokens) * situation.key_tokens
+    if not situation.is_recurrent:
+        yield kv_alone(situation)
+        return
+    if situation.family is not None and situation.family.model_type not in _EXTRA_BUFFER:
+        return
     for chunk in (*_CHUNKS, None):
         for ratio in _RATIOS:
             settings: dict[str, SettingValue] = {_STRATEGY: "extra_buffer", _RATIO: ratio}
@@ -52,7 +72,8 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
 
 
 def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
-    assert candidate is not None
+    if candidate is None or not situation.is_recurrent:
+        return Instructions(commands=(_command(situation, {}),), notes=(_without_states(situation),))
     settings = dict(candidate.settings)
     keeps_chunks = settings.pop(_STATES, None) is None
     return Instructions(
@@ -69,6 +90,19 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
     )
 
 
+def _without_states(situation: Situation) -> str:
+    if not situation.is_recurrent:
+        return KV_ALONE
+    if situation.family is not None and situation.family.model_type in _NO_BUFFER:
+        return (
+            "not simulated: 0.5.23 takes this family with the strategy no_buffer alone, its default "
+            "there, which keeps no state where prompts part"
+        )
+    return (
+        "not simulated: 0.5.23 keeps no states of this family, so nothing is reused and nothing is to be set"
+    )
+
+
 def _command(situation: Situation, settings: dict[str, SettingValue]) -> str:
     return command_line(
         "python",
@@ -80,4 +114,9 @@ def _command(situation: Situation, settings: dict[str, SettingValue]) -> str:
     )
 
 
-SGLANG = EngineKind(title="SGLang", candidates=_candidates, instructions=_instructions)
+SGLANG = EngineKind(
+    title="SGLang",
+    candidates=_candidates,
+    instructions=_instructions,
+    families=_EXTRA_BUFFER | _NO_BUFFER | _KEPT_NOWHERE | _ATTENTION,
+)

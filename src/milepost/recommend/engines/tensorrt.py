@@ -20,6 +20,7 @@ KV cache page:
 from collections.abc import Iterator
 
 from milepost.recommend.engine import Candidate, EngineKind, Instructions, SettingValue, command_line
+from milepost.recommend.engines.kv_alone import KV_ALONE, kv_alone
 from milepost.recommend.profile import Offsets, TrafficProfile
 from milepost.recommend.situation import Situation
 
@@ -35,6 +36,9 @@ _FILE = "trtllm.yaml"
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
+    if not situation.is_recurrent:
+        yield kv_alone(situation)
+        return
     for offsets in (
         Offsets(from_end=(0,)),
         *profile.best_offsets(grid=situation.grid, largest=_MOST_OFFSETS),
@@ -75,11 +79,13 @@ def _candidate(
 
 def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
     assert candidate is not None
-    lines = ["kv_cache_config:", "  enable_block_reuse: true", "  use_kv_cache_manager_v2: true"]
+    lines = ["kv_cache_config:", "  enable_block_reuse: true"]
     if situation.memory_bytes is not None:
         lines.append(f"  max_gpu_total_bytes: {situation.memory_bytes}")
-    lines.append("  mamba_state_config:")
-    lines += [f"    {name}: {_yaml(value)}" for name, value in candidate.settings.items()]
+    if candidate.settings:
+        lines += ["  use_kv_cache_manager_v2: true", "  mamba_state_config:"]
+        lines += [f"    {name}: {_yaml(value)}" for name, value in candidate.settings.items()]
+    renamed = "--config is named --extra_llm_api_options in older releases"
     return Instructions(
         commands=(command_line("trtllm-serve", situation.model_name, "--config", _FILE),),
         files=((_FILE, "\n".join(lines) + "\n"),),
@@ -87,8 +93,10 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
             "mamba_state_config is part of TensorRT-LLM 1.3.0rc27; a release whose reference lacks it has "
             "only mamba_state_cache_interval, every so many tokens",
             "in 1.4.0rc4 enable_branch_snapshot is a deprecated alias: it belongs to BlockReuseConfig there",
-            "--config is named --extra_llm_api_options in older releases",
-        ),
+            renamed,
+        )
+        if candidate.settings
+        else (KV_ALONE, renamed),
     )
 
 
@@ -98,4 +106,23 @@ def _yaml(value: SettingValue) -> str:
     return str(value).lower()
 
 
-TENSORRT = EngineKind(title="TensorRT-LLM", candidates=_candidates, instructions=_instructions)
+# Its PyTorch backend's index of models (``_torch/models/_arch_index.py``), November 2026.
+_FAMILIES = frozenset(
+    (
+        *(
+            "gemma3",
+            "gemma3_text",
+            "gpt_oss",
+            "kimi_linear",
+            "llama",
+            "mistral",
+            "nemotron_h",
+            "qwen2",
+            "qwen3",
+        ),
+        *("qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next"),
+    )
+)
+TENSORRT = EngineKind(
+    title="TensorRT-LLM", candidates=_candidates, instructions=_instructions, families=_FAMILIES
+)

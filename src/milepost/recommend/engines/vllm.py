@@ -8,7 +8,11 @@ What it has (0.32, read in its parser and run; 0.33 the same by reading), with t
   pull request 52216. Before, an environment variable, which recurrent layers obey since pull request 45845.
 * ``--max-num-batched-tokens``: a state exists only where a prefill chunk ends, and chunks are not cut for the
   interval, so a chunk has to be as short as the interval: ``_mamba_block_aligned_split`` in
-  ``vllm/v1/core/sched/scheduler.py``, and measured.
+  ``vllm/v1/core/sched/scheduler.py``, and measured. It is the budget of a whole step, and less than
+  ``--max-num-seqs`` (up to 1,024 by default) is refused at the start; so shorter intervals than the least
+  budget that servers run with, 2,048, are not tried.
+* Both are for models with recurrent layers; one of attention alone has no use for them, and an interval is
+  refused there (``_validate_prefix_cache_retention_interval``).
 * ``--mamba-cache-mode`` is not printed: ``align`` is what prefix caching means for these models, and since
   0.33 the flag does nothing but warn.
 * ``--block-size``: attention blocks are lengthened until one holds a layer's state, and positions are
@@ -28,19 +32,32 @@ from milepost.recommend.engines.blocks import block_notes, block_tokens, footpri
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
 
-__all__ = ["VLLM"]
+__all__ = ["VLLM", "VLLM_FAMILIES"]
 
 _INTERVAL = "--prefix-cache-retention-interval"
-# Blocks between states that are tried.
-_INTERVALS = (1, 2, 4, 8, 16)
+# Tokens between states that are tried, each rounded up to whole blocks: budgets of a step that people run.
+_INTERVALS = (2048, 4096, 8192, 16_384)
+#: What its registry of models has, 0.32.
+VLLM_FAMILIES = frozenset(
+    (
+        *("bailing_hybrid", "falcon_h1", "falcon_mamba", "gemma3", "gemma3_text", "gpt_oss"),
+        *("granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "llama", "mamba", "mamba2"),
+        *("mistral", "nemotron_h", "olmo_hybrid", "qwen2", "qwen3", "qwen3_5", "qwen3_5_moe"),
+        *("qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next", "zamba2"),
+    )
+)
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
     grid, in_blocks = block_tokens(situation), footprint_in_blocks(situation)
+    if not situation.is_recurrent:
+        yield Candidate(policy="vllm", grid=grid, footprint=in_blocks)
+        return
     yield Candidate(policy="vllm", grid=grid, footprint=in_blocks, settings={_INTERVAL: 0})
-    for blocks in _INTERVALS:
+    block = situation.layout.block_tokens
+    for blocks in dict.fromkeys(-(-tokens // block) for tokens in _INTERVALS):
         if blocks * grid < profile.longest_tokens:
-            interval = blocks * situation.layout.block_tokens
+            interval = blocks * block
             yield Candidate(
                 policy=f"tensorrt:end=1,every={blocks * grid},branch=yes",
                 grid=grid,
@@ -52,11 +69,14 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
 def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
     assert candidate is not None
     memory = situation.memory_bytes
-    notes = [
-        *block_notes(situation),
-        f"{_INTERVAL} is an argument since August 2026 (pull request 52216, release 0.29); before, the "
-        "variable VLLM_PREFIX_CACHE_RETENTION_INTERVAL sets it, and unset, every chunk's end is kept",
-    ]
+    if situation.is_recurrent:
+        notes = [
+            *block_notes(situation),
+            f"{_INTERVAL} is an argument since August 2026 (pull request 52216, release 0.29); before, the "
+            "variable VLLM_PREFIX_CACHE_RETENTION_INTERVAL sets it, and unset, every chunk's end is kept",
+        ]
+    else:
+        notes = ["nothing to set: the model has no recurrent states, and KV is reused block by block"]
     if len(candidate.settings) > 1:
         notes.append(
             "chunks are short because a state exists only where a chunk ends; the price is more prefill "
@@ -73,4 +93,6 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
     return Instructions(commands=(command,), notes=tuple(notes))
 
 
-VLLM = EngineKind(title="vLLM (stock)", candidates=_candidates, instructions=_instructions)
+VLLM = EngineKind(
+    title="vLLM (stock)", candidates=_candidates, instructions=_instructions, families=VLLM_FAMILIES
+)
