@@ -10,7 +10,7 @@ described and added anew.
 
 import types
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,7 +119,7 @@ class Description:
         if container.role is Role.VALUE and by_value(values) is not None:
             # Said where it is referred to: layers may share one list, or have one each.
             return
-        if not isinstance(values, Mapping):
+        if isinstance(values, Sequence):
             self.words[path, "length"] = str(len(values))
         for key, value in container.items():
             words = self._of(value)

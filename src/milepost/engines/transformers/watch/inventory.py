@@ -6,8 +6,8 @@ plain objects, a few steps deep. What is found is of three kinds:
 * *modules and tensors*: the content, which is told by identity (an object that was replaced is another one);
 * *containers*: everything that holds named or numbered values, so that a change of a value is a change of its
   container;
-* *code*: functions that a class, a module or a modeling file of transformers runs, by identity; of functions
-  that hang on a module (hooks, a ``forward`` of its own) what they captured, too.
+* *code*: functions that a class, a module or a modeling file of transformers runs, and torch's operators, by
+  identity; of functions that hang on a module (hooks, a ``forward`` of its own) what they captured, too.
 
 Left out is what cannot change a result: gradients, settings of generation, tokenizers, what saving notes in
 a configuration, and *restless* places, which the model's own forward call changes.
@@ -29,6 +29,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from milepost.engines.transformers.watch.captured import Captured, names_in
+from milepost.engines.transformers.watch.operators import operators
 from milepost.engines.transformers.watch.plain import PLAIN, is_flat, is_plain
 
 __all__ = ["MODULE_FIELDS", "WHOLE", "Container", "Inventory", "Place", "Role", "take_inventory"]
@@ -104,7 +105,8 @@ class Container:
         elif isinstance(self.values, Sequence | deque):
             yield from ((key, value) for key, value in enumerate(self.values) if key not in self.ignored)
         else:
-            yield from ((repr(value), value) for value in sorted(self.values, key=repr))
+            named = sorted((repr(value), value) for value in self.values)
+            yield from ((name, value) for name, value in named if name not in self.ignored)
 
 
 @dataclass(slots=True)
@@ -180,7 +182,8 @@ class _Walk:
                 self._contain(
                     f"transformers {name} {scope}", getattr(registry, scope), frozenset(), steps=None
                 )
-        self._contain("torch.nn.functional", vars(torch.nn.functional), _FILE_NOTES, steps=None)
+        for name, values, ignored in operators():
+            self._contain(name, values, ignored, steps=None)
         files: dict[str, None] = {}
         for kind in dict.fromkeys(chain.from_iterable(kind.__mro__ for kind in self.found.classes)):
             if kind.__module__.startswith("transformers.models."):
