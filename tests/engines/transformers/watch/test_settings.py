@@ -93,10 +93,6 @@ def settings():
             lambda layer: layer.scales.update(c=3.0),
             lambda layer: layer.scales.pop("c"),
         ),
-        "the order of a dictionary": (
-            lambda layer: layer.order.update(x=layer.order.pop("x")),
-            lambda layer: layer.order.update(y=layer.order.pop("y")),
-        ),
         "a set": (lambda layer: layer.chosen.add("b"), lambda layer: layer.chosen.remove("b")),
         "a number of an object": (
             lambda layer: setattr(layer.rope, "theta", 2.0),
@@ -139,6 +135,14 @@ def unnest(model):
     model[1].nested["rope"]["theta"] = 1.0
 
 
+def reorder(model):
+    model[1].order["x"] = model[1].order.pop("x")
+
+
+def order(model):
+    model[1].order["y"] = model[1].order.pop("y")
+
+
 def override(model):
     model[1].forward = halve
 
@@ -151,7 +155,7 @@ def halve(hidden):
     return hidden * 0.5
 
 
-@pytest.mark.parametrize(("on", "off"), [(nest, unnest), (override, restore)])
+@pytest.mark.parametrize(("on", "off"), [(nest, unnest), (reorder, order), (override, restore)])
 def test_more_than_plain_values_takes_a_close_look_each_time(on, off, monkeypatch):
     model = layers()
     counted = Counted(model, monkeypatch)

@@ -65,7 +65,7 @@ class Settings:
             list(map(len, self._sized)) == self._sizes
             and all(map(operator.eq, map(operator.call, self._getters, self._holders), self._values))
             and are_same(self._held(), self._list_values)
-            and list(chain.from_iterable(self._list_values)) == self._items
+            and _in_order(self._list_values) == self._items
             and self._list_values == self._copies
             and all(_keys_without(values, restless) == keys for values, restless, keys in self._partial)
         )
@@ -86,10 +86,12 @@ class Settings:
                     found[self._paths[index], name] = after
         moved = map(operator.is_not, self._held(), self._list_values)
         changed = map(operator.ne, self._list_values, self._copies)
-        reordered = map(operator.ne, map(list, self._list_values), map(list, self._copies))
-        is_other = map(any, zip(moved, changed, reordered, strict=True))
+        is_other = list(map(operator.or_, moved, changed))
         for path, key in compress(self._lists, is_other):
             found[path, key] = self._lists[path, key].holder[key]
+        is_same = list(map(operator.not_, is_other))
+        if _in_order(compress(self._list_values, is_same)) != _in_order(compress(self._copies, is_same)):
+            return None
         is_plain_change = all(key != _MODE and _is_told(value) for (_, key), value in found.items())
         return found if is_plain_change else None
 
@@ -101,9 +103,8 @@ class Settings:
                 holder = self._lists[path, key].holder
             else:
                 holder = self._holders[index]
-                self._values[index] = self._getters[index](
-                    {name: changes.get((path, name), before) for name, before, _ in self._compared(index)}
-                )
+                values = zip(self._names[index], self._values[index], strict=True)
+                self._values[index] = tuple(value if name == key else was for name, was in values)
             self._lists.pop((path, key), None)
             if is_watched_by_place(value):
                 self._lists[path, key] = _List(holder, value, copy.copy(value))
@@ -111,8 +112,8 @@ class Settings:
 
     def _compared(self, index: int) -> Iterator[tuple[Any, Any, Any]]:
         """Yield names, what they held, and what they hold."""
-        names, holder, before = self._names[index], self._holders[index], self._values[index]
-        return zip(names, before if len(names) > 1 else (before,), map(holder.get, names), strict=True)
+        names = self._names[index]
+        return zip(names, self._values[index], map(self._holders[index].get, names), strict=True)
 
     def _held(self) -> Iterator[Any]:
         return map(operator.getitem, self._list_holders, self._list_keys)
@@ -129,6 +130,9 @@ class Settings:
             self._partial.append((values, container.restless, _keys_without(values, container.restless)))
         else:
             self._sized.append(values)
+        if len(names) == 1:
+            # With one name alone, a getter returns no tuple.
+            names *= 2
         if names:
             self._paths.append(container.path)
             self._holders.append(values)
@@ -139,8 +143,7 @@ class Settings:
         self._list_keys = [key for _, key in self._lists]
         columns = list(zip(*self._lists.values(), strict=True)) or [()] * len(_List._fields)
         self._list_holders, self._list_values, self._copies = map(list, columns)
-        # In order, which comparing dictionaries and sets leaves aside.
-        self._items = list(chain.from_iterable(self._list_values))
+        self._items = _in_order(self._list_values)
 
 
 def holds_settings(container: Container) -> bool:
@@ -158,6 +161,11 @@ def is_watched_by_place(value: Any) -> bool:
 def are_same(values: Iterable[Any], same: Iterable[Any]) -> bool:
     """Return whether ``values`` are the very objects ``same``."""
     return all(map(operator.is_, values, same))
+
+
+def _in_order(collections: Iterable[Iterable[Any]]) -> list[Any]:
+    """Return items and keys in the order that comparing dictionaries leaves aside."""
+    return list(chain.from_iterable(collections))
 
 
 def _is_told(value: Any) -> bool:
