@@ -190,7 +190,9 @@ def _as_array(name: str, given: TokenLike, *, items: str) -> npt.NDArray[Any]:
     try:
         array = np.asarray(given)
     except (ValueError, OverflowError, TypeError, RuntimeError) as error:
-        raise InvalidRequestError(f"{name} is not a sequence of {items}: {error}") from error
+        raise InvalidRequestError(
+            f"{name} is not a sequence of {items}: {error}; give a list of whole numbers"
+        ) from error
     # Among integers, numpy takes True for 1.
     if array.dtype.kind in "iu" and isinstance(given, list | tuple) and bool in set(map(type, given)):
         raise InvalidRequestError(f"{name} holds a bool; give whole numbers alone")

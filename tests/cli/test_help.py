@@ -121,3 +121,10 @@ def test_exit_codes_are_documented():
 )
 def test_a_mistyped_model_is_refused_before_anything_is_loaded(arguments):
     assert loaded_by(*arguments, HF_HUB_OFFLINE="1") == ([], "")
+
+
+def test_no_option_says_two_defaults():
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            shown = str(getattr(parameter, "help", "") or "")
+            assert parameter.default is None or "Default:" not in shown, (name, parameter.name)

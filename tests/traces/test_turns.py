@@ -23,6 +23,10 @@ def named(session, **prompt):
     return {"session_id": session, **prompt}
 
 
+def bailian(chat, parent, **prompt):
+    return {"chat_id": chat, "parent_chat_id": parent, "input_length": 16, **prompt}
+
+
 ONLY_WHAT_IS_NEW = {
     "messages": [named("s", messages=[USER[turn]]) for turn in range(2)],
     "messages with the system's": [named("s", messages=[SYSTEM, USER[turn]]) for turn in range(3)],
@@ -43,6 +47,15 @@ ONLY_WHAT_IS_NEW = {
         named("s", input_length=600, hash_ids=[2 * turn, 2 * turn + 1], delay=5) for turn in range(3)
     ],
     "conversation ids": [{"conversation_id": 7, "messages": [USER[turn]]} for turn in range(2)],
+    "Bailian's chats": [bailian(turn, turn - 1, hash_ids=[turn]) for turn in range(4)],
+    "Bailian's chats, named by strings": [
+        bailian(f"c{turn}", f"c{turn - 1}" if turn else "", hash_ids=[turn]) for turn in range(3)
+    ],
+    "Bailian's chats between each other": [
+        bailian(10 * turn + chat, 10 * (turn - 1) + chat if turn else -1, hash_ids=[100 * chat + turn])
+        for turn in range(3)
+        for chat in range(4)
+    ],
     "camel case, on the envelope": [
         {"sessionId": "s", "request": {"body": {"messages": [USER[turn]]}}} for turn in range(2)
     ],
@@ -74,8 +87,22 @@ WHOLE = {
         named("s", input_length=64, block_size=64, hash_ids=[turn]) for turn in range(4)
     ],
     "Bailian's chats": [
-        {"chat_id": turn, "parent_chat_id": turn - 1, "input_length": 16, "hash_ids": [turn]}
+        bailian(turn, turn - 1, input_length=16 * (turn + 1), hash_ids=list(range(turn + 1)))
         for turn in range(4)
+    ],
+    "Bailian's, two turns from one": [
+        bailian(0, -1, hash_ids=[7]),
+        bailian(1, 0, hash_ids=[7, 8], input_length=32),
+        bailian(2, 0, hash_ids=[7, 9], input_length=32),
+    ],
+    "Bailian's, of which none goes on": [
+        bailian(turn, -1 if turn % 2 else None, hash_ids=[turn]) for turn in range(4)
+    ],
+    "Bailian's, whose parents are not in the log": [
+        bailian(turn, 100 + turn, hash_ids=[turn]) for turn in range(4)
+    ],
+    "Bailian's without parents": [
+        {"chat_id": 5, "input_length": 16, "hash_ids": [turn]} for turn in range(1)
     ],
 }
 

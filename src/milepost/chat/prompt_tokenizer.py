@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from milepost.chat.heads import HeadMemory
 from milepost.chat.opening import open_tokenizer
+from milepost.chat.template_options import check_template_options
 from milepost.errors import ConfigurationError, InvalidRequestError
 
 __all__ = ["PROBE", "EncodedText", "PromptTokenizer"]
@@ -102,8 +103,9 @@ class PromptTokenizer:
 
         Raises:
             ConfigurationError: there is no tokenizer, or it has no chat template.
-            InvalidRequestError: the template refuses these messages.
+            InvalidRequestError: the template refuses these messages, or an option is none of a template.
         """
+        check_template_options(options)
         if not self.has_chat_template:
             raise ConfigurationError(
                 f"the tokenizer {self.name} has no chat template, and the log has messages; give the "

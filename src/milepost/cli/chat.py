@@ -8,7 +8,6 @@ from milepost.cli.options import (
     EngineCapacity,
     EnginePolicy,
     FrequencyPenalty,
-    MaxNewTokens,
     MinP,
     ModelArgument,
     Numerics,
@@ -25,9 +24,10 @@ __all__ = ["chat"]
 
 
 def chat(
+    context: typer.Context,
     model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="What the system message says.")] = None,
-    max_new_tokens: MaxNewTokens = 1024,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -60,27 +60,15 @@ def chat(
 
     from milepost.cli.chat_session import ChatSession
     from milepost.cli.chat_terminal import converse, converse_in_json
+    from milepost.cli.request_options import request_options
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.transformers.engine import Engine
-    from milepost.engines.transformers.requests import RequestOptions
 
-    options: RequestOptions = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-        "stop": stop,
-    }
     source, tokenizer = resolve_model(model)
     with Engine.open(
         source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics
     ) as engine:
-        session = ChatSession(engine, system=system, options=options)
+        session = ChatSession(engine, system=system, options=request_options(context))
         if as_json:
             converse_in_json(session, sys.stdin)
         else:

@@ -29,6 +29,7 @@ __all__ = ["generate"]
 
 
 def generate(
+    context: typer.Context,
     model: ModelArgument,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="Texts; @FILE reads a file.")],
     max_new_tokens: MaxNewTokens = None,
@@ -56,23 +57,11 @@ def generate(
     """
     from rich.console import Console
 
+    from milepost.cli.request_options import request_options
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.transformers.engine import Engine
-    from milepost.engines.transformers.requests import RequestOptions
 
-    options: RequestOptions = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-        "stop": stop,
-        "logprobs": logprobs,
-    }
+    options = request_options(context)
     texts = [_read_prompt(prompt) for prompt in prompts]
     source, tokenizer = resolve_model(model)
     with Engine.open(

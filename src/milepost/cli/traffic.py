@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -125,16 +126,18 @@ def _footprint_of(model: str) -> Footprint:
 
 
 def config_of(model: str) -> object:
-    """Return the configuration that ``model`` names, as :class:`~milepost.footprint.Footprint` reads it: the
-    path itself where it is one, or what the hub has.
+    """Return the configuration that ``model`` names, as :class:`~milepost.footprint.Footprint` reads it: what
+    the hub has, or the path itself where it is one, unless transformers has to complete it.
 
     Raises:
         MissingExtraError: it is no path, and transformers is not installed.
     """
-    if Path(model).exists():
+    is_path = Path(model).exists()
+    if is_path and find_spec("transformers") is None:
         return model
     purpose = f"model={model!r} is no file or folder; give the path of a config.json, or a hub id, which"
     require_extra("transformers", "transformers", purpose=purpose)
+    from milepost.engines.transformers.completed_config import completed_config
     from milepost.engines.transformers.loading import load_config
 
-    return load_config(model)
+    return completed_config(model) if is_path else load_config(model)

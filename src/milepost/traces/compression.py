@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import zstandard
 
-__all__ = ["STANDARD_INPUT", "open_bytes", "open_for_writing"]
+__all__ = ["STANDARD_INPUT", "open_bytes", "open_for_writing", "shown_name"]
 
 STANDARD_INPUT = "-"
 
@@ -27,6 +27,15 @@ _ZSTD_SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
 _MAX_WINDOW_BYTES = 2**31
 _BUFFER_BYTES = 1 << 18
 _LEAST_INPUT_BYTES = 64
+
+
+def shown_name(path: str) -> str:
+    """Return what people call the file at ``path``.
+
+    >>> shown_name("-"), shown_name("log.jsonl")
+    ('standard input', 'log.jsonl')
+    """
+    return "standard input" if path == STANDARD_INPUT else path
 
 
 @contextmanager

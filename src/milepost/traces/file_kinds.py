@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from milepost.errors import TraceFormatError
+from milepost.traces.compression import shown_name
 from milepost.traces.unusable import HOW_TO_LOG, LENGTHS_ONLY, lengths_only
 
 __all__ = ["SNIFFED_BYTES", "refuse_other_files", "what_text_is"]
@@ -159,4 +160,4 @@ def _encoding_of(head: bytes) -> str | None:
 
 
 def _refusal(path: str, what: str, remedy: str) -> TraceFormatError:
-    return TraceFormatError(f"{path} is {what}, and no JSON lines; {remedy}")
+    return TraceFormatError(f"{shown_name(path)} is {what}, and no JSON lines; {remedy}")

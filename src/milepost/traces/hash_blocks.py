@@ -7,6 +7,7 @@ Three dialects are read, and a line may mix them:
 * Qwen-Bailian (``alibaba-edu/qwen-bailian-usagetraces-anon``): the same with ``chat_id``, ``parent_chat_id``,
   ``turn`` and ``type``; ``timestamp`` is in seconds and a block is 16 tokens. A line names only its parent,
   and following parents to a conversation would need memory for all of them, so ``session`` stays unknown.
+  A turn whose blocks do not begin as its parent's holds only what is new (:mod:`milepost.traces.turns`).
 * Ours: ``block_size`` and ``timestamp_s`` say both, with ``session_id``, ``cache_salt`` and ``breakpoints``.
 
 Ids may be integers or strings, under ``hash_ids`` or ``block_hashes``. Some logs have an id for the last,
@@ -28,12 +29,14 @@ from milepost.traces.fields import Labels, Record, first_of, positions, whole_nu
 from milepost.traces.formats import ParsedLine
 from milepost.traces.keys import as_keys, hash_to_key
 from milepost.traces.request import TraceRequest
-from milepost.traces.turns import turn_of_keys
+from milepost.traces.turns import Turn, turn_of_keys
 
 __all__ = ["HashBlocks"]
 
 _MOONCAKE_BLOCK_TOKENS = 512
 _BAILIAN_BLOCK_TOKENS = 16
+# As a first turn names the one before it.
+_NO_PARENT = (None, -1, "-1", "")
 # Tried to tell what a count of ids would fit.
 _USUAL_BLOCK_TOKENS = tuple(1 << power for power in range(11))
 _LENGTH_NAMES = ("input_length", "input_tokens", "num_prompt_tokens", "prompt_tokens", "num_tokens")
@@ -65,8 +68,6 @@ class HashBlocks:
         if num_tokens is None:
             raise InvalidRequestError("input_length is missing; give the number of prompt tokens")
         keys = _keys_of(record, num_tokens, block_tokens, place)
-        # Load generators write the turns of a session so that each adds to the one before.
-        turn = turn_of_keys(labels["session"], keys[:1]) if is_mooncake else None
         request = TraceRequest(
             keys=keys,
             key_tokens=block_tokens,
@@ -74,7 +75,20 @@ class HashBlocks:
             breakpoints=positions(record, "breakpoints"),
             **labels,
         )
-        return ParsedLine(requests=(request,), turn=turn)
+        return ParsedLine(
+            requests=(request,), turn=_turn_of(record, keys, labels["session"] if is_mooncake else None)
+        )
+
+
+def _turn_of(record: Record, keys: Any, session: str | None) -> Turn | None:
+    """Return which turn a line is. Load generators write those of a session so that each adds to the one
+    before; Bailian's have ids of their own, and name the one before, if any.
+    """
+    if not _is_bailian(record):
+        return turn_of_keys(session, keys[:1])
+    parent = record.get("parent_chat_id")
+    is_later = parent not in _NO_PARENT and parent != record["chat_id"]
+    return turn_of_keys(str(record["chat_id"]), keys[:1], parent=str(parent) if is_later else None)
 
 
 def _covers_answer(record: Record, num_keys: int, num_tokens: int, block_tokens: int) -> bool:

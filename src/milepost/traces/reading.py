@@ -12,7 +12,7 @@ from pathlib import Path
 import zstandard
 
 from milepost.errors import ConfigurationError, InvalidRequestError, TraceFormatError
-from milepost.traces.compression import STANDARD_INPUT, open_bytes
+from milepost.traces.compression import STANDARD_INPUT, open_bytes, shown_name
 from milepost.traces.formats import LineFormat
 from milepost.traces.hash_blocks import HashBlocks
 from milepost.traces.line_reading import Line, LineReader
@@ -83,7 +83,7 @@ def open_trace(
         where, formats, skip_bad_lines=skip_bad_lines, whole_prompts=whole_prompts, image_tokens=image_tokens
     )
     if where == STANDARD_INPUT:
-        return Trace("standard input", reader.read)
+        return Trace(shown_name(where), reader.read)
     if not Path(path).exists():
         raise TraceFormatError(
             f"there is no file {where}; give a file of JSON lines, or {SYNTHETIC_PREFIX}NAME"
@@ -109,6 +109,7 @@ class _Reader:
         image_tokens: int | None,
     ) -> None:
         self._path = path
+        self._name = shown_name(path)
         self._formats = formats
         self._skip_bad_lines = skip_bad_lines
         self._whole_prompts = whole_prompts
@@ -132,7 +133,7 @@ class _Reader:
                 is_all = isinstance(error, UnusableLogError) and not lines.has_found
                 remedy = "" if is_all else _SKIP_REMEDY
                 self._meet_bad_line(
-                    f"{self._path}, {entry.place}: {error}", tally, cause=error, remedy=remedy
+                    f"{self._name}, {entry.place}: {error}", tally, cause=error, remedy=remedy
                 )
                 continue
             tally.is_document |= entry.is_in_document
@@ -144,7 +145,7 @@ class _Reader:
     def _count(self, line: Line, place: str, tally: Tally) -> None:
         tally.add_line(line)
         if line.turn is not None and not self._whole_prompts:
-            tally.turns.add(line.turn, place=f"{self._path}, {place}")
+            tally.turns.add(line.turn, place=f"{self._name}, {place}")
 
     def _entries(self, tally: Tally) -> Iterator[Entry]:
         number = 0
@@ -156,13 +157,13 @@ class _Reader:
         except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
             # What was read of the broken line is dropped with it: half a prompt would pass for a whole one.
             message = (
-                f"{self._path} cannot be read behind line {number}: {error}; the file is damaged or cut off: "
+                f"{self._name} cannot be read behind line {number}: {error}; the file is damaged or cut off: "
                 "copy it again"
             )
             self._meet_bad_line(message, tally, cause=error, remedy="or skip the rest (--skip-bad-lines)")
         except OSError as error:
             raise TraceFormatError(
-                f"{self._path} cannot be read: {error}; give a file that this user may read"
+                f"{self._name} cannot be read: {error}; give a file that this user may read"
             ) from error
 
     def _meet_bad_line(
@@ -175,15 +176,15 @@ class _Reader:
     def _nothing_found(self, tally: Tally) -> str:
         left_out = sum(tally.refused.values()) + sum(tally.other_endpoints.values())
         if not tally.num_bad_lines and not left_out:
-            return f"{self._path} is empty; give a file with one request a line"
+            return f"{self._name} is empty; give a file with one request a line"
         if not tally.num_bad_lines:
             return (
-                f"{self._path} holds no request that was computed: all {left_out} lines tell of requests "
+                f"{self._name} holds no request that was computed: all {left_out} lines tell of requests "
                 "that failed, were refused or generate nothing "
                 f"({', '.join((*tally.refused, *tally.other_endpoints))})"
             )
         return (
-            f"{self._path} holds no request: all {tally.num_bad_lines} lines are malformed, the first: "
+            f"{self._name} holds no request: all {tally.num_bad_lines} lines are malformed, the first: "
             f"{tally.bad_lines[0]}"
         )
 

@@ -1,6 +1,7 @@
 """From a stream of bytes to its values of JSON, one at a time, with where each stands.
 
-A log is JSON lines. What else can only mean one thing is read as well: an array of requests, on one line or
+A log is JSON lines, or a JSON text sequence (RFC 7464), where each value has a record separator before it,
+which no JSON holds. What else can only mean one thing is read as well: an array of requests, on one line or
 on many; objects that are written over several lines; an object with one list of requests in it. These are
 held in memory as a whole, lines one by one.
 """
@@ -16,6 +17,7 @@ from typing import IO, Any, cast
 import orjson
 
 from milepost.errors import InvalidRequestError, TraceFormatError
+from milepost.traces.compression import shown_name
 from milepost.traces.envelope import HASH_NAMES, TEXT_NAMES, TOKEN_NAMES
 from milepost.traces.file_kinds import SNIFFED_BYTES, refuse_other_files, what_text_is
 from milepost.traces.unusable import UnusableLogError
@@ -23,6 +25,8 @@ from milepost.traces.unusable import UnusableLogError
 __all__ = ["Entry", "is_conversation", "read_entries"]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_RECORD_SEPARATOR = b"\x1e"
+_BETWEEN_VALUES = b" \t\n\r\x0b\x0c" + _RECORD_SEPARATOR
 # Of a document that is not JSON lines; its values take several times as much memory.
 _MOST_DOCUMENT_BYTES = 1 << 30
 _LIST_NAMES = (
@@ -91,16 +95,16 @@ def read_entries(stream: IO[bytes], *, path: str) -> Iterator[Entry]:
     refuse_other_files(cast(Any, stream).peek(SNIFFED_BYTES)[:SNIFFED_BYTES], path)
     is_first = True
     for number, line in enumerate(stream, start=1):
-        content = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).strip()
+        content = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).strip(_BETWEEN_VALUES)
         if not content:
             continue
         if is_first and _goes_on(content):
             rest = stream.read(_MOST_DOCUMENT_BYTES + 1)
-            document = content + b"\n" + rest
+            document = (content + b"\n" + rest).replace(_RECORD_SEPARATOR, b"\n")
             if len(rest) > _MOST_DOCUMENT_BYTES:
                 raise TraceFormatError(
-                    f"{path} is one JSON document of more than {_MOST_DOCUMENT_BYTES >> 30} GiB, written "
-                    "over many lines; write a request a line: jq -c '.[]'"
+                    f"{shown_name(path)} is one JSON document of more than {_MOST_DOCUMENT_BYTES >> 30} GiB, "
+                    "written over many lines; write a request a line: jq -c '.[]'"
                 )
             values = _values_of(document)
             if values is None:
@@ -117,12 +121,22 @@ def read_entries(stream: IO[bytes], *, path: str) -> Iterator[Entry]:
 
 def _lines(stream: IO[bytes], *, start: int) -> Iterator[Entry]:
     for number, line in enumerate(stream, start=start):
-        if content := line.strip():
+        if content := line.strip(_BETWEEN_VALUES):
             yield from _of_line(content, number)
 
 
 def _of_line(content: bytes, number: int) -> Iterator[Entry]:
-    """A line is a value, or an array of requests."""
+    """A line is a value, or several with record separators between them."""
+    if _RECORD_SEPARATOR not in content:
+        yield from _of_value(content, f"line {number}", number)
+        return
+    records = filter(None, (each.strip() for each in content.split(_RECORD_SEPARATOR)))
+    for index, each in enumerate(records, start=1):
+        yield from _of_value(each, f"line {number}, record {index}", number)
+
+
+def _of_value(content: bytes, where: str, number: int) -> Iterator[Entry]:
+    """A value is a request, or an array of them."""
     if content[:1] in (b"[", b"{"):
         try:
             value = orjson.loads(content)
@@ -131,14 +145,14 @@ def _of_line(content: bytes, number: int) -> Iterator[Entry]:
         listed = _listed(value)
         if listed is not None:
             for index, each in enumerate(listed):
-                place = f"line {number}, element {index + 1}"
+                place = f"{where}, element {index + 1}"
                 exact = partial(_element, content, index)
                 yield Entry(place, index + 1, content, each, exact, is_in_document=True)
             return
         if value is not None:
-            yield Entry(f"line {number}", number, content, value, partial(json.loads, content))
+            yield Entry(where, number, content, value, partial(json.loads, content))
             return
-    yield Entry(f"line {number}", number, content)
+    yield Entry(where, number, content)
 
 
 def _goes_on(first_line: bytes) -> bool:

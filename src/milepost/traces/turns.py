@@ -37,11 +37,13 @@ class Turn:
     conversation: Its id.
     beginning: What the prompt begins with behind the system's message: its first message, or first tokens.
     has_history: Whether it holds an earlier question and its answer.
+    parent: Id of the turn before, where turns have ids of their own and ``conversation`` is this one's.
     """
 
     conversation: str
     beginning: tuple[int, ...]
     has_history: bool = False
+    parent: str | None = None
 
 
 class TurnWatch:
@@ -65,11 +67,15 @@ class TurnWatch:
             TraceFormatError: by now it is certain that turns are not whole.
         """
         known = self._beginnings.pop(turn.conversation, None)
+        if turn.parent is not None:
+            # Another turn may go on from the same one.
+            known = self._beginnings.get(turn.parent)
         self._beginnings[turn.conversation] = known or turn.beginning
+        if len(self._beginnings) > _REMEMBERED_CONVERSATIONS:
+            self._beginnings.popitem(last=False)
         if known is None:
-            if len(self._beginnings) > _REMEMBERED_CONVERSATIONS:
-                self._beginnings.popitem(last=False)
-        elif all(one == other for one, other in zip(known, turn.beginning, strict=False)):
+            return
+        if all(one == other for one, other in zip(known, turn.beginning, strict=False)):
             self.num_whole += 1
         elif not turn.has_history:
             self.num_restarts += 1
@@ -89,11 +95,13 @@ class TurnWatch:
             )
 
 
-def turn_of_keys(conversation: str | None, keys: npt.NDArray[np.int64]) -> Turn | None:
+def turn_of_keys(
+    conversation: str | None, keys: npt.NDArray[np.int64], *, parent: str | None = None
+) -> Turn | None:
     """Return the turn of a prompt of tokens; None where it belongs to no conversation."""
     if conversation is None:
         return None
-    return Turn(conversation, tuple(keys[:_BEGINNING_KEYS].tolist()))
+    return Turn(conversation, tuple(keys[:_BEGINNING_KEYS].tolist()), parent=parent)
 
 
 def turn_of_messages(conversation: str | None, messages: Sequence[Message]) -> Turn | None:

@@ -202,3 +202,70 @@ def test_a_bad_request_is_refused_by_name_and_nothing_is_lost(engine, prompt, op
 def test_an_option_that_does_not_exist_is_a_type_error_that_lists_them(engine):
     with pytest.raises(TypeError, match=r"no option 'max_tokens'; its options are max_new_tokens, "):
         engine.generate([1], max_tokens=5)
+
+
+BF16 = torch.bfloat16
+ODD_TENSORS = {
+    "bfloat16": torch.tensor([1, 2], dtype=BF16),
+    "float": torch.tensor([1.0, 2.0]),
+    "with a gradient": torch.ones(3, requires_grad=True),
+    "truths": torch.tensor([True, False]),
+    "complex": torch.tensor([1j]),
+    "without values": torch.empty(3, dtype=torch.int64, device="meta"),
+    "sparse": torch.tensor([1, 2]).to_sparse(),
+    "one number": torch.tensor(3),
+    "a list of bfloat16": [torch.tensor(1, dtype=BF16)],
+}
+
+
+@pytest.mark.parametrize("name", ODD_TENSORS)
+def test_a_tensor_that_holds_no_ids_is_refused_by_name(engine, name):
+    with pytest.raises(InvalidRequestError, match=r"prompt .*(give|tokenize|pass)"):
+        engine.generate(ODD_TENSORS[name])
+    assert engine.generate(torch.tensor([1, 2], dtype=torch.uint8), max_new_tokens=1).tokens
+
+
+@pytest.mark.parametrize("prompt", [{}, [{}], [{"role": "user", "content": "a"}, {}], ({},)])
+@pytest.mark.parametrize("verb", ["generate", "encode", "submit", "stream"])
+def test_an_empty_object_is_no_prompt_and_no_message(engine, verb, prompt):
+    with pytest.raises(
+        InvalidRequestError, match=r"nothing in it; give|message [01], \{\}, |chat messages and"
+    ):
+        getattr(engine, verb)(prompt)
+
+
+@pytest.mark.parametrize("wrong", ["5", -1, 0, 1.5, None, True, [5]])
+def test_measuring_a_prefill_takes_counts_alone(engine, wrong):
+    with pytest.raises(InvalidRequestError, match=r"num_tokens=.*whole number"):
+        engine.measure_prefill(wrong)
+    if wrong is not None:
+        with pytest.raises(InvalidRequestError, match=r"segment_tokens=.*whole number"):
+            engine.measure_prefill(64, segment_tokens=wrong)
+    assert engine.measure_prefill(np.int64(64)) > 0
+
+
+@pytest.mark.parametrize("wrong", [5, None, "a", PROMPT])
+def test_only_what_was_submitted_here_is_run(engine, wrong):
+    with pytest.raises(InvalidRequestError, match="give what submit returned"):
+        engine.run(wrong)
+
+
+def test_what_another_engine_was_given_is_not_waited_for(engine):
+    other = engine.sibling(capacity="64MiB", policy="none")
+    generation = other.submit(PROMPT, max_new_tokens=2)
+    with pytest.raises(InvalidRequestError, match="another engine"):
+        engine.run(generation)
+    assert len(list(other.run(generation))) > 0
+    assert list(engine.run(generation)), "what is done can be read anywhere"
+
+
+@pytest.mark.parametrize("wrong", [5, None, "a", b"ab", {"a": 1}, torch.tensor(3)])
+def test_several_prompts_come_in_a_list(engine, wrong):
+    with pytest.raises(InvalidRequestError, match="give a list of prompts"):
+        engine.generate_many(wrong)
+
+
+def test_what_is_called_at_each_step_can_be_called(engine):
+    with pytest.raises(InvalidRequestError, match="on_step=5; give a function"):
+        engine.generate_many([PROMPT], on_step=5)
+    assert engine.step() is None, "nothing was queued"

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from milepost.engines.transformers.completed_config import completed_config
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.loading import load_config
 from milepost.footprint import Footprint, calibrate
@@ -45,7 +46,7 @@ def describe_footprint(
 def _config_of(model: str | PreTrainedModel) -> object:
     if isinstance(model, PreTrainedModel):
         return model.config
-    return model if Path(model).exists() else load_config(model)
+    return completed_config(model) if Path(model).exists() else load_config(model)
 
 
 def _seconds(model: str | PreTrainedModel, dtype: str | None, num_tokens: int) -> dict[str, Any]:

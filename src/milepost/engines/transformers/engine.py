@@ -11,7 +11,7 @@ state is served only to the model that made it, as it computes now (``watch``, `
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -20,6 +20,7 @@ import torch
 import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
+from milepost.counts import as_count
 from milepost.engines.transformers.audit import Audit, Auditor, AuditStatistics, checked_audit
 from milepost.engines.transformers.completion import Completion, TokenEvent
 from milepost.engines.transformers.footprint import seconds_to_prefill
@@ -234,8 +235,10 @@ class Engine:
         """
         if isinstance(prompts, str):
             raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
-        if isinstance(prompts, Mapping) or not isinstance(prompts, Iterable):
+        if isinstance(prompts, Mapping | bytes) or not _is_listed(prompts):
             raise InvalidRequestError(f"prompts is {type(prompts).__name__}; give a list of prompts")
+        if on_step is not None and not callable(on_step):
+            raise InvalidRequestError(f"on_step={on_step!r}; give a function of a generation")
         with self._served.ownership.call("Engine.generate"):
             generations: list[Generation] = []
             self._served.admission.distrust()
@@ -261,7 +264,17 @@ class Engine:
         return self.run(self.submit(prompt, **options))
 
     def run(self, generation: Generation) -> Iterator[TokenEvent]:
-        """Yield what a submitted request produces until it is done, giving every other request its turns."""
+        """Yield what a submitted request produces until it is done, giving every other request its turns.
+
+        Raises:
+            InvalidRequestError: it is no request that was submitted to this engine.
+        """
+        if not isinstance(generation, Generation):
+            raise InvalidRequestError(f"generation={generation!r}; give what submit returned, or use stream")
+        if not generation.is_done and not self._scheduler.holds(generation):
+            raise InvalidRequestError(
+                "the generation was submitted to another engine, which alone can run it; run it there"
+            )
         events = self._events(generation)
         # A loop that never starts has nothing to clean up after itself.
         weakref.finalize(events, generation.abandon).atexit = False
@@ -294,11 +307,18 @@ class Engine:
         Args:
             num_tokens: Length of the prompt.
             segment_tokens: Where it is cut; as this engine does unless given.
+
+        Raises:
+            InvalidRequestError: one of them is no whole number of at least 1, or more than the model's
+                context.
         """
+        limit = self.driver.context_length
+        num_tokens = as_count("num_tokens", num_tokens, least=1, most=limit, error=InvalidRequestError)
+        if segment_tokens is None:
+            segment_tokens = self.segment_tokens
+        segment_tokens = as_count("segment_tokens", segment_tokens, least=1, error=InvalidRequestError)
         with self._served.ownership.turn("Engine.measure_prefill"):
-            return seconds_to_prefill(
-                self.driver, num_tokens, segment_tokens=segment_tokens or self.segment_tokens
-            )
+            return seconds_to_prefill(self.driver, num_tokens, segment_tokens=segment_tokens)
 
     def invalidate(self) -> None:
         """Drop all states: the model was changed where nothing shows, as by writing through ``.data``.
@@ -329,3 +349,12 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_listed(prompts: object) -> bool:
+    """Return whether there are several, or none; a tensor of one number looks as if, and is not."""
+    try:
+        iter(prompts)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True

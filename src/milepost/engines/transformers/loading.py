@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -143,7 +144,7 @@ def load_config(source: str | Path, *, revision: str | None = None) -> PreTraine
     is_local = uses_only_local_files(source, revision=revision)
     try:
         return AutoConfig.from_pretrained(str(source), revision=revision, local_files_only=is_local)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ModelLoadError(
             f"cannot open the configuration of {str(source)!r}: {_first_line(error)}"
         ) from error

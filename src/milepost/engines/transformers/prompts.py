@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from milepost.chat.conversation import Conversation
 from milepost.chat.messages import check_texts_only, read_messages
@@ -21,6 +22,8 @@ __all__ = ["ChatMessages", "EncodedPrompt", "Prompt", "PromptReader"]
 
 ChatMessages = Sequence[Mapping[str, Any]]
 Prompt = str | ChatMessages | TokenLike
+
+_INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,12 @@ class PromptReader:
                 )
             return self._tokenizer.encode(text)
         if isinstance(prompt, Mapping):
+            names = ", ".join(map(repr, list(prompt)[:3])) or "nothing in it"
             raise InvalidRequestError(
-                f"the prompt is one object with {', '.join(map(repr, list(prompt)[:3]))}; give its text, its "
-                "token ids, or a list of messages"
+                f"the prompt is one object with {names}; give its text, its token ids, or a list of messages"
             )
-        if hasattr(prompt, "cpu"):
-            # A tensor, wherever it lies.
-            return np.asarray(prompt.cpu())
+        if isinstance(prompt, torch.Tensor):
+            return _numbers_of(prompt)
         if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str):
             raise InvalidRequestError(
                 "the prompt is a list of texts; give one text, messages, or use generate_many"
@@ -176,6 +178,22 @@ class PromptReader:
                 "in a message"
             )
         return chat.encoded()
+
+
+def _numbers_of(prompt: torch.Tensor) -> TokenLike:
+    """Return the ids in a tensor, wherever it lies."""
+    if prompt.dtype not in _INTEGERS:
+        raise InvalidRequestError(
+            f"the prompt is a tensor of {prompt.dtype}; token ids are integers: give the tokenizer's own, as "
+            "torch.int64 (input_ids, not embeddings)"
+        )
+    try:
+        return np.asarray(prompt.detach().cpu())
+    except (RuntimeError, TypeError) as error:
+        raise InvalidRequestError(
+            f"the prompt is a tensor that numpy cannot read ({str(error).splitlines()[0]}); give a dense one "
+            "with its values in memory"
+        ) from error
 
 
 def _is_chat(prompt: Any) -> bool:

@@ -27,6 +27,10 @@ class Scheduler:
         """Queue a request."""
         self._waiting.append(generation)
 
+    def holds(self, generation: Generation) -> bool:
+        """Return whether a request was queued here and is not done. O(requests)."""
+        return generation in self._running or generation in self._waiting
+
     def step(self) -> tuple[Generation, list[TokenEvent]] | None:
         """Give the next request its turn; return it with what it produced, or None where none is left.
 
