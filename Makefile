@@ -4,6 +4,8 @@
 #   make test       the whole test suite
 #   make vllm-test  the tests inside vLLM, in an environment of their own (.venv-vllm, 3 GB)
 #   make check      what CI runs before the tests: lint, format, types, layers
+#   make docs       the documentation site, in site/
+#   make coverage   the branches of the core that its tests take
 #   make dist       wheel and source archive, built and checked
 #   make bench      the numbers the README quotes, one command each in benchmarks/
 
@@ -24,11 +26,16 @@ VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 # uv trusts its own certificates unless told to trust the system's, as pip does.
 VLLM_UV     := UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1 $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 
+# What the core's branches are counted on.
+CORE_TESTS  := tests/placement tests/store tests/policies tests/test_prefix_cache.py \
+               tests/test_prefix_cache_memory.py tests/test_lease.py tests/test_misuse.py \
+               tests/test_payload_sources.py tests/test_block_keys.py tests/test_forgotten_tenants.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test vllm-test check dist bench clean
+.PHONY: help demo test vllm-test check docs coverage dist bench clean
 
 help:
-	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+	@sed -n '2,12s/^# \{0,1\}//p' Makefile
 
 $(VENV)/torch.stamp: Makefile
 	@echo "Making $(VENV) with $$($(PYTHON) --version) and $(TORCH)"
@@ -77,6 +84,14 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+docs: $(VENV)/dev.stamp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in site/; to read it while writing: $(BIN)/mkdocs serve"
+
+# numba compiles what it is given out of coverage's sight, so kernels run as Python here.
+coverage: $(VENV)/dev.stamp
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto -q --cov --cov-report=term $(CORE_TESTS)
+
 dist: $(VENV)/dev.stamp
 	@rm -rf dist
 	@$(BIN)/python -m build --quiet
@@ -87,4 +102,4 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage
