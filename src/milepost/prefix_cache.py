@@ -35,6 +35,7 @@ from milepost.policies import CachePolicy
 from milepost.policies.base import PromptRecord
 from milepost.reuse import Sighting
 from milepost.store import (
+    Checkpoint,
     Collector,
     ContentlessPayloads,
     DropReports,
@@ -396,9 +397,17 @@ class PrefixCache:
         _require_lease(lease)
         lease.require_of(self._store)
         lease.release()
-        checkpoint = lease.checkpoint
-        if checkpoint is not None and checkpoint.num_pins == 0 and self._store.holds(checkpoint):
-            self._store.evict(checkpoint)
+        if lease.checkpoint is not None:
+            self.drop(lease.checkpoint)
+
+    def drop(self, checkpoint: Checkpoint) -> bool:
+        """Evict ``checkpoint``, whose memory its owner has taken or wants. Return False, and change nothing,
+        where a lease holds it, or it is gone already.
+        """
+        if checkpoint.num_pins or not self._store.holds(checkpoint):
+            return False
+        self._store.evict(checkpoint)
+        return True
 
     def settle(self, lease: Lease, is_intact: Callable[[Any], bool]) -> int:
         """Release ``lease``, committed before its states were captured; take out those whose payload is not

@@ -8,6 +8,7 @@ to a limit.
 import hashlib
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from milepost.policies import parse_policy
 from milepost.vllm.layout import PoolLayout
@@ -90,6 +91,22 @@ class Pool:
                 self.wanted.discard(key)
                 self.doubtful.append(key)
 
+    def leave(self, dropped):
+        for blocks in dropped:
+            is_kv = isinstance(blocks, bytes)
+            prefix_hash, groups = (blocks, KV_GROUPS) if is_kv else blocks[:2]
+            self.wanted.difference_update((prefix_hash, group) for group in groups)
+
+    def doubt_state(self, blocks):
+        self.doubtful += [(blocks.prefix_hash, group) for group in STATE_GROUPS]
+
+    def doubt_everything(self):
+        self.doubtful += list(self.found)
+
+    def prefixes_ahead(self, num_blocks):
+        ahead = list(self.free)[:num_blocks]
+        return [prefix_hash for block in ahead for prefix_hash, _ in self.keys[block]]
+
     def doubt_kv(self, prefix_hashes):
         self.doubtful += [(prefix_hash, group) for prefix_hash in prefix_hashes for group in KV_GROUPS]
 
@@ -126,6 +143,7 @@ class Running:
     hashed: int = 0
     hit: int = 0
     overlap: int = 0
+    shared: int = 0
     is_admitted: bool = False
     kv: list = field(default_factory=list)
     state: list = field(default_factory=list)
@@ -134,7 +152,8 @@ class Running:
 
 class SmallVllm:
     """See the module. The model computes, and the steward catches up, after each batch of so many chunks;
-    with 0, it does so at once, before a block is given a hash.
+    with 0, it does so at once, before a block is given a hash. The learned rule leads from the start unless
+    it has to prove itself.
     """
 
     def __init__(
@@ -147,6 +166,7 @@ class SmallVllm:
         policy="learned",
         stop_tokens=0,
         batch=1,
+        has_to_prove_itself=False,
         **options,
     ):
         self.pool = Pool(num_blocks)
@@ -163,6 +183,8 @@ class SmallVllm:
             policy=parse_policy(policy),
             options=Options(stop_tokens=stop_tokens, **options),
         )
+        if not has_to_prove_itself:
+            self.steward._leader.is_led_by_learning, self.steward._leader._rivals = True, None
         self.chunk = chunk
         self.batch = batch
         self.num_chunks = 0
@@ -182,12 +204,13 @@ class SmallVllm:
         """Return how many tokens can be found for it, and tell the steward."""
         self.steward.catch_up()
         hit = self._hit(request) if request.may_hit else 0
-        request.hit = hit
+        request.hit, request.shared = hit, self._shared(request) if request.may_hit else 0
         self.steward.look_up(
             request.name,
             request.hashes,
             len(request.tokens),
             hit=hit,
+            shared=request.shared if request.shared > hit else 0,
             may_hit=request.may_hit,
             breakpoints=request.breakpoints,
         )
@@ -251,7 +274,7 @@ class SmallVllm:
         self.steward.check()
         account, pool = self.steward.statistics(), self.pool
         assert len(pool.wanted) * self.layout.block_tokens == account.checkpoint_bytes + account.kv_bytes
-        for keys in pool.keys:
+        for keys in pool.keys if self.steward.is_led_by_learning else ():
             assert not keys or keys & pool.wanted, "a block nobody wants can be found"
         if is_idle:
             assert self.steward.num_open == 0
@@ -276,6 +299,13 @@ class SmallVllm:
             if all(key in self.pool.found for key in needed):
                 return end
         return 0
+
+    def _shared(self, request) -> int:
+        """Return up to where there is KV of the prompt, in whole blocks."""
+        step, block = self.layout.match_tokens, self.layout.block_tokens
+        ends = range(block, len(request.hashes) * step + 1, block)
+        held = takewhile(lambda end: (request.hashes[end // step - 1], 3) in self.pool.found, ends)
+        return max(held, default=0)
 
     def _hit_blocks(self, request) -> list:
         step, block = self.layout.match_tokens, self.layout.block_tokens

@@ -4,9 +4,6 @@ from random import Random
 
 from small_vllm import SmallVllm
 
-from milepost.store import Recency
-from milepost.vllm.leading import LedEviction
-
 
 def ask_about_parts(vllm, *, num_requests, seed=0):
     """Serve questions about the first halves of documents: stock keeps the tails, which nobody shares."""
@@ -19,15 +16,15 @@ def ask_about_parts(vllm, *, num_requests, seed=0):
 
 
 def leads(vllm) -> bool:
-    return vllm.steward._eviction.is_led_by_learning
+    return vllm.steward.is_led_by_learning
 
 
 def test_stocks_rule_leads_at_first():
-    assert not leads(SmallVllm())
+    assert not leads(SmallVllm(has_to_prove_itself=True))
 
 
 def test_the_learned_rule_leads_where_it_reuses_more():
-    vllm = SmallVllm(num_blocks=110, chunk=1000)
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000)
     ask_about_parts(vllm, num_requests=60)
     assert leads(vllm)
     before = vllm.steward.statistics().reused
@@ -36,7 +33,7 @@ def test_the_learned_rule_leads_where_it_reuses_more():
 
 
 def test_it_does_not_where_nothing_is_shared():
-    vllm = SmallVllm(num_blocks=110, chunk=1000)
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000)
     for number in range(40):
         vllm.serve(range(1000 * number, 1000 * number + 300))
     assert not leads(vllm)
@@ -44,27 +41,18 @@ def test_it_does_not_where_nothing_is_shared():
 
 
 def test_a_rule_that_does_not_learn_was_asked_for_and_leads():
-    assert leads(SmallVllm(policy="dense:16"))
+    assert leads(SmallVllm(has_to_prove_itself=True, policy="dense:16"))
 
 
 def test_what_was_learned_elsewhere_leads_from_the_start(tmp_path):
     lessons = tmp_path / "lessons.json"
-    teacher = SmallVllm(num_blocks=110, chunk=1000, learned=lessons)
+    teacher = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000, learned=lessons)
     ask_about_parts(teacher, num_requests=40)
     teacher.steward.save()
-    assert leads(SmallVllm(num_blocks=110, learned=lessons))
+    assert leads(SmallVllm(has_to_prove_itself=True, num_blocks=110, learned=lessons))
 
 
 def test_a_pool_of_less_than_one_checkpoint_has_nothing_to_choose():
-    vllm = SmallVllm(num_blocks=5)
-    assert vllm.steward._rivals is None
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=3)
+    assert vllm.steward._leader._rivals is None
     assert not leads(vllm)
-
-
-def test_a_change_of_the_leader_ranks_everything_anew():
-    eviction = LedEviction(Recency())
-    version = eviction.scales_version
-    eviction.lead(by_learning=False)
-    assert eviction.scales_version == version
-    eviction.lead(by_learning=True)
-    assert eviction.scales_version != version

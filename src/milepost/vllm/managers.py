@@ -161,7 +161,8 @@ class PlannedAttentionManager(FullAttentionManager):
                 self._find_inside(request, position, blocks)
             filled = blocks[before:now]
             self._filled_this_step.update(block.block_id for block in filled)
-            self._drop_duplicates(filled)
+            if self.steward.is_led_by_learning:
+                self._drop_duplicates(filled)
 
     def _drop_duplicates(self, blocks: Sequence[Any]) -> None:
         """Take the hash from those of ``blocks`` where another block has the same: requests side by side
@@ -190,7 +191,10 @@ class PlannedAttentionManager(FullAttentionManager):
     def _find_inside(self, request: Any, position: int, blocks: Sequence[Any]) -> None:
         """Let the KV before ``position``, inside one of the request's ``blocks``, be found."""
         index = position // self.block_size
-        if index < len(blocks) and not self._is_elsewhere(request, position, blocks[index]):
+        is_once = self.steward is not None and self.steward.is_led_by_learning
+        if is_once and index < len(blocks) and self._is_elsewhere(request, position, blocks[index]):
+            return
+        if index < len(blocks):
             self.block_pool.cache_partial_block(
                 request=request,
                 block=blocks[index],

@@ -50,8 +50,20 @@ class BlockMemory(Protocol):
         mind: to make room on a path may drop KV that the next checkpoint of the same path needs.
         """
 
+    def leave(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
+        """Do as :meth:`forget`, and leave the blocks to vLLM as they are."""
+
+    def doubt_state(self, blocks: PrefixBlocks) -> None:
+        """Have :meth:`clean` look after the state in ``blocks``, which somebody may want or not."""
+
     def doubt_kv(self, prefix_hashes: Iterable[bytes]) -> None:
         """Have :meth:`clean` look after the last KV block of each prefix, which somebody may want or not."""
+
+    def doubt_everything(self) -> None:
+        """Have :meth:`clean` look after all blocks. O(blocks)."""
+
+    def prefixes_ahead(self, num_blocks: int) -> Sequence[bytes]:
+        """Return the prefixes that can be found in the blocks that vLLM takes next. O(num_blocks)."""
 
     def clean(self) -> None:
         """Clean what was forgotten or doubted and is not wanted."""
@@ -125,10 +137,40 @@ class VllmMemory:
                 self._wanted.difference_update(keys)
                 self._doubtful += keys
 
+    def leave(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
+        """See ``BlockMemory``."""
+        for blocks in dropped:
+            if isinstance(blocks, bytes):
+                self._wanted_kv.discard(blocks)
+            else:
+                self._wanted.difference_update(self._keys(blocks))
+
+    def doubt_state(self, blocks: PrefixBlocks) -> None:
+        """See ``BlockMemory``."""
+        states = [group for group in blocks.groups if group not in self._kv_groups]
+        self._doubtful += [self._make_key(blocks.prefix_hash, group) for group in states]
+
     def doubt_kv(self, prefix_hashes: Iterable[bytes]) -> None:
         """See ``BlockMemory``."""
         for prefix_hash in prefix_hashes:
             self._doubtful += self._kv_keys(prefix_hash)
+
+    def doubt_everything(self) -> None:
+        """See ``BlockMemory``."""
+        self._doubtful += [block.block_hash for block in self._pool.blocks if block.block_hash is not None]
+
+    def prefixes_ahead(self, num_blocks: int) -> Sequence[bytes]:
+        """See ``BlockMemory``."""
+        queue, others_of = self._pool.free_block_queue, self._pool.cached_block_hashes_by_block
+        block, end = queue.fake_free_list_head.next_free_block, queue.fake_free_list_tail
+        prefixes: list[bytes] = []
+        while num_blocks > 0 and block is not end:
+            if block.block_hash is not None:
+                keys = (block.block_hash, *others_of.get(block.block_id, ()))
+                prefixes += map(self._prefix_of, keys)
+            num_blocks -= 1
+            block = block.next_free_block
+        return prefixes
 
     def clean(self) -> None:
         """See ``BlockMemory``. What is free then comes next."""

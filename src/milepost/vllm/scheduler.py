@@ -73,12 +73,13 @@ class _Planned(_Base):
     def _get_local_prefix_cache_hit(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         # What has to go goes before vLLM finds it.
         self.steward.catch_up()
-        blocks, hit, _, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
+        blocks, hit, shared, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
         self.steward.look_up(
             request.request_id,
             request.block_hashes,
             request.num_prompt_tokens,
             hit=hit,
+            shared=shared,
             may_hit=self.kv_cache_manager.prefix_cache_lookup_enabled(request),
             breakpoints=_breakpoints(request),
         )

@@ -21,15 +21,14 @@ from functools import partial
 from typing import Any, final
 
 from milepost.accounting import CacheStatistics
-from milepost.errors import CapacityError
-from milepost.lease import Lease
 from milepost.placement import Placement
-from milepost.policies import CachePolicy, learned, load_lessons, save_lessons
+from milepost.policies import CachePolicy, load_lessons, save_lessons
 from milepost.prefix_cache import PrefixCache
-from milepost.tokens import KeyArray
+from milepost.vllm.belief import acquire_as_found
 from milepost.vllm.counts import StewardCounts
+from milepost.vllm.following import Following
 from milepost.vllm.layout import PoolLayout
-from milepost.vllm.leading import LedEviction, Rivals
+from milepost.vllm.leading import Leader
 from milepost.vllm.options import Options
 from milepost.vllm.pool import BlockMemory
 from milepost.vllm.step_cost import StepCost
@@ -37,6 +36,9 @@ from milepost.vllm.stops import StopPlanner
 from milepost.vllm.ticket import PromptBlocks, Stage, Ticket, hash_keys
 
 __all__ = ["Steward", "StewardCounts"]
+
+# Stock vLLM gives all KV a hash, and asks nobody for room.
+_ALL_TOKENS = _NO_LIMIT = 1 << 60
 
 # A remembered token takes 8 bytes for every block hash: next to nothing.
 _HISTORY_PER_POOL = 30
@@ -58,15 +60,12 @@ class Steward:
     ) -> None:
         options = options or Options()
         self._learned = options.learned
-        has_lessons = self._learned is not None and self._learned.exists()
-        # What was learned elsewhere, and any rule that does not learn, is what was asked for.
-        self._eviction = LedEviction(policy.eviction, leads=has_lessons or policy.lessons is None)
         self.layout = layout
         self.counts = StewardCounts()
-        self.policy = replace(policy, eviction=self._eviction)
+        self.policy = policy
         self._memory = memory
         history = options.history_tokens
-        make_cache = partial(
+        new_cache = partial(
             PrefixCache,
             footprint=layout.footprint,
             grid=layout.grid_tokens,
@@ -75,9 +74,11 @@ class Steward:
             history_tokens=_HISTORY_PER_POOL * layout.capacity if history is None else history,
             max_checkpoints=options.max_stops,
         )
-        if self._learned is not None and has_lessons:
-            load_lessons(policy, self._learned)
-        self._cache = make_cache(capacity_bytes=layout.capacity, policy=self.policy, on_drop=self._forget)
+        learned_from = self._learned if self._learned is not None and self._learned.exists() else None
+        if learned_from is not None:
+            load_lessons(policy, learned_from)
+        self._cache = new_cache(capacity_bytes=layout.capacity, policy=policy, on_drop=self._forget)
+        self._following = Following(self._cache, memory)
         #: What a stop costs; told of the steps by whoever runs them.
         self.step_cost = StepCost()
         self._stop_tokens = options.stop_tokens
@@ -85,13 +86,16 @@ class Steward:
             self._cache,
             memory=memory,
             layout=layout,
-            eviction=self._eviction,
             max_stops=options.max_stops,
             stop_tokens=self._cost_of_a_stop,
         )
-        self._rivals = None if policy.lessons is None else self._new_rivals(make_cache)
-        # Prompts that the rivals have not served yet.
-        self._unplayed: list[Lease] = []
+        self._leader = Leader(
+            layout,
+            policy=policy,
+            learned_from=learned_from,
+            make_cache=lambda capacity, rule: new_cache(capacity_bytes=capacity, policy=rule),
+            stop_tokens=self._cost_of_a_stop,
+        )
         self._tickets: dict[str, Ticket] = {}
         # Requests that the cache has to be told of.
         self._behind: list[Ticket] = []
@@ -105,6 +109,7 @@ class Steward:
         num_tokens: int,
         *,
         hit: int,
+        shared: int = 0,
         may_hit: bool = True,
         breakpoints: Sequence[int] = (),
     ) -> None:
@@ -116,6 +121,7 @@ class Steward:
             block_hashes: Of all whole blocks of ``match_tokens`` tokens of the prompt.
             num_tokens: Length of the prompt.
             hit: Tokens that it will resume from.
+            shared: Tokens up to which vLLM has seen that it is shared, where those are more; else 0.
             may_hit: False where the request must not read the cache, whatever is there.
             breakpoints: Positions of its messages' ends, where the client said so.
         """
@@ -140,11 +146,19 @@ class Steward:
         num_told = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
         num_untold = num_tokens - num_told
         breakpoints = [position for position in breakpoints if position <= num_told]
-        lease = self._acquire(hash_keys(block_hashes, num_told, match_tokens), num_told,
-                              hit=hit, may_hit=may_hit, breakpoints=breakpoints)  # fmt: skip
-        stops = self._planner.plan(lease, num_tokens)
+        keys = hash_keys(block_hashes, num_told, match_tokens)
+        lease, num_stale = acquire_as_found(
+            self._cache, self._memory, keys, num_told, hit=hit, may_hit=may_hit, breakpoints=breakpoints
+        )
+        self.counts.stale += num_stale
+        if lease.checkpoint is not None and shared < hit + self.layout.block_tokens:
+            # Stock vLLM would keep a state here now.
+            self._following.note_used(lease.checkpoint)
+        stops, given = self._planner.plan(
+            lease, num_tokens, hit=hit, shared=shared, leads=self.is_led_by_learning
+        )
         prompt = PromptBlocks(block_hashes, self.layout, self._memory)
-        self._tickets[request_id] = Ticket(lease, prompt, hit, stops, num_untold)
+        self._tickets[request_id] = Ticket(lease, prompt, hit, stops, given, num_untold)
 
     def next_stop(self, request_id: str, start: int, end: int) -> int:
         """Return where a chunk of ``[start, end)`` has to end."""
@@ -170,7 +184,9 @@ class Steward:
     def rests_at(self, request_id: str, num_tokens: int) -> bool:
         """Return whether :meth:`note_blocks` has nothing to say. O(1), asked for each token of an answer."""
         ticket = self._tickets.get(request_id)
-        return ticket is None or ticket.rests_at(num_tokens, self.layout.block_tokens)
+        if ticket is None or ticket.stage is Stage.PREEMPTED:
+            return self.is_led_by_learning
+        return ticket.rests_at(num_tokens, self.layout.block_tokens)
 
     def note_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
         """Do as :meth:`admit` for a request that has blocks for ``num_tokens`` tokens. Where its answer has
@@ -186,9 +202,11 @@ class Steward:
         return self.admit(request_id)
 
     def kv_limit(self, request_id: str) -> int:
-        """Return how many tokens of a request have KV that some checkpoint needs: what lies behind it can
-        never be resumed from.
+        """Return how many tokens of a request have KV that is to be found: what lies behind the last
+        checkpoint can never be resumed from, but tells stock vLLM what is shared.
         """
+        if not self.is_led_by_learning:
+            return _ALL_TOKENS
         ticket = self._ticket(request_id)
         return 0 if ticket is None else ticket.kv_limit
 
@@ -230,10 +248,14 @@ class Steward:
             ticket.lease.release()
         else:
             self._settle(ticket)
-        self._play()
+        if self._leader.catch_up():
+            # What stock vLLM keeps beside the checkpoints is memory for others.
+            self._memory.doubt_everything()
+            self._memory.clean()
 
     def catch_up(self) -> None:
         """Tell the cache what it has not been told yet."""
+        self._following.catch_up()
         if not self._behind:
             return
         behind, self._behind = self._behind, []
@@ -244,10 +266,15 @@ class Steward:
                 self._settle(ticket)
 
     def make_room(self, num_blocks: int) -> None:
-        """Have so many clean blocks come next, as far as evicting checkpoints can do it."""
+        """Have so many clean blocks come next, as far as evicting checkpoints can do it; or leave it to vLLM,
+        where stock's rule leads.
+        """
         if self._memory.num_clean(num_blocks) >= num_blocks:
             return
         self.catch_up()
+        if not self.is_led_by_learning:
+            self._following.make_room(num_blocks)
+            return
         while self._memory.num_clean(num_blocks) < num_blocks and self._cache.evict_least():
             self._memory.clean()
 
@@ -285,6 +312,11 @@ class Steward:
         self._cache.check()
 
     @property
+    def is_led_by_learning(self) -> bool:
+        """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
+        return self._leader.is_led_by_learning
+
+    @property
     def num_open(self) -> int:
         """How many requests are on their way."""
         return len(self._tickets)
@@ -292,56 +324,11 @@ class Steward:
     def _cost_of_a_stop(self) -> int:
         return self.step_cost.stop_tokens if self._stop_tokens is None else self._stop_tokens
 
-    def _play(self) -> None:
-        """Have the rivals serve what was served: no request waits for it."""
-        unplayed, self._unplayed = self._unplayed, []
-        if self._rivals is not None:
-            for lease in unplayed:
-                self._rivals.play(lease)
-
-    def _new_rivals(self, make_cache: Callable[..., PrefixCache]) -> Rivals | None:
-        rival = learned()
-        if self._learned is not None and self._learned.exists():
-            load_lessons(rival, self._learned)
-        try:
-            return Rivals(
-                self.layout,
-                lambda capacity, policy: make_cache(capacity_bytes=capacity, policy=policy),
-                by_learning=rival,
-                eviction=self._eviction,
-                stop_tokens=self._cost_of_a_stop,
-            )
-        except CapacityError:
-            return None
-
-    def _acquire(
-        self, keys: KeyArray, num_tokens: int, *, hit: int, may_hit: bool, breakpoints: Sequence[int]
-    ) -> Lease:
-        cache = self._cache
-
-        def acquire(resume_limit: int | None = None) -> Lease:
-            return cache.acquire(
-                keys, num_tokens=num_tokens, breakpoints=breakpoints, resume_limit=resume_limit
-            )
-
-        if not may_hit:
-            return acquire(0)
-        lease = acquire()
-        while lease.resume_position > hit:
-            believed = lease.resume_position
-            # The pool has evicted it, unless another request is computing it just now and holds it.
-            cache.discard(lease)
-            self._memory.clean()
-            lease = acquire()
-            if lease.resume_position == believed:
-                lease.release()
-                return acquire(hit)
-            self.counts.stale += 1
-        return lease
-
     def _commit(self, ticket: Ticket) -> None:
         lease, planned = ticket.lease, ticket.stops
         ticket.enter(Stage.PROMISED)
+        if not self.is_led_by_learning:
+            self._cache.resize(_NO_LIMIT)
         self._cache.commit(lease, Placement(planned), ticket.prompt)
         stored = tuple(c.position for c in lease.held if c.position in planned)
         if stored != planned:
@@ -349,9 +336,12 @@ class Steward:
             limit = max((ticket.hit, *stored))
             self._memory.doubt_kv(ticket.prompt.block_ends(limit, ticket.kv_limit))
             ticket.stops, ticket.kv_limit = stored, limit
+        for checkpoint in lease.held:
+            if checkpoint.position in planned:
+                self._following.note_kept(checkpoint, is_extra=checkpoint.position not in ticket.given)
         self._memory.clean()
         self._num_untold += ticket.num_untold
-        self._unplayed.append(lease)
+        self._leader.note(lease, found=ticket.hit)
         self.counts.planned += len(planned)
         self.counts.hits += lease.resume_position > 0
 
@@ -363,7 +353,7 @@ class Steward:
         if hashed and not self._memory.holds_kv(prompt.ending(hashed)):
             # The KV of the prompt was evicted, and its blocks are not given their hashes again.
             return
-        if not self._planner.may_keep_answer():
+        if not self._planner.may_keep_answer(leads=self.is_led_by_learning):
             return
         keys = hash_keys(block_hashes, position, layout.match_tokens)
         stored = self._cache.prolong(ticket.lease, keys, prompt)
@@ -371,6 +361,9 @@ class Steward:
         if stored:
             ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
             self.counts.answers += 1
+            with self._cache.acquire(keys, num_tokens=position + 1) as lease:
+                if lease.checkpoint is not None:
+                    self._following.note_kept(lease.checkpoint, is_extra=True)
 
     def _settle(self, ticket: Ticket, *, is_intact: Callable[[Any], bool] | None = None) -> None:
         """Let go of what a promised ticket holds; nothing where that was done before."""
@@ -394,4 +387,9 @@ class Steward:
         return ticket
 
     def _forget(self, dropped: Sequence[Any]) -> None:
-        self._memory.forget(blocks for blocks in dropped if blocks is not None)
+        payloads = [blocks for blocks in dropped if blocks is not None]
+        self._following.note_dropped(payloads)
+        if self.is_led_by_learning:
+            self._memory.forget(payloads)
+        else:
+            self._memory.leave(payloads)

@@ -13,29 +13,39 @@ and ends a prefill chunk at each. So a chunk that ends there costs nothing besid
 from milepost.placement import PlacementRequest
 from milepost.vllm.layout import PoolLayout
 
-__all__ = ["MOST_STOCK_POSITIONS", "stock_positions"]
+__all__ = ["MOST_STOCK_POSITIONS", "seen_junction", "stock_positions"]
 
 MOST_STOCK_POSITIONS = 3
 
 
-def stock_positions(layout: PoolLayout, request: PlacementRequest, *, num_tokens: int) -> tuple[int, ...]:
-    """Return where stock vLLM would keep states of a prompt of ``num_tokens`` tokens, ascending.
+def stock_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> tuple[int, ...]:
+    """Return where stock vLLM keeps states of a prompt of ``num_tokens`` tokens, ascending, where it resumes
+    at ``resumed`` and shares ``shared`` with an earlier one.
 
     >>> layout = PoolLayout(num_blocks=9, block_tokens=64, match_tokens=16, kv_groups=(3,), state_groups=(0,))
-    >>> request = PlacementRequest(num_tokens=256, overlap_depth=100, resident_kv_tokens=64, grid=16)
-    >>> stock_positions(layout, request, num_tokens=256)
+    >>> stock_positions(layout, num_tokens=256, resumed=0, shared=100)
     (64, 192, 240)
     """
     block_tokens = layout.block_tokens
     last = num_tokens - 1
-    shared = request.overlap_depth // block_tokens * block_tokens
-    resident = request.resident_kv_tokens // block_tokens * block_tokens
-    if layout.kv_groups and shared - resident > block_tokens:
-        # What lies behind was evicted, or never had KV: vLLM does not see that it was shared.
-        shared = resident
     positions = {
-        shared,
+        shared // block_tokens * block_tokens,
         last // block_tokens * block_tokens,
         last // layout.grid_tokens * layout.grid_tokens,
     }
-    return tuple(sorted(at for at in positions if request.resume_position < at <= last))
+    return tuple(sorted(at for at in positions if resumed < at <= last))
+
+
+def seen_junction(layout: PoolLayout, request: PlacementRequest) -> int:
+    """Return up to where stock vLLM would see that a prompt is shared, by what a cache knows of it.
+
+    >>> layout = PoolLayout(num_blocks=9, block_tokens=64, match_tokens=16, kv_groups=(3,), state_groups=(0,))
+    >>> request = PlacementRequest(num_tokens=256, overlap_depth=200, resident_kv_tokens=64, grid=16)
+    >>> seen_junction(layout, request)
+    64
+    """
+    block_tokens = layout.block_tokens
+    shared = request.overlap_depth // block_tokens * block_tokens
+    resident = request.resident_kv_tokens // block_tokens * block_tokens
+    # What lies behind was evicted, or never had KV.
+    return resident if layout.kv_groups and shared - resident > block_tokens else shared

@@ -55,6 +55,7 @@ class Ticket:
         hit: Tokens that it resumed from.
         stops: Where its prefill ends a chunk and keeps the state, ascending; once it is settled, where the
             answer's state is kept.
+        given: Those of the stops that stock vLLM makes too.
         num_untold: Tokens at the end of the prompt that the cache does not know of.
         kv_limit: How far its KV is worth a hash.
         kv_hashed: How far it was, when the prompt was done.
@@ -68,6 +69,7 @@ class Ticket:
     prompt: "PromptBlocks"
     hit: int
     stops: tuple[int, ...]
+    given: tuple[int, ...] = ()
     num_untold: int = 0
     kv_limit: int = 0
     kv_hashed: int = 0
