@@ -50,9 +50,3 @@ def test_what_was_learned_elsewhere_leads_from_the_start(tmp_path):
     ask_about_parts(teacher, num_requests=40)
     teacher.steward.save()
     assert leads(SmallVllm(has_to_prove_itself=True, num_blocks=110, learned=lessons))
-
-
-def test_a_pool_of_less_than_one_checkpoint_has_nothing_to_choose():
-    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=3)
-    assert vllm.steward._leader._rivals is None
-    assert not leads(vllm)

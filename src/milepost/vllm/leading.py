@@ -9,11 +9,9 @@ and on the same prompts, and takes over where it reuses more than was really fou
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from milepost.errors import CapacityError
 from milepost.lease import Lease
 from milepost.placement import NoCheckpoints, Placement
 from milepost.policies import CachePolicy, learned, load_lessons
@@ -62,9 +60,7 @@ class Leader:
             rival = learned()
             if learned_from is not None:
                 load_lessons(rival, learned_from)
-            # Where not one checkpoint fits, there is nothing to choose.
-            with suppress(CapacityError):
-                self._rivals = _Rivals(layout, make_cache, by_learning=rival, stop_tokens=stop_tokens)
+            self._rivals = _Rivals(layout, make_cache, by_learning=rival, stop_tokens=stop_tokens)
         self._lead_tokens = self._squares = 0.0
         self._num_prompts = self._num_tokens = 0
 
@@ -102,11 +98,7 @@ class Leader:
 
 
 class _Rivals:
-    """Both rules on caches of their own without content; see ``Leader``.
-
-    Raises:
-        CapacityError: not one checkpoint fits.
-    """
+    """Both rules on caches of their own without content; see ``Leader``."""
 
     def __init__(
         self,
