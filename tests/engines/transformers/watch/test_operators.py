@@ -1,5 +1,7 @@
 """Torch's operators are replaced behind the engine's back: what is computed then has its own identity."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -91,6 +93,17 @@ def test_what_computes_nothing_costs_no_states(change, monkeypatch):
     engine = open_engine()
     before, _ = ask(engine)
     change(monkeypatch)
+    assert ask(engine) == (before, HIT)
+
+
+def test_the_first_pickling_of_a_tensor_costs_no_states():
+    engine = open_engine()
+    for kind in (torch.Tensor, torch.nn.Parameter):
+        if "__slotnames__" in vars(kind):
+            del kind.__slotnames__
+    before, _ = ask(engine)
+    pickle.dumps(engine.driver.model)
+    assert "__slotnames__" in vars(torch.nn.Parameter), "the case has to arise"
     assert ask(engine) == (before, HIT)
 
 

@@ -14,6 +14,8 @@ __all__ = ["operators"]
 
 _NAMESPACES = ("torch", "torch.linalg", "torch.fft", "torch.special", "torch._C._nn", "torch.nn.functional")
 _CLASSES = (torch.Tensor, torch.nn.Parameter)
+# What the first pickling of a tensor leaves in its class.
+_CLASS_NOTES = frozenset({"__slotnames__"})
 # Every operator that torch has of itself; what computes no values replaces no kernel.
 _OWN, _SHAPES_ONLY = "aten", "Meta"
 
@@ -25,7 +27,7 @@ def operators() -> Iterator[tuple[str, Mapping[str, Any] | set[str], frozenset[s
         # Submodules come when they are first asked for.
         yield name, space, frozenset(key for key, value in space.items() if not _can_compute(value))
     for kind in _CLASSES:
-        yield f"class {kind.__qualname__}", vars(kind), frozenset()
+        yield f"class {kind.__qualname__}", vars(kind), _CLASS_NOTES
     # Torch has no public name for it.
     kernels: set[str] = getattr(torch.library, "_impls", set())
     yield "torch.library", kernels, frozenset(repr(name) for name in kernels if not _replaces(name))
