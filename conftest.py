@@ -3,4 +3,7 @@
 from importlib.util import find_spec
 
 _NEEDS_VLLM = ("compatibility", "managers", "metrics", "plugin", "scheduler")
-collect_ignore = [f"src/milepost/vllm/{name}.py" for name in _NEEDS_VLLM] if find_spec("vllm") is None else []
+_vllm = find_spec("vllm")
+# A folder of that name, as tests/vllm, is no vLLM.
+_is_installed = _vllm is not None and _vllm.origin is not None
+collect_ignore = [] if _is_installed else [f"src/milepost/vllm/{name}.py" for name in _NEEDS_VLLM]

@@ -12,9 +12,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks.printing import Row, print_rows
+from rich.console import Console
 
 
 def _planner() -> Sequence[Row]:

@@ -1,4 +1,4 @@
-"""Shared by all tests. Its presence here puts ``tests/`` on the path, so that ``import families`` works."""
+"""Shared by all tests."""
 
 from hypothesis import settings
 
