@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.printing import Row, print_rows
 from rich.console import Console
+
+from benchmarks.printing import Row, print_rows
 
 
 def _planner() -> Sequence[Row]:

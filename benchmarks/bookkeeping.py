@@ -9,8 +9,8 @@ so walks are deep, splits are common and every request adds checkpoints. Target:
 import time
 
 import numpy as np
-from benchmarks.printing import Row, run_and_print
 
+from benchmarks.printing import Row, run_and_print
 from milepost.footprint import Footprint
 from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache

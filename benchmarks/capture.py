@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, run_and_print
-
 from milepost.engines.transformers.engine import Engine
 from milepost.placement import Balanced, NoCheckpoints, PlacementPolicy
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES, families, missing_traces
 from rich.console import Console
 
+from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES, families, missing_traces
 from milepost import PrefixCache, parse_policy
 from milepost.simulator import TraceSource, nominal_footprint
 from milepost.simulator.workers import available_cores, run_tasks

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.printing import Row, print_rows
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.printing import Row, print_rows
 from milepost.engines.transformers.driver import Driver, LiveCache
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.families import driver_for

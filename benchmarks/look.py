@@ -18,8 +18,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from benchmarks.layer_group import build_layer_group
-from benchmarks.printing import Row, run_and_print
 from transformers import (
     Mamba2Config,
     Mamba2ForCausalLM,
@@ -30,6 +28,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from benchmarks.layer_group import build_layer_group
+from benchmarks.printing import Row, run_and_print
 from milepost.engines.transformers.audit import Audit
 from milepost.engines.transformers.engine import Engine
 

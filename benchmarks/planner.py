@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks.printing import Row
 
+from benchmarks.printing import Row
 from milepost.placement import plan_budgets, plan_priced
 
 HEADLINE_DEPTHS, HEADLINE_BUDGET = 16_384, 32

@@ -18,9 +18,9 @@ import time
 
 import numpy as np
 import torch
+
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, run_and_print
-
 from milepost.engines.transformers.driver import LiveCache
 from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.snapshot import (

@@ -26,10 +26,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES
-from benchmarks.printing import Row
 from rich.console import Console
 
+from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES
+from benchmarks.printing import Row
 from milepost.overlap import OverlapModel
 from milepost.simulator import SimulationResult, simulate
 from milepost.traces import TraceRequest, open_trace

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from benchmarks.vllm import scenarios
 from benchmarks.vllm.scenario import draw
 
+from benchmarks.vllm import scenarios
 from milepost.vllm import leading, stops
 
 NUM_SCENARIOS = 40

@@ -42,7 +42,6 @@ from benchmarks.paper.learned import fifo_bytes, read_before, replay_cache
 from benchmarks.paper.published import PublishedDP, read_histogram
 from benchmarks.paper.rebuild import LoggedRequest, RebuiltLog, read_log, rebuild
 from benchmarks.printing import Row
-
 from milepost.placement import (
     Balanced,
     Dense,

@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass
 
 from benchmarks.paper.rebuild import RebuiltLog, RebuiltRequest
-
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.tokens import common_prefix_length
 

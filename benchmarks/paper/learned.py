@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from benchmarks.paper.fifo import GRID
 from benchmarks.paper.rebuild import RebuiltLog, RebuiltRequest
-
 from milepost.footprint import Footprint
 from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache

@@ -18,7 +18,6 @@ from benchmarks.policies.granularity import GridPoint, granularity_rows, measure
 from benchmarks.policies.points import FLOORS, families, missing_traces
 from benchmarks.policies.speed import Speed, measure_speed
 from benchmarks.printing import Row
-
 from milepost.simulator import SweepProgress, available_cores
 
 __all__ = ["measure", "missing_traces", "rows"]

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.policies import measure, missing_traces, rows
-from benchmarks.policies.comparison import Point
-from benchmarks.policies.granularity import POLICIES, GridPoint
-from benchmarks.printing import print_rows
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.policies import measure, missing_traces, rows
+from benchmarks.policies.comparison import Point
+from benchmarks.policies.granularity import POLICIES, GridPoint
+from benchmarks.printing import print_rows
 from milepost.simulator import SweepProgress
 
 

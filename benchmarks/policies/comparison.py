@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES
-
 from milepost.simulator import (
     Setting,
     SimulationResult,

@@ -18,7 +18,6 @@ from statistics import fmean
 from benchmarks.policies.comparison import geometric_mean
 from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES, BenchmarkTrace
 from benchmarks.printing import Row
-
 from milepost.simulator import Setting, SweepPoint, SweepProgress, TraceSource, nominal_footprint, sweep
 
 __all__ = ["LADDER", "POLICIES", "GridPoint", "granularity_rows", "measure_granularity"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from benchmarks.policies.dictionary_replay import replay_dictionary
 from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES
-
 from milepost.simulator import simulate
 from milepost.traces import open_trace
 

@@ -18,9 +18,10 @@ and in a minute, and `python -m benchmarks.vllm.overhead` what the scheduler cos
 
 import json
 
+from rich.console import Console
+
 from benchmarks.printing import print_rows
 from benchmarks.vllm import options
-from rich.console import Console
 
 _TABLE_COLUMNS = 170
 

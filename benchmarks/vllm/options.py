@@ -61,7 +61,6 @@ def chosen_workloads(
 ) -> list[Workload]:
     """Return the workloads that are named, or those of ``default`` and the trace if there is one."""
     from benchmarks.vllm.workloads import build
-
     from milepost.errors import MilepostError
 
     names = arguments.workload or [*default, *(["trace"] if arguments.trace else [])]

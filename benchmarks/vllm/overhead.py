@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
 from benchmarks.vllm.bare_config import bare_config

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks.vllm.models import MODELS
 from benchmarks.vllm.serving import Served, serve, warm_up
 from benchmarks.vllm.settings import Setting

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+
 from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
 
 __all__ = ["KINDS", "POOLS", "Scenario", "draw"]

@@ -16,6 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks.vllm import options
 from benchmarks.vllm.bare_config import bare_config
 from benchmarks.vllm.bare_server import BareServer
@@ -24,9 +28,6 @@ from benchmarks.vllm.scenario import KINDS, POOLS, Scenario, draw
 from benchmarks.vllm.serving import serve
 from benchmarks.vllm.settings import MILEPOST, STOCK
 from benchmarks.vllm.watch import SchedulerWatch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 __all__ = ["Outcome", "Question", "compare", "compare_all"]
 

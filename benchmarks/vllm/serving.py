@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from benchmarks.vllm.traffic import FIRST_TOKEN, TokenArray, Workload
 
 __all__ = ["Progress", "Served", "Server", "serve", "serving", "warm_up"]

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.vllm.comparison import Comparison
-from benchmarks.vllm.run import Measurement
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+from benchmarks.vllm.comparison import Comparison
+from benchmarks.vllm.run import Measurement
 
 __all__ = ["records", "table"]
 

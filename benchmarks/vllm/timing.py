@@ -17,6 +17,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
 from benchmarks.vllm.child import call
@@ -25,9 +29,6 @@ from benchmarks.vllm.run import WARM_UP_TOKENS, RunSpec, engine_arguments
 from benchmarks.vllm.serving import Served, Server, serving, warm_up
 from benchmarks.vllm.settings import MILEPOST, STOCK
 from benchmarks.vllm.traffic import Workload
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 __all__ = ["Pair", "TimedWorkload", "Timing", "claims", "measure", "print_timed", "time_at_each"]
 

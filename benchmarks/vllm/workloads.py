@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
 
+from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
 from milepost.traces import TraceRequest, open_trace
 
 __all__ = ["WORKLOADS", "build", "replay_trace"]

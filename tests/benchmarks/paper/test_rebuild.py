@@ -5,12 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from benchmarks.paper import measure, missing_logs
 from benchmarks.paper.fifo import replay_fifo
 from benchmarks.paper.learned import LAYER_GROUP, fifo_bytes, read_before, replay_cache
 from benchmarks.paper.published import PublishedDP, read_histogram
 from benchmarks.paper.rebuild import LoggedRequest, RebuiltLog, read_log, rebuild
 
+from benchmarks.paper import measure, missing_logs
 from milepost.errors import InvalidRequestError, TraceFormatError
 from milepost.placement import Balanced, Dense, NoCheckpoints, PlacementRequest
 from milepost.tokens import common_prefix_length

@@ -1,10 +1,10 @@
 """The benchmark of policies at several block sizes, on a small log."""
 
 import pytest
-from benchmarks.policies import granularity
 from benchmarks.policies.granularity import LADDER, POLICIES, granularity_rows, measure_granularity
 from benchmarks.policies.points import BenchmarkTrace
 
+from benchmarks.policies import granularity
 from milepost.simulator import simulate
 from milepost.traces import open_trace, write_trace
 
