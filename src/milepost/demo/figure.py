@@ -62,6 +62,8 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
 
 def _draw_ttft(axes: Any, comparison: Comparison) -> None:
     """Time to the first token of every request, sorted: the whole distribution, not two numbers of it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     looked = looks([run.policy for run in comparison.runs])
     for run in comparison.runs:
         ordered = sorted(a.completion.ttft_seconds * 1e3 for a in run.answers)
@@ -70,7 +72,9 @@ def _draw_ttft(axes: Any, comparison: Comparison) -> None:
             ordered, shares, where="post", label=run.policy, color=looked[run.policy].colour, linewidth=1.8
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("time to first token, ms (capture included)")
     axes.set_ylabel("share of requests")
     axes.set_title("Time to first token")
@@ -80,6 +84,8 @@ def _draw_ttft(axes: Any, comparison: Comparison) -> None:
 
 def _draw_prompts(axes: Any, comparison: Comparison) -> None:
     """The last policy's prompts in order of arrival: reused, recomputed, and the checkpoints captured."""
+    from matplotlib.ticker import MaxNLocator
+
     run = comparison.runs[-1]
     for row, answer in enumerate(run.answers):
         report = answer.completion.report
@@ -94,6 +100,7 @@ def _draw_prompts(axes: Any, comparison: Comparison) -> None:
             markersize=7,
             markeredgewidth=1.8,
         )
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.invert_yaxis()
     axes.set_xlabel("position in the prompt, tokens")
     axes.set_ylabel("request, in order of arrival")
