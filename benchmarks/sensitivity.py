@@ -12,9 +12,9 @@ made-up trace is drawn from several seeds and counts with its mean; the number b
 over the seeds. A move well inside its own range says little about the constant.
 
 A whole number is halved downwards. Of a decay it is the memory that is halved and doubled, of the priors of
-kinds their ratio to that of a fresh prompt, of rows their number; ``_LESSONS`` is an exponent, so it moves by
-much more. Constants inside compiled code
-(``_UNIFORM_POINTS`` in :mod:`milepost.overlap.mixture`) cannot be changed for a run, so they are not here.
+kinds their ratio to that of a fresh prompt, of rows their number; ``_LAST_VERSION`` is an exponent, so it
+moves by much more. Constants inside compiled code (``_UNIFORM_POINTS`` in :mod:`milepost.overlap.mixture`)
+cannot be changed for a run, so they are not here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,7 +145,7 @@ def _recorded(folder: Path) -> Iterator[Point]:
 def _constants() -> Iterator[Constant]:
     """Yield every number that the policy names: a new one is a new row."""
     for module in (
-        *("milepost.policies.learned", "milepost.policies.traffic"),
+        *("milepost.policies.learned", "milepost.policies.reuse_model"),
         *("milepost.reuse.hazard", "milepost.overlap.model"),
     ):
         # By name, since the package has the policy's constructor under the name of its module.
@@ -183,7 +183,7 @@ def _fewer_and_more_rows(rows: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 _OTHERS: Mapping[str, Callable[[Any], Sequence[Any]]] = {
     "_KIND_PRIORS": _scaled_kinds,
-    "_JUNCTION_PRIORS": lambda priors: [tuple(ratio * prior for prior in priors) for ratio in (0.5, 2.0)],
+    "_BRANCH_PRIORS": lambda priors: [tuple(ratio * prior for prior in priors) for ratio in (0.5, 2.0)],
     "_GENERATION_ROWS": _fewer_and_more_rows,
     "decay": lambda decay: [1.0 - ratio * (1.0 - decay) for ratio in (2.0, 0.5)],
 }

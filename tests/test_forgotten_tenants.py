@@ -5,9 +5,9 @@ import pytest
 
 from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
 from milepost.placement import Dense, Placement
 from milepost.policies import CachePolicy, learned
-from milepost.prefix_cache import PrefixCache
 from milepost.store import ContentlessPayloads
 
 FOOTPRINT = Footprint(checkpoint_bytes=50, kv_bytes_per_token=1)
@@ -16,7 +16,7 @@ PROMPT = np.arange(40, dtype=np.int32)
 
 
 def new_cache(footprint=FOOTPRINT, policy=None):
-    return PrefixCache(
+    return HostedCache(
         capacity_bytes=100_000,
         footprint=footprint,
         policy=policy or CachePolicy(Dense(every=4)),

@@ -3,8 +3,8 @@
 import numpy as np
 
 from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
 from milepost.placement import Dense
-from milepost.prefix_cache import PrefixCache
 
 PROMPT = np.arange(200)
 
@@ -21,8 +21,8 @@ class Source:
         return [bytes([segment]) for segment in range(start // 64, end // 64)]
 
 
-def cache_with_a_prompt() -> PrefixCache:
-    cache = PrefixCache(
+def cache_with_a_prompt() -> HostedCache:
+    cache = HostedCache(
         capacity_bytes=10_000,
         footprint=Footprint(checkpoint_bytes=10, kv_bytes_per_token=1),
         policy=Dense(every=64),
@@ -46,7 +46,7 @@ def test_a_released_lease_hands_out_no_payload():
 def test_what_a_lease_resumed_from_can_be_discarded_although_that_releases_it():
     cache = cache_with_a_prompt()
     lease = cache.acquire(PROMPT)
-    cache.discard(lease)
+    lease.discard()
     cache.check()
     assert lease.is_released
     with cache.acquire(PROMPT) as again:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from milepost import CachePolicy, Footprint, Placement, PlacementPolicy, PrefixCache, parse_policy
+from milepost import CachePolicy, Footprint, Placement, PlacementPolicy, parse_policy
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import KVWindow, PrefillCost, WindowedAttention, calibrate, fit_seconds
+from milepost.hosted_cache import HostedCache
 from milepost.placement import Balanced, Dense, HistogramDP, Offsets, PromptTail, plan_budgets, plan_priced
 from milepost.simulator import nominal_footprint, simulate
 from milepost.store import Recency
@@ -26,9 +27,9 @@ class Source:
         return [bytes([index]) for index in range(start // 4, end // 4)]
 
 
-def new_cache(**options) -> PrefixCache:
+def new_cache(**options) -> HostedCache:
     defaults = {"capacity_bytes": 10_000, "footprint": FOOTPRINT, "policy": PromptTail(), "grid": 4}
-    return PrefixCache(**(defaults | options))
+    return HostedCache(**(defaults | options))
 
 
 def serve(cache, tokens):
@@ -189,8 +190,8 @@ def test_an_option_of_a_request_that_means_nothing_is_refused(options, says):
 def test_breakpoints_are_taken_in_any_order_and_make():
     cache = new_cache()
     for given in ([20, 8, 8], (np.int64(8), 20.0), {8, 20}, iter([8, 20]), np.array([20, 8])):
-        assert cache.acquire(range(30), breakpoints=given).request.sighting.breakpoints == (8, 20)
-    assert cache.acquire(range(30), breakpoints=None).request.sighting.breakpoints == ()
+        assert cache.acquire(range(30), breakpoints=given).request.breakpoints == (8, 20)
+    assert cache.acquire(range(30), breakpoints=None).request.breakpoints == ()
 
 
 def test_block_hashes_are_checked_as_tokens_are():
@@ -212,14 +213,17 @@ def test_a_lease_is_planned_while_held_and_where_it_was_acquired():
     lease = cache.acquire(range(30))
     with pytest.raises(InvalidRequestError, match="another cache"):
         other.plan(lease)
-    for act in (other.discard, lambda lease: other.settle(lease, bool)):
-        with pytest.raises(InvalidRequestError, match="another cache"):
-            act(lease)
+    with pytest.raises(InvalidRequestError, match="another cache"):
+        other.confirm(lease, bool)
     lease.release()
     with pytest.raises(InvalidRequestError, match="released"):
         cache.plan(lease)
     for bad in (None, 7, lease.request):
-        for act in (cache.plan, cache.discard, lambda bad: cache.commit(bad, Placement(), Source())):
+        for act in (
+            cache.plan,
+            lambda bad: cache.confirm(bad, bool),
+            lambda bad: cache.commit(bad, Placement(), Source()),
+        ):
             with pytest.raises(InvalidRequestError, match="give what acquire returned"):
                 act(bad)
 
@@ -229,16 +233,16 @@ def test_a_prompt_goes_on_only_from_a_lease_that_was_committed_here():
     lease = cache.acquire(range(10))
     answer = list(range(20))
     with pytest.raises(InvalidRequestError, match="not committed"):
-        cache.prolong(lease, answer, Source())
+        cache.extend(lease, answer, Source())
     cache.commit(lease, cache.plan(lease), Source())
     before = cache.statistics()
     with pytest.raises(InvalidRequestError, match="another cache"):
-        other.prolong(lease, answer, Source())
+        other.extend(lease, answer, Source())
     for wrong in (list(range(8)), [7, *range(1, 20)], [], "abc", [*range(19), 1.5]):
         with pytest.raises(InvalidRequestError):
-            cache.prolong(lease, wrong, Source())
+            cache.extend(lease, wrong, Source())
     assert cache.statistics() == before
-    assert cache.prolong(lease, answer, Source()) == 20
+    assert cache.extend(lease, answer, Source()) == 20
 
 
 @pytest.mark.parametrize("wrong", [lambda: None, type("Huge", (), {"num_bytes": 999})])
@@ -252,7 +256,7 @@ def test_an_answer_whose_state_is_wrong_is_not_stored_and_evicts_nothing(wrong):
     cache.commit(lease, cache.plan(lease), Source())
     before = cache.statistics()
     with pytest.raises(InvalidRequestError, match="the source gave"):
-        cache.prolong(lease, list(range(20)), Wrong())
+        cache.extend(lease, list(range(20)), Wrong())
     after = cache.statistics()
     assert (after.num_checkpoints, after.kv_bytes) == (before.num_checkpoints, before.kv_bytes)
     assert after.num_evictions == before.num_evictions

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint, KVWindow, MeasuredBytes
+from milepost.hosted_cache import HostedCache
 from milepost.placement import Balanced, Dense, Placement, PlacementPolicy, PromptTail, TailAndJunction
 from milepost.policies import CachePolicy, learned
-from milepost.prefix_cache import PrefixCache
 
 GRID = 4
 SEGMENT = 8
@@ -126,8 +126,8 @@ footprints = st.sampled_from([HYBRID, STATELESS, RECURRENT])
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=40)
 
 
-def new_cache(footprint, policy, *, capacity=400, **options) -> PrefixCache:
-    return PrefixCache(
+def new_cache(footprint, policy, *, capacity=400, **options) -> HostedCache:
+    return HostedCache(
         capacity_bytes=capacity,
         footprint=footprint,
         policy=policy,
@@ -145,15 +145,17 @@ def serve(cache, tokens, source=None):
 def contents(cache) -> list:
     """Everything that the store holds and says of itself, each payload by its identity."""
     store = cache._store
-    everything = [cache.statistics(), store.tree.num_keys, store.tree.version, store.ranked_or_pinned()]
-    everything.append(sorted(store._pinned))
+    everything = [cache.statistics(), store.tree.num_keys, store.tree.version, len(store.queue)]
+    everything.append(sorted(each.serial for each in store.queue.pinned))
     lessons = cache.policy.lessons
     everything.append(None if lessons is None else repr(lessons.export()))
     for node in store.tree.nodes():
         everything.append((node.start, node.end, node.data, node.dropped[:], node.num_kv_reached))
-        everything.append((id(node.sighting), node.num_live_children, [id(each) for each in node.kv]))
-        everything.append((node.sighting.num_tokens, node.sighting.hazard_class, node.sighting.taken))
-        everything.append(None if node.junction is None else (id(node.junction), node.junction.visits))
+        everything.append((id(node.owner), node.num_live_children, [id(each) for each in node.kv]))
+        everything.append((node.owner.num_tokens, node.owner.hazard_class, node.owner.passed_tokens))
+        everything.append(
+            None if node.branch_point is None else (id(node.branch_point), node.branch_point.visits)
+        )
         everything += [
             (c.position, id(c.payload), c.num_bytes, c.serial, c.last_used, c.num_pins, c.cost, c.is_kv_only)
             for c in node.checkpoints
@@ -168,14 +170,14 @@ def test_a_source_that_misbehaves_anywhere_changes_nothing(policy, footprint, be
         serve(cache, earlier)
     source = Misbehaving(footprint, at=at, how=how)
     with cache.acquire(tokens) as lease:
-        placement, held = cache.plan(lease), lease.held
+        placement, held = cache.plan(lease), lease.pinned
         found = contents(cache)
         try:
             cache.commit(lease, placement, source)
         except (InvalidRequestError, MemoryError, KeyError):
             assert source.did_misbehave
             assert contents(cache) == found
-            assert lease.held == held
+            assert lease.pinned == held
             assert not lease.is_committed
             # The lease is as good as before: an honest source can follow.
             cache.commit(lease, placement, Source(footprint))
@@ -204,11 +206,11 @@ def test_an_answer_that_is_refused_leaves_no_trace(policy, footprint, before, to
     answered = [*tokens, *[2] * (end - len(tokens))]
     source, found = Misbehaving(footprint, at=at, how=how), contents(cache)
     try:
-        cache.prolong(lease, answered, source)
+        cache.extend(lease, answered, source)
     except (InvalidRequestError, MemoryError, KeyError):
         assert source.did_misbehave
         assert contents(cache) == found
-        cache.prolong(lease, answered, Source(footprint))
+        cache.extend(lease, answered, Source(footprint))
     else:
         assert not source.did_misbehave, "something wrong was stored"
     assert contents(cache) != found
@@ -225,7 +227,7 @@ def test_an_answer_without_a_source_leaves_no_trace_whether_or_not_it_would_be_s
         cache.commit(lease, cache.plan(lease), Source(HYBRID))
     found = contents(cache)
     with pytest.raises(InvalidRequestError, match="checkpoint and kv_segments"):
-        cache.prolong(lease, [0] * 20, bad)
+        cache.extend(lease, [0] * 20, bad)
     assert contents(cache) == found
 
 
@@ -241,7 +243,7 @@ def test_an_answer_that_the_policy_fails_to_place_leaves_no_trace():
         cache.commit(lease, cache.plan(lease), Source(HYBRID))
     found = contents(cache)
     with pytest.raises(RuntimeError, match="defect"):
-        cache.prolong(lease, [0] * 20, Source(HYBRID))
+        cache.extend(lease, [0] * 20, Source(HYBRID))
     assert contents(cache) == found
 
 
@@ -261,7 +263,7 @@ def test_a_source_that_serves_others_while_an_answer_is_stored_leaves_the_cache_
 
     with cache.acquire([0] * 10) as lease:
         cache.commit(lease, cache.plan(lease), Source(footprint))
-    cache.prolong(lease, [0] * 20, Meddler(footprint))
+    cache.extend(lease, [0] * 20, Meddler(footprint))
     cache.check()
     stored = [c.payload for node in cache._store.tree.nodes() for c in node.checkpoints]
     assert len(handed_out) == 1

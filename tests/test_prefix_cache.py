@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milepost.accounting import RequestReport
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
 from milepost.placement import (
     Balanced,
     Dense,
@@ -20,7 +22,6 @@ from milepost.placement import (
     TailAndJunction,
 )
 from milepost.policies import CachePolicy, learned
-from milepost.prefix_cache import PrefixCache, RequestReport
 
 GRID = 4
 HYBRID = Footprint(checkpoint_bytes=50, kv_bytes_per_token=1)
@@ -50,12 +51,12 @@ class Source:
 
 def new_cache(*, capacity_bytes=PLENTY, footprint=HYBRID, policy=None, **options):
     policy = PromptTail() if policy is None else policy
-    return PrefixCache(
+    return HostedCache(
         capacity_bytes=capacity_bytes, footprint=footprint, policy=policy, **{"grid": GRID} | options
     )
 
 
-def serve(cache: PrefixCache, tokens, *, tenant="") -> RequestReport:
+def serve(cache: HostedCache, tokens, *, tenant="") -> RequestReport:
     """Run one request as an engine would, checking that what it resumes from is its own."""
     with cache.acquire(tokens, tenant=tenant) as lease:
         segments = lease.resume_position // GRID
@@ -234,13 +235,13 @@ def test_a_plan_leaves_room_for_the_kv_that_its_states_need():
 
 
 def test_history_stays_small_where_kv_is_free():
-    cache = PrefixCache(
+    cache = HostedCache(
         capacity_bytes=4 << 30,
         footprint=Footprint(checkpoint_bytes=1 << 20, kv_bytes_per_token=0),
         policy=PromptTail(),
         grid=GRID,
     )
-    assert cache._store.history_keys * 4 <= (4 << 30) / 64
+    assert cache._store._history_keys * 4 <= (4 << 30) / 64
 
 
 def test_a_request_without_states_that_comes_to_nothing_leaves_nothing_behind():
@@ -353,8 +354,8 @@ def test_a_discarded_checkpoint_is_gone_and_discarding_twice_is_harmless():
     cache = new_cache()
     serve(cache, range(30))
     lease = cache.acquire(range(30))
-    cache.discard(lease)
-    cache.discard(lease)
+    lease.discard()
+    lease.discard()
     cache.check()
     assert cache.statistics().num_checkpoints == 0
     assert parts(serve(cache, range(30))) == (0, 0, 2, 0, 28)
@@ -365,7 +366,7 @@ def test_what_another_request_holds_is_not_discarded_but_can_be_passed_by():
     serve(cache, range(30))
     with cache.acquire(range(30)):
         lease = cache.acquire(range(30))
-        cache.discard(lease)
+        lease.discard()
         assert cache.acquire(range(30)).resume_position == 28
         with cache.acquire(range(30), resume_limit=27) as cold:
             assert cold.resume_position == 0

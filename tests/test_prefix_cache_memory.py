@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
 from milepost.placement import Balanced, Dense, PromptTail, TailAndJunction
 from milepost.policies import CachePolicy, learned
-from milepost.prefix_cache import PrefixCache
 
 GRID = 4
 FOOTPRINTS = [
@@ -61,7 +61,7 @@ class Owner:
 
 
 def new_cache(owner, *, capacity_bytes=1000, footprint=FOOTPRINTS[0], policy=None, **options):
-    return PrefixCache(
+    return HostedCache(
         capacity_bytes=capacity_bytes,
         footprint=footprint,
         policy=Dense(every=8) if policy is None else policy,
@@ -121,10 +121,10 @@ def test_every_payload_is_stored_or_reported_once(policy, footprint, script):
         elif act == "abandon":
             cache.acquire(what[0]).release()
         elif act == "discard":
-            cache.discard(cache.acquire(what[0]))
+            cache.acquire(what[0]).discard()
         elif act == "settle" and open_leases:
             lease = open_leases.pop(what[0] % len(open_leases))
-            cache.settle(lease, lambda payload, lost=what[1]: payload.name[1] % 3 >= lost)
+            cache.confirm(lease, lambda payload, lost=what[1]: payload.name[1] % 3 >= lost)
         elif act == "resize":
             cache.resize(what[0])
         elif act == "evict_least":
@@ -135,7 +135,7 @@ def test_every_payload_is_stored_or_reported_once(policy, footprint, script):
         assert sum(payload.num_bytes for payload in owner.live) == cache.stored_bytes
         cache.check()
     for lease in open_leases:
-        cache.settle(lease, lambda payload: True)
+        cache.confirm(lease, lambda payload: True)
     cache.clear()
     if not cache.policy.keeps_kv:
         assert not owner.live
@@ -224,7 +224,7 @@ def test_settled_with_all_intact_everything_stays():
     lease = cache.acquire(range(30))
     cache.commit(lease, cache.plan(lease), owner.source(cache.footprint))
     num = cache.statistics().num_checkpoints
-    assert cache.settle(lease, lambda payload: True) == 0
+    assert cache.confirm(lease, lambda payload: True) == 0
     assert cache.statistics().num_checkpoints == num
     assert lease.is_released
 
@@ -235,7 +235,7 @@ def test_settled_what_was_lost_was_never_placed():
     lease = cache.acquire(range(30))
     cache.commit(lease, cache.plan(lease), owner.source(cache.footprint))
     num = cache.statistics().num_checkpoints
-    assert cache.settle(lease, lambda payload: False) == num
+    assert cache.confirm(lease, lambda payload: False) == num
     assert cache.statistics().num_evictions == 0
     assert serve(cache, owner, range(30)).eviction == 0
     cache.check()
@@ -249,8 +249,8 @@ def test_what_another_lease_holds_is_left_to_that_one():
     two = cache.acquire(range(30))
     assert two.resume_position > 0
     num = cache.statistics().num_checkpoints
-    assert cache.settle(one, lambda payload: False) == num - 1
-    assert cache.settle(two, lambda payload: False) == 1
+    assert cache.confirm(one, lambda payload: False) == num - 1
+    assert cache.confirm(two, lambda payload: False) == 1
     assert not owner.live
 
 

@@ -66,7 +66,7 @@ def assert_idle(scheduler, *, most_missing: int = 0) -> None:
         assert not part._partial_hit_reqs
     if hasattr(scheduler, "steward"):
         assert scheduler.steward.num_open == 0
-        assert scheduler.steward._cache._store.ranked_or_pinned()[1] == 0, "a lease is open"
+        assert scheduler.steward._cache._store.queue.pinned == [], "a lease is open"
         assert_no_orphans(scheduler)
         assert num_missing(scheduler) <= most_missing
         is_cached = [block.block_hash is not None for block in free]

@@ -1,25 +1,30 @@
 """One request's hold on what it resumes from."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, final
 
+from milepost.accounting import RequestReport
 from milepost.errors import InvalidRequestError
 from milepost.placement import PlacementRequest
-from milepost.store import Checkpoint, Payload, PrefixStore, TreeMatch
+from milepost.policies import Situation
+from milepost.store import Checkpoint, Lookup, Payload, PrefixStore
 from milepost.tokens import KeyArray
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "require_lease"]
 
 
+@final
 class Lease:
     """One request's hold on what it resumes from: pinned until released, by ``with`` or :meth:`release`.
 
     Attributes:
         tokens: The prompt.
-        match: How far it followed earlier prompts, good as long as no other prompt is committed.
-        request: What the policy is told of the prompt.
-        state: Payload of the checkpoint at ``resume_position``; None at 0, where KV alone is resumed from,
-            and once released.
+        tenant: Whose it is.
+        found: What was stored for it when it was acquired.
+        situation: What the policy is told of the prompt.
+        usable_position: The deepest position that it could resume from, had everything been kept.
+        checkpoint: The checkpoint it resumes from; None at 0.
+        state: Payload of that checkpoint; None at 0, where KV alone is resumed from, and once released.
         kv_segments: Payloads of the whole KV segments before ``resume_position``, in order; empty once
             released.
     """
@@ -29,41 +34,38 @@ class Lease:
         *,
         store: PrefixStore,
         tokens: KeyArray,
-        match: TreeMatch,
         tenant: str,
-        request: PlacementRequest,
+        found: Lookup,
+        situation: Situation,
         usable_position: int,
-        reached_position: int,
-        cleared_position: int,
-        checkpoint: Checkpoint | None,
-        kv_segments: Sequence[Any],
     ) -> None:
         self.tokens = tokens
-        self.match = match
         self.tenant = tenant
-        self.request = request
+        self.found = found
+        self.situation = situation
         self.usable_position = usable_position
-        self.reached_position = reached_position
-        self.cleared_position = cleared_position
-        self.checkpoint = checkpoint
-        self.state: Payload | None = None if checkpoint is None else checkpoint.payload
-        self.kv_segments = kv_segments
         self.is_released = False
         self.is_committed = False
         self._store = store
-        self._held: list[Checkpoint] = []
-        if checkpoint is not None:
-            self.hold(checkpoint)
+        self.checkpoint = store.pin_resumed(found)
+        self._pinned = [] if self.checkpoint is None else [self.checkpoint]
+        self.state: Payload | None = None if self.checkpoint is None else self.checkpoint.payload
+        self.kv_segments: Sequence[Any] = found.kv_segments
+
+    @property
+    def request(self) -> PlacementRequest:
+        """What is known of the prompt, in plain numbers."""
+        return self.situation.request
 
     @property
     def resume_position(self) -> int:
         """Tokens that need not be computed."""
-        return self.request.resume_position
+        return self.situation.request.resume_position
 
     @property
-    def held(self) -> tuple[Checkpoint, ...]:
+    def pinned(self) -> tuple[Checkpoint, ...]:
         """The checkpoints that it pins: the one resumed from, and those committed with it."""
-        return tuple(self._held)
+        return tuple(self._pinned)
 
     def require_of(self, store: PrefixStore) -> None:
         """Raise ``InvalidRequestError`` unless this lease was acquired on ``store``."""
@@ -90,10 +92,25 @@ class Lease:
         if not self.is_committed:
             raise InvalidRequestError("the lease is not committed, so its prompt is unknown; commit it first")
 
-    def hold(self, checkpoint: Checkpoint) -> None:
+    def pin(self, checkpoint: Checkpoint) -> None:
         """Pin ``checkpoint`` until this lease is released."""
         self._store.pin(checkpoint)
-        self._held.append(checkpoint)
+        self._pinned.append(checkpoint)
+
+    def report(self, *, num_stored: int, num_rejected: int) -> RequestReport:
+        """Return where every token of the prompt went."""
+        request, found = self.situation.request, self.found
+        return RequestReport(
+            num_tokens=request.num_tokens,
+            reused=request.resume_position,
+            unseen=request.num_tokens - request.overlap_depth,
+            alignment=request.overlap_depth - self.usable_position,
+            placement=self.usable_position - found.cleared_position,
+            reset=found.cleared_position - found.reached_position,
+            eviction=found.reached_position - request.resume_position,
+            checkpoints_stored=num_stored,
+            checkpoints_rejected=num_rejected,
+        )
 
     def release(self) -> None:
         """Let go of everything, the payloads included: what is evicted from now on must not live on in a
@@ -102,13 +119,26 @@ class Lease:
         self.is_released = True
         self.state = None
         self.kv_segments = ()
-        while self._held:
-            self._store.unpin(self._held.pop())
+        while self._pinned:
+            self._store.unpin(self._pinned.pop())
         # The budget may have been made smaller than what was held.
         self._store.shrink()
+
+    def discard(self) -> None:
+        """Release, and evict what was resumed from, for a payload that its owner does not trust."""
+        self.release()
+        checkpoint = self.checkpoint
+        if checkpoint is not None and checkpoint.num_pins == 0 and checkpoint.is_stored:
+            self._store.evict(checkpoint)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def require_lease(lease: object) -> None:
+    """Raise ``InvalidRequestError`` unless this is a lease."""
+    if not isinstance(lease, Lease):
+        raise InvalidRequestError(f"lease={lease!r}; give what acquire returned")

@@ -8,7 +8,7 @@ it runs anyway. :meth:`PrefixCache.commit` stores what was captured within one h
 checkpoints alike, lets the policy learn from the overlap, and accounts for every recomputed token:
 
     unseen      L - m    no earlier prompt had it
-    alignment   m - u    it lies behind the last usable grid position u (the last token is always computed)
+    alignment   m - u    it lies beyond the last usable grid position u (the last token is always computed)
     placement   u - r    no checkpoint was ever stored there; r is the deepest that was
     reset       r - e    a checkpoint was there, and went when the whole cache was emptied
     eviction    e - c    a checkpoint was there and was dropped
@@ -18,35 +18,29 @@ commits, and the same object serves an engine, a simulator and a test. It has on
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from milepost.accounting import CacheStatistics, Ledger, RequestReport
-from milepost.byte_size import parse_bytes
 from milepost.cache_options import CacheOptions
 from milepost.counts import as_count
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
-from milepost.lease import Lease
+from milepost.lease import Lease, require_lease
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest, as_placement
-from milepost.policies import CachePolicy
-from milepost.policies.base import PromptRecord
-from milepost.reuse import Sighting
+from milepost.policies import CachePolicy, Situation, place
+from milepost.prompt_replay import PromptReplay
 from milepost.store import (
-    Checkpoint,
     Collector,
-    ContentlessPayloads,
+    Delivery,
     DropReports,
-    Located,
+    Lookup,
     PayloadRules,
     PayloadSource,
     PrefixStore,
+    SeenPrompt,
     check_store,
-    require_source,
 )
-from milepost.tokens import TokenLike, as_breakpoints, as_prompt, common_prefix_length
+from milepost.tokens import TokenLike, as_breakpoints, as_prompt
 
 __all__ = ["CacheStatistics", "Lease", "PrefixCache", "RequestReport"]
 
@@ -103,12 +97,9 @@ class PrefixCache:
         self.footprint = footprint
         self.policy = options.policy
         self.key_tokens = options.key_tokens
-        self._max_checkpoints = options.max_checkpoints
-        self._capture_tokens = options.capture_tokens
-        # Only ratios of costs matter, so where every token costs the same, tokens will do.
-        self._cost = None if footprint.cost.is_linear else footprint.cost
         # Without states, only whole segments can be resumed from.
         self.grid = options.segment_tokens if footprint.is_stateless else options.grid
+        self._options = options
         self._drops = DropReports(on_drop)
         self._store = PrefixStore(
             capacity_bytes=options.capacity_bytes,
@@ -118,7 +109,7 @@ class PrefixCache:
             eviction=self.policy.eviction,
             history_tokens=options.history_tokens,
             key_tokens=options.key_tokens,
-            checkpoint_bytes=footprint.checkpoint_bytes,
+            state_bytes=footprint.checkpoint_bytes,
             keeps_kv=self.policy.keeps_kv,
             state_share=self.policy.state_share,
             on_drop=None if on_drop is None else self._drops.note,
@@ -127,13 +118,12 @@ class PrefixCache:
         self._collector = Collector(self._store, rules=rules, drops=self._drops)
         self._ledger = Ledger()
         if self.policy.attach is not None:
-            alike = {name: getattr(options, name) for name in CacheOptions.__slots__ if name != "policy"}
-            self.policy.attach(lambda policy, prompts: _replay(PrefixCache(policy=policy, **alike), prompts))
+            self.policy.attach(PromptReplay(options, PrefixCache))
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of all KV and checkpoints that are stored now."""
-        return self._store.stored_bytes
+        return self._store.budget.stored_bytes
 
     def acquire(
         self,
@@ -168,44 +158,17 @@ class PrefixCache:
             resume_limit = as_count("resume_limit", resume_limit, error=InvalidRequestError)
         # The last token is computed in any case: its logits are the answer.
         last_usable = (num_tokens - 1) // self.grid * self.grid
-        located = self._store.locate(
+        found = self._store.look_up(
             keys, num_tokens=num_tokens, tenant=tenant, limit=last_usable, resume_limit=resume_limit
         )
-        checkpoint, earlier = located.checkpoint, located.earlier
-        affordable_position, max_checkpoints = self._affordable(
-            num_tokens, beside_bytes=0 if checkpoint is None else checkpoint.num_bytes
-        )
-        request = PlacementRequest(
-            num_tokens=num_tokens,
-            overlap_depth=located.overlap_depth,
-            resume_position=located.resume_position,
-            grid=self.grid,
-            checkpoint_positions=located.checkpoint_positions,
-            checkpoint_bytes=self.footprint.checkpoint_bytes,
-            kv_bytes_per_token=self.footprint.kv_bytes_per_token,
-            resident_kv_tokens=located.resident_kv_tokens,
-            fallback_position=0 if checkpoint is None else checkpoint.above_position,
-            junctions=located.junctions,
-            room_worth=self._store.room_worth,
-            sighting=Sighting(num_tokens, breakpoints=as_breakpoints(breakpoints, num_tokens=num_tokens)),
-            earlier=earlier,
-            max_checkpoints=max_checkpoints,
-            affordable_position=affordable_position,
-            matched_num_tokens=None if earlier is None else max(earlier.num_tokens, located.overlap_depth),
-            capture_tokens=self._capture_tokens,
-            cost=self._cost,
-        )
+        prompt = SeenPrompt(num_tokens, breakpoints=as_breakpoints(breakpoints, num_tokens=num_tokens))
         return Lease(
             store=self._store,
             tokens=keys,
-            match=located.match,
             tenant=tenant,
-            request=request,
-            usable_position=min(located.overlap_depth // self.grid * self.grid, last_usable),
-            reached_position=located.reached_position,
-            cleared_position=located.cleared_position,
-            checkpoint=self._store.anchor(located),
-            kv_segments=self._store.kv_segments(located),
+            found=found,
+            situation=self._situation(found, prompt, num_tokens=num_tokens),
+            usable_position=min(found.overlap_depth // self.grid * self.grid, last_usable),
         )
 
     def plan(
@@ -224,20 +187,19 @@ class PrefixCache:
             InvalidRequestError: the lease is released, or another cache's.
             ConfigurationError: what the policy returned is no placement on this prompt.
         """
-        _require_lease(lease)
+        require_lease(lease)
         lease.require_held(self._store)
         placement, request = self.policy.placement, lease.request
         if self.footprint.is_stateless and not isinstance(placement, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
             last = self._affordable(request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
-        if given_positions or capture_tokens is not None:
-            request = replace(
-                request,
-                given_positions=tuple(given_positions),
-                capture_tokens=request.capture_tokens if capture_tokens is None else capture_tokens,
-            )
-        planned = as_placement(placement.place(request), request, by=placement)
+        if capture_tokens is None:
+            capture_tokens = self._options.capture_tokens
+        placed = place(
+            placement, lease.situation, given_positions=given_positions, capture_tokens=capture_tokens
+        )
+        planned = as_placement(placed, request, by=placement)
         if not given_positions:
             return planned
         return Placement(tuple(sorted({*planned.positions, *given_positions})))
@@ -252,220 +214,33 @@ class PrefixCache:
                 where there are none to be had, and then nothing was captured.
 
         Raises:
-            InvalidRequestError: a position lies at or before the resume position, behind the prompt's end or
+            InvalidRequestError: a position lies at or before the resume position, beyond the prompt's end or
                 off the grid; the lease is released, committed or another cache's; or the source hands out
                 what breaks a rule (see ``PayloadSource``). Nothing is changed, nor where the source raises.
 
         Complexity: O(num_tokens + checkpoints evicted · log checkpoints stored).
         """
-        _require_lease(lease)
+        require_lease(lease)
         lease.require_open(self._store)
         request, store = lease.request, self._store
-        positions = self._checked_positions(placement, request)
-        match = store.match(lease.tokens, tenant=lease.tenant, known=lease.match)
+        positions = _checked_positions(placement, request)
         keeps_kv = source is not None and self.policy.keeps_kv and not self.footprint.is_stateless
-        kept_kv = request.num_tokens if keeps_kv else 0
+        kv_end = request.num_tokens if keeps_kv else 0
+        match = store.match(lease.tokens, tenant=lease.tenant, known=lease.found.match)
         delivery = self._collector.collect(
-            source, match, positions, kv_end=max((kept_kv, *positions)), resumed_from=lease.state
+            source, match, positions, kv_end=max((kv_end, *positions)), resumed_from=lease.state
         )
         if lease.is_released or lease.is_committed:
             # A source is somebody's code, and may have used the very lease that it is asked for.
             self._drops.note(delivery.left())
             lease.require_open(store)
-        tick = self._ledger.num_requests + 1
         with self._drops.gathered(delivery):
-            for checkpoint in delivery.present.values():
-                lease.hold(checkpoint)
-            if lease.checkpoint is not None:
-                store.touch(lease.checkpoint, tick=tick)
-            assert request.sighting is not None
-            passage = store.remember(
-                lease.tokens, tenant=lease.tenant, sighting=request.sighting, match=match
-            )
-            num_stored = 0
-            if not self.footprint.windows:
-                # Early states are smaller than the footprint says; room for those is made one by one.
-                store.make_room(passage.path, positions)
-            for position, cost in zip(positions, self._costs(positions), strict=True):
-                stored = store.put(passage.path, position, source=delivery, tick=tick, cost=cost)
-                if stored is not None:
-                    if position not in delivery.present:
-                        lease.hold(stored)
-                    store.touch(stored, tick=tick)
-                    num_stored += 1
-            if kept_kv:
-                store.keep_kv(passage.path, kept_kv, source=delivery, tick=tick)
-            store.forget_history()
-        report = RequestReport(
-            num_tokens=request.num_tokens,
-            reused=request.resume_position,
-            unseen=request.num_tokens - request.overlap_depth,
-            alignment=request.overlap_depth - lease.usable_position,
-            placement=lease.usable_position - lease.cleared_position,
-            reset=lease.cleared_position - lease.reached_position,
-            eviction=lease.reached_position - request.resume_position,
-            checkpoints_stored=num_stored,
-            checkpoints_rejected=len(positions) - num_stored,
-        )
+            num_stored = self._store_all(lease, positions, delivery, kv_end=kv_end)
+        report = lease.report(num_stored=num_stored, num_rejected=len(positions) - num_stored)
         self._ledger.add(report)
         lease.is_committed = True
         self.policy.placement.observe(request)
         return report
-
-    def prolong(self, lease: Lease, tokens: TokenLike, source: PayloadSource) -> int:
-        """Let the prompt of a committed ``lease`` go on as its answer does, and store a checkpoint at the end
-        if that is worth it. This is no request: nothing is counted, and no overlap learned.
-
-        Args:
-            lease: Committed; it may be released.
-            tokens: The prompt and its answer so far, whole grid steps of them; as for :meth:`acquire`.
-            source: Hands out the payloads.
-
-        Returns:
-            The position stored, 0 if none.
-
-        Raises:
-            InvalidRequestError: the lease is not committed here; the tokens do not begin with its prompt; or
-                the source hands out what breaks a rule. Nothing is changed, nor where the source raises.
-
-        Complexity: O(num_tokens), and what one plan takes.
-        """
-        _require_lease(lease)
-        lease.require_committed(self._store)
-        keys, _ = as_prompt(tokens, num_tokens=None, key_tokens=self.key_tokens)
-        if common_prefix_length(keys, lease.tokens) < lease.tokens.size:
-            raise InvalidRequestError(
-                f"the {keys.size} tokens or keys given do not begin with the {lease.tokens.size} of the "
-                "lease's prompt; give the prompt and its answer so far"
-            )
-        require_source(source)
-        sighting, position = lease.request.sighting, keys.size * self.key_tokens // self.grid * self.grid
-        assert sighting is not None
-        # The end of the keys is not the end of the answer.
-        num_tokens = keys.size * self.key_tokens + 1
-        located = self._store.locate(keys, num_tokens=num_tokens, tenant=lease.tenant, limit=position)
-        if not self._store.is_led_by(sighting, located.match):
-            return 0
-        with self._store.supposing(sighting, num_tokens=num_tokens):
-            planned = self._plan_answer(lease.request, located, num_tokens=num_tokens)
-        positions = (position,) if position > located.resume_position and position in planned else ()
-        costs = self._costs(positions)
-        delivery = self._collector.collect(
-            source, located.match, positions, kv_end=max((0, *positions)), resumed_from=None
-        )
-        with self._drops.gathered(delivery):
-            path = self._store.prolong(keys, tenant=lease.tenant, sighting=sighting, num_tokens=num_tokens)
-            if path is None or not positions:
-                return 0
-            tick = self._ledger.num_requests
-            stored = self._store.put(path, position, source=delivery, tick=tick, cost=costs[0])
-        return 0 if stored is None else position
-
-    def _plan_answer(
-        self, request: PlacementRequest, located: Located, *, num_tokens: int
-    ) -> tuple[int, ...]:
-        """Return where the policy places checkpoints on the prompt of ``request`` once it is ``num_tokens``
-        long, its answer included, of which ``located`` says what is stored.
-        """
-        affordable_position, max_checkpoints = self._affordable(num_tokens)
-        request = replace(
-            request,
-            num_tokens=num_tokens,
-            # All but the last token will be known by then.
-            overlap_depth=num_tokens - 1,
-            resume_position=located.resume_position,
-            fallback_position=0 if located.checkpoint is None else located.checkpoint.above_position,
-            checkpoint_positions=located.checkpoint_positions,
-            resident_kv_tokens=located.resident_kv_tokens,
-            junctions=located.junctions,
-            earlier=None,
-            matched_num_tokens=None,
-            # The engine has the state anyway.
-            capture_tokens=0,
-            max_checkpoints=max_checkpoints,
-            affordable_position=affordable_position,
-        )
-        by = self.policy.placement
-        return as_placement(by.place(request), request, by=by).positions
-
-    def discard(self, lease: Lease) -> None:
-        """Release ``lease`` and drop what it resumed from, for a payload that its owner does not trust.
-
-        Raises:
-            InvalidRequestError: the lease is another cache's.
-        """
-        _require_lease(lease)
-        lease.require_of(self._store)
-        lease.release()
-        if lease.checkpoint is not None:
-            self.drop(lease.checkpoint)
-
-    def drop(self, checkpoint: Checkpoint) -> bool:
-        """Evict ``checkpoint``, whose memory its owner has taken or wants. Return False, and change nothing,
-        where a lease holds it, or it is gone already.
-        """
-        if checkpoint.num_pins or not self._store.holds(checkpoint):
-            return False
-        self._store.evict(checkpoint)
-        return True
-
-    def settle(self, lease: Lease, is_intact: Callable[[Any], bool]) -> int:
-        """Release ``lease``, committed before its states were captured; take out those whose payload is not
-        intact, as if they had not been placed. Return how many. What another lease holds is left to that one.
-
-        Raises:
-            InvalidRequestError: the lease is another cache's.
-        """
-        _require_lease(lease)
-        lease.require_of(self._store)
-        held = lease.held
-        lease.release()
-        lost = [
-            checkpoint
-            for checkpoint in held
-            if checkpoint.num_pins == 0
-            and self._store.holds(checkpoint)
-            and not is_intact(checkpoint.payload)
-        ]
-        for checkpoint in lost:
-            self._store.forgo(checkpoint)
-        return len(lost)
-
-    def resize(self, capacity_bytes: int | str) -> None:
-        """Change the budget. The least worth goes until it is kept; what leases hold, once they are released.
-
-        Raises:
-            ConfigurationError: it is no amount of memory.
-        """
-        self._store.capacity_bytes = parse_bytes(capacity_bytes)
-        self._store.shrink()
-
-    def evict_least(self) -> bool:
-        """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether
-        there was one that no lease holds.
-        """
-        return self._store.evict_least()
-
-    def clear(self) -> None:
-        """Take out all checkpoints that no lease holds. What was learned stays; who misses them is told apart
-        from who misses what was evicted.
-        """
-        self._store.clear()
-
-    def forget_tenants(self, is_gone: Callable[[str], bool]) -> int:
-        """Take out all that tenants have who will never come again; what leases hold goes once they are
-        released.
-
-        Args:
-            is_gone: Says so of a tenant.
-
-        Returns:
-            How many checkpoints went at once.
-
-        Complexity: O(tenants + nodes of those that are gone).
-        """
-        gone = [tenant for tenant in self._store.tree.tenants() if is_gone(tenant)]
-        return sum(self._store.forget_tenant(tenant) for tenant in gone)
 
     def statistics(self) -> CacheStatistics:
         """Return totals over all requests and what is stored now. O(1)."""
@@ -474,9 +249,9 @@ class PrefixCache:
             **self._ledger.as_dict(),
             num_checkpoints=store.num_checkpoints,
             num_evictions=store.num_evictions,
-            checkpoint_bytes=store.checkpoint_bytes,
+            checkpoint_bytes=store.budget.state_bytes,
             kv_bytes=store.kv.num_bytes,
-            capacity_bytes=store.capacity_bytes,
+            capacity_bytes=store.budget.capacity_bytes,
             history_tokens=store.tree.num_tokens,
         )
 
@@ -484,49 +259,79 @@ class PrefixCache:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
         check_store(self._store)
 
-    def _checked_positions(self, placement: Placement, request: PlacementRequest) -> tuple[int, ...]:
-        """Return the positions of ``placement``, which may be a plain sequence of them."""
-        try:
-            return as_placement(placement, request).positions
-        except ConfigurationError as error:
-            raise InvalidRequestError(str(error)) from None
+    def _situation(self, found: Lookup, prompt: SeenPrompt, *, num_tokens: int) -> Situation:
+        """Return what the policy is told of a prompt of which ``found`` is stored."""
+        footprint, checkpoint, earlier = self.footprint, found.checkpoint, found.earlier
+        affordable_position, max_checkpoints = self._affordable(
+            num_tokens, beside_bytes=0 if checkpoint is None else checkpoint.num_bytes
+        )
+        request = PlacementRequest(
+            num_tokens=num_tokens,
+            overlap_depth=found.overlap_depth,
+            resume_position=found.resume_position,
+            grid=self.grid,
+            checkpoint_positions=found.checkpoint_positions,
+            checkpoint_bytes=footprint.checkpoint_bytes,
+            kv_bytes_per_token=footprint.kv_bytes_per_token,
+            resident_kv_tokens=found.resident_kv_tokens,
+            fallback_position=0 if checkpoint is None else checkpoint.above_position,
+            branch_positions=tuple(point.position for point in found.branch_points),
+            breakpoints=prompt.breakpoints,
+            matched_num_tokens=None if earlier is None else max(earlier.num_tokens, found.overlap_depth),
+            max_checkpoints=max_checkpoints,
+            affordable_position=affordable_position,
+            # Only ratios of costs matter, so where every token costs the same, tokens will do.
+            cost=None if footprint.cost.is_linear else footprint.cost,
+        )
+        return Situation(
+            request=request,
+            prompt=prompt,
+            earlier=earlier,
+            branch_points=found.branch_points,
+            room_worth=self._store.room_worth,
+        )
 
-    def _costs(self, positions: Sequence[int]) -> list[float]:
-        """Return the cost of computing what lies before each position."""
-        if self._cost is None or not positions:
-            return [float(position) for position in positions]
-        return [float(cost) for cost in self._cost(np.array(positions, np.int64))]
+    def _store_all(self, lease: Lease, positions: Sequence[int], delivery: Delivery, *, kv_end: int) -> int:
+        """Remember the prompt, and store what there is room for; return how many checkpoints were stored."""
+        store, tick = self._store, self._ledger.num_requests + 1
+        for checkpoint in delivery.present.values():
+            lease.pin(checkpoint)
+        if lease.checkpoint is not None:
+            store.touch(lease.checkpoint, tick=tick)
+        prompt = lease.situation.prompt
+        prompt.forecast = lease.situation.forecast
+        path = store.remember(lease.tokens, tenant=lease.tenant, prompt=prompt, match=lease.found.match).path
+        num_stored = 0
+        if not self.footprint.windows:
+            # Early states are smaller than the footprint says; room for those is made one by one.
+            store.make_room(path, positions)
+        for position, cost in zip(positions, self.footprint.costs_before(positions), strict=True):
+            stored = store.put(path, position, source=delivery, tick=tick, cost=cost)
+            if stored is not None:
+                if position not in delivery.present:
+                    lease.pin(stored)
+                store.touch(stored, tick=tick)
+                num_stored += 1
+        if kv_end:
+            store.keep_kv(path, kv_end, source=delivery, tick=tick)
+        store.forget_history()
+        return num_stored
 
     def _affordable(self, num_tokens: int, *, beside_bytes: int = 0) -> tuple[int, int]:
         """Return the deepest grid position of a prompt that the budget could hold a checkpoint at, KV
-        included, beside so many bytes of the state that it resumes from; and how many fit beside that KV.
+        included, beside ``beside_bytes`` of the state that it resumes from; and how many fit beside that KV.
         """
-        store, state_bytes = self._store, self.footprint.checkpoint_bytes
-        position = num_tokens // self.grid * self.grid
-        num_segments = -(-position // store.segment_tokens)
-        capacity_bytes = store.capacity_bytes - beside_bytes
-        if num_segments * store.kv.segment_bytes + state_bytes > capacity_bytes:
-            # Without KV, or with a budget that shrank below one state, nothing fits at all.
-            room = max(0, capacity_bytes - state_bytes)
-            num_segments = room // store.kv.segment_bytes if store.kv.segment_bytes else 0
-            position = num_segments * store.segment_tokens
-        free_bytes = capacity_bytes - num_segments * store.kv.segment_bytes
-        return position, min(self._max_checkpoints, max(0, free_bytes // state_bytes)) if state_bytes else 1
+        position, num_states = self._store.budget.affordable(
+            num_tokens // self.grid * self.grid,
+            state_bytes=self.footprint.checkpoint_bytes,
+            beside_bytes=beside_bytes,
+        )
+        return position, min(self._options.max_checkpoints, num_states)
 
 
-def _replay(cache: PrefixCache, prompts: Sequence[PromptRecord]) -> int:
-    """Serve ``prompts`` on an empty ``cache``; return how many tokens were reused."""
-    source = ContentlessPayloads(cache.footprint, segment_tokens=cache._store.segment_tokens)
-    tenants: dict[object, str] = {}
-    dtype = cache._store.tree.key_dtype
-    for prompt in prompts:
-        tenant = tenants.setdefault(prompt.tenant, str(len(tenants)))
-        keys = np.frombuffer(prompt.keys, dtype)
-        with cache.acquire(keys, num_tokens=prompt.num_tokens, tenant=tenant) as lease:
-            cache.commit(lease, cache.plan(lease), source)
-    return cache.statistics().reused
-
-
-def _require_lease(lease: object) -> None:
-    if not isinstance(lease, Lease):
-        raise InvalidRequestError(f"lease={lease!r}; give what acquire returned")
+def _checked_positions(placement: Placement, request: PlacementRequest) -> tuple[int, ...]:
+    """Return the positions of ``placement``, which may be a plain sequence of them."""
+    try:
+        return as_placement(placement, request).positions
+    except ConfigurationError as error:
+        raise InvalidRequestError(str(error)) from None

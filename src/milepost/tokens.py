@@ -22,6 +22,7 @@ __all__ = [
     "as_prompt",
     "as_tokens",
     "common_prefix_length",
+    "key_dtype",
 ]
 
 TokenArray: TypeAlias = npt.NDArray[np.int32]
@@ -32,6 +33,11 @@ TokenLike: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
 # Two prompts usually part early or not at all, so the comparison doubles its stride from here.
 _FIRST_STRIDE = 256
+
+
+def key_dtype(key_tokens: int) -> np.dtype[Any]:
+    """Return the type of the keys of a prompt: token ids, or hashes of blocks of ``key_tokens`` tokens."""
+    return np.dtype(np.int32 if key_tokens == 1 else np.int64)
 
 
 def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> TokenArray:

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.sensitivity import CONSTANTS, Constant, Point, constant_row, moves
 
 from milepost.overlap import OverlapModel
-from milepost.policies.traffic import Traffic
+from milepost.policies.reuse_model import ReuseModel
 from milepost.traces import open_trace
 
 BY_NAME = {constant.name: constant for constant in CONSTANTS}
@@ -14,7 +14,7 @@ BY_NAME = {constant.name: constant for constant in CONSTANTS}
 def test_the_constants_that_the_policy_is_made_of_are_all_there() -> None:
     assert {
         *("_CONTINUES", "_LEAST_OVERLAP_TOKENS", "_LEAST_MASS", "_PRICE_WEIGHT", "_LEAST_GAIN", "_BIDS"),
-        *("_KIND_PRIORS", "_JUNCTION_PRIORS", "_LENGTH_COLUMNS", "_GENERATION_ROWS", "_LESSONS"),
+        *("_KIND_PRIORS", "_BRANCH_PRIORS", "_LENGTH_COLUMNS", "_GENERATION_ROWS", "_LAST_VERSION"),
         *("PRIOR_USES", "_PRIOR_HAZARD", "_REFRESH_REQUESTS", "_SHARE_PRIOR", "_END_PRIOR"),
         *("decay", "max_support", "least_overlap_tokens", "bin_tokens"),
     } <= BY_NAME.keys()
@@ -40,10 +40,10 @@ def test_a_constant_gets_its_own_value_back_from_a_run_that_fails() -> None:
 
 
 def test_what_is_built_meanwhile_uses_the_other_value() -> None:
-    fresh_rates = Traffic().prompts.index.copy()
+    fresh_rates = ReuseModel().prompts.index.copy()
     with BY_NAME["_PRIOR_HAZARD"].set_to(0.1):
-        assert (Traffic().prompts.index < fresh_rates).all()
-    assert np.array_equal(Traffic().prompts.index, fresh_rates)
+        assert (ReuseModel().prompts.index < fresh_rates).all()
+    assert np.array_equal(ReuseModel().prompts.index, fresh_rates)
 
 
 def test_what_is_built_meanwhile_uses_the_other_default() -> None:

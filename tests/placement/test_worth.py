@@ -25,7 +25,7 @@ def problems(draw):
     steps = draw(st.lists(st.integers(0, 9), min_size=LONGEST + 1, max_size=LONGEST + 1))
     table = np.cumsum(steps)
     depths = sorted(draw(st.lists(st.integers(0, LONGEST), max_size=6)))
-    junctions = draw(st.lists(st.tuples(st.integers(0, LONGEST), st.integers(0, 9)), max_size=2))
+    branches = draw(st.lists(st.tuples(st.integers(0, LONGEST), st.integers(0, 9)), max_size=2))
     costs = [None, table.__getitem__, lambda p: p + p * p]
     request = PlacementRequest(
         num_tokens=num_tokens,
@@ -44,7 +44,7 @@ def problems(draw):
         "rates": np.array(
             draw(st.lists(st.integers(0, 9), min_size=len(depths), max_size=len(depths))), float
         ),
-        "junctions": [(depth, float(rate)) for depth, rate in junctions],
+        "branches": [(depth, float(rate)) for depth, rate in branches],
         "price_per_byte": float(draw(st.integers(0, 12))),
     }
     return request, known
@@ -56,7 +56,7 @@ class Definition:
     def __init__(self, request, known):
         self.request, self.price = request, known["price_per_byte"]
         self.parting = [*zip(known["depths"].tolist(), known["rates"].tolist(), strict=True)]
-        self.parting += known["junctions"]
+        self.parting += known["branches"]
         affordable = (
             request.num_tokens if request.affordable_position is None else request.affordable_position
         )
@@ -178,22 +178,22 @@ def test_of_too_many_those_with_the_most_requests_behind_them_stay(problem, most
 @given(problems())
 def test_planning_changes_nothing_and_repeats(problem):
     request, known = problem
-    before = known["depths"].copy(), known["rates"].copy(), list(known["junctions"])
+    before = known["depths"].copy(), known["rates"].copy(), list(known["branches"])
     first = plan_worth(request, **known)
     assert plan_worth(request, **known) == first
     assert np.array_equal(before[0], known["depths"])
     assert np.array_equal(before[1], known["rates"])
-    assert before[2] == known["junctions"]
+    assert before[2] == known["branches"]
 
 
 def plan(
-    num_tokens=1000, *, depths=(), rates=(), junctions=(), price=0.0, least_gain=0.0, capture=0.0, **known
+    num_tokens=1000, *, depths=(), rates=(), branches=(), price=0.0, least_gain=0.0, capture=0.0, **known
 ):
     return positions_of(
         PlacementRequest(num_tokens=num_tokens, overlap_depth=known.get("resume_position", 0), **known),
         np.array(depths, np.int64),
         np.array(rates, float),
-        junctions=junctions,
+        branches=branches,
         price_per_byte=price,
         least_gain=least_gain,
         cost_per_capture=capture,
@@ -254,7 +254,7 @@ def test_the_first_prompt_has_no_checkpoint_whose_place_could_be_taken():
 
 def test_a_junction_is_a_depth_like_any_other():
     alone = plan(depths=[300, 700], rates=[0.1, 0.2])
-    assert plan(depths=[700], rates=[0.2], junctions=[(300, 0.1)]) == alone == (300, 700)
+    assert plan(depths=[700], rates=[0.2], branches=[(300, 0.1)]) == alone == (300, 700)
 
 
 def test_a_quadratic_cost_prefers_the_deeper_of_two_equals():

@@ -24,11 +24,11 @@ from traffic import (
 
 from milepost import Footprint, PrefixCache, parse_policy
 from milepost.placement import PlacementRequest
-from milepost.policies import learned
+from milepost.policies import Situation, learned
 from milepost.policies.learned import LearnedPlacement
-from milepost.policies.traffic import Traffic, follow
-from milepost.reuse import Sighting
+from milepost.policies.reuse_model import ReuseModel, generation_after
 from milepost.simulator import replay, simulate
+from milepost.store import SeenPrompt
 from milepost.traces import open_trace
 
 BASELINE = "tail+junction"
@@ -113,18 +113,18 @@ def test_a_plan_fits_beside_the_state_that_its_prompt_resumes_from(policy):
 
 def test_the_second_prompt_through_a_place_gets_a_state_there_where_third_ones_come():
     server = serve_all("learned", shared_instructions(), capacity=PLENTY)
-    traffic = server.cache.policy.placement._traffic
-    earlier = Sighting(5_000)
+    placement = server.cache.policy.placement
+    earlier = SeenPrompt(5_000)
     request = PlacementRequest(
         num_tokens=5_000,
         overlap_depth=1_234,
         matched_num_tokens=5_000,
-        earlier=earlier,
         grid=1,
         checkpoint_bytes=1,
     )
-    assert 1_234 in LearnedPlacement(traffic).place(request).positions
-    assert 1_234 not in LearnedPlacement(traffic).place(replace(request, earlier=None)).positions
+    situation = Situation(request=request, prompt=SeenPrompt(5_000), earlier=earlier)
+    assert 1_234 in placement.place_in(situation).positions
+    assert 1_234 not in placement.place(request).positions
 
 
 # Against the baseline
@@ -154,7 +154,7 @@ def test_no_less_is_reused_than_by_keeping_tails_and_junctions(trace, capacity):
 
 
 def price_of(server: Server) -> float:
-    return server.policy.placement._traffic.price
+    return server.policy.placement._model.price
 
 
 def test_memory_costs_nothing_where_there_is_plenty_and_the_more_the_less_there_is():
@@ -272,7 +272,7 @@ def test_each_cache_learns_for_itself():
 
 def test_planning_learns_nothing():
     server = serve_all("learned", document_questions(groups=3), capacity=30_000)
-    traffic = server.policy.placement._traffic
+    traffic = server.policy.placement._model
     before = (traffic.price, traffic.scales.copy(), traffic.overlap.num_shared)
     with server.cache.acquire(np.arange(400)) as lease:
         assert server.cache.plan(lease) == server.cache.plan(lease)
@@ -308,7 +308,7 @@ assert {"mix", "_best_plan_within", "_add", "_solve_indices"} <= set(before)
 
 def taught(*, price: float = 0.0) -> LearnedPlacement:
     """Knows that prompts part anywhere, and that three in four are followed."""
-    traffic = Traffic()
+    traffic = ReuseModel()
     random = np.random.default_rng(2)
     for _ in range(200):
         traffic.overlap.observe(int(random.integers(1000, 19_000)), 20_000)
@@ -347,23 +347,20 @@ def test_kv_that_is_dear_and_missing_keeps_checkpoints_shallow():
 
 
 @pytest.mark.parametrize(
-    ("num_tokens", "depth", "is_sharing", "its_generation"),
+    ("num_tokens", "depth", "generation"),
     [
-        (5000, 63, False, 0),  # the template that every prompt begins with
-        (5000, 64, True, 0),
-        (5000, 2500, True, 4),
-        (100, 50, True, 4),  # most of a short prompt is more than a template
-        (100, 49, False, 0),
+        (5000, 63, None),  # the template that every prompt begins with
+        (5000, 64, 0),
+        (5000, 2500, 4),
+        (100, 50, 4),  # most of a short prompt is more than a template
+        (100, 49, None),
     ],
 )
-def test_a_prompt_continues_another_where_it_shares_half_of_it(num_tokens, depth, is_sharing, its_generation):
-    earlier = Sighting(num_tokens, generation=3)
-    later = Sighting(num_tokens)
-    assert follow(later, earlier, depth) == is_sharing
-    assert later.generation == its_generation
+def test_a_prompt_continues_another_where_it_shares_half_of_it(num_tokens, depth, generation):
+    assert generation_after(SeenPrompt(num_tokens, generation=3), depth) == generation
 
 
 def test_both_halves_of_the_policy_learn_from_the_same_traffic():
     policy = learned()
-    assert policy.placement._traffic is policy.eviction._traffic
-    assert policy.eviction.scales is policy.placement._traffic.scales
+    assert policy.placement._model is policy.eviction._model
+    assert policy.eviction.scales is policy.placement._model.scales

@@ -8,7 +8,6 @@ from traffic import document_questions, serve_all
 
 from milepost.errors import ConfigurationError
 from milepost.policies import learned, load_lessons, parse_policy, save_lessons
-from milepost.reuse import Sighting
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +23,10 @@ def test_a_policy_goes_on_where_another_one_stopped(taught, tmp_path):
     before, after = taught.lessons, fresh.lessons
     assert after.export() == before.export()
     assert after.price == before.price > 0
-    for ours, theirs in ((before.prompts, after.prompts), (before.junctions, after.junctions)):
+    for ours, theirs in ((before.prompts, after.prompts), (before.branch_points, after.branch_points)):
         ours._solve()
         np.testing.assert_allclose(ours.index, theirs.index)
-    expected = [lessons.forecast(Sighting(9_000)) for lessons in (before, after)]
+    expected = [lessons.predict(9_000, ()) for lessons in (before, after)]
     np.testing.assert_array_equal(expected[0].depths, expected[1].depths)
     np.testing.assert_array_equal(expected[0].weights, expected[1].weights)
     assert list(path.parent.iterdir()) == [path]

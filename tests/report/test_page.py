@@ -1,9 +1,7 @@
 """The page and its files: whole, safe, complete by themselves, and with the simulation's own numbers."""
 
-import math
 import re
 from html.parser import HTMLParser
-from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +12,6 @@ from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint, PrefillCost
 from milepost.report import study_trace, write_report
 from milepost.report.figures import FIGURES
-from milepost.report.figures.prefill import prefill_rows
 from milepost.report.page import Provenance, render_page
 from milepost.report.palette import COLOURS, PARTS, looks
 from milepost.report.study import focus_of
@@ -263,35 +260,6 @@ def test_a_policy_has_one_colour_whoever_stands_beside_it():
     assert len({(look.colour, look.dashes) for look in many.values()}) == len(many)
     assert many["learned"] == looks(["tail", "learned"])["learned"]
     assert looks(["vllm", "dense:64"])["dense:64"] == looks(["dense:64", "none", "sqrt"])["dense:64"]
-
-
-def lab(colour: str) -> tuple[float, float, float]:
-    """Return a colour in CIELAB, where distances are about those that people see."""
-    linear = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in linear]
-    rows = ((0.4339, 0.3762, 0.1899), (0.2126, 0.7152, 0.0722), (0.0178, 0.1095, 0.8728))
-    x, y, z = (
-        t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116
-        for t in (sum(weight * c for weight, c in zip(row, linear, strict=True)) for row in rows)
-    )
-    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
-
-
-@pytest.mark.parametrize("ground", ["light", "dark"])
-def test_no_policy_looks_like_a_cause_or_like_another_policy(ground):
-    causes = [lab(getattr(COLOURS[part], ground)) for part in PARTS if part != "unseen"]
-    policies = [lab(getattr(COLOURS[f"policy-{hue}"], ground)) for hue in range(11)]
-    assert min(math.dist(policy, cause) for policy in policies for cause in causes) > 30
-    assert min(math.dist(*pair) for pair in combinations(policies, 2)) > 25
-
-
-def test_what_reuses_nothing_is_drawn_once():
-    settings = [
-        Setting(policy=policy, capacity_kv_tokens=20_000, footprint=nominal_footprint(1536))
-        for policy in ("tail", "none")
-    ]
-    study = study_trace(open_trace(TRACE), settings, cost=PrefillCost.tokens())
-    assert [name for name, _ in prefill_rows(study)] == ["no cache", "tail"]
 
 
 def test_settings_that_leave_a_hole_are_refused():

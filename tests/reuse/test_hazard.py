@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from milepost.reuse import NUM_AGE_BINS, HazardTable, Sighting, Tracked
+from milepost.reuse import NUM_AGE_BINS, HazardTable, Tracked
 from milepost.reuse.hazard import PRIOR_USES, _solve_indices
 
 # The first solution of a process compiles or loads its kernel.
@@ -250,15 +250,3 @@ def test_ages_beyond_the_last_bin_share_it():
         for _ in table.advance():
             pass
     assert thing.age_bin == NUM_AGE_BINS - 1
-
-
-def test_a_checkpoint_has_one_sighting_that_answers_for_it():
-    class Held:
-        serial, sighting = 7, None
-
-    first, second, checkpoint = Sighting(10), Sighting(20, generation=3), Held()
-    first.hold(checkpoint)
-    assert (checkpoint.sighting, first.held) == (first, {7: checkpoint})
-    second.hold(checkpoint)
-    assert (checkpoint.sighting, first.held, second.held) == (second, {}, {7: checkpoint})
-    assert (second.num_tokens, second.generation, second.taken, second.is_tracked) == (20, 3, 0, False)

@@ -4,9 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.reuse import Sighting
-from milepost.store import Checkpoint, EvictionPolicy, PrefixStore, check_store
-from milepost.store.eviction import EvictionOrder
+from milepost.store import Checkpoint, EvictionPolicy, PrefixStore, SeenPrompt, check_store
+from milepost.store.eviction_order import EvictionOrder
 
 NUM_CELLS = 3
 STATE_BYTES = 10
@@ -68,7 +67,7 @@ def put(store: PrefixStore, policy: Scaled, number: int, cell: int, worth: float
     """Store the state of a prompt of its own. Serials count the checkpoints in their order."""
     policy.ranked[number] = cell, worth
     keys = np.full(4, number, np.int32)
-    path = store.remember(keys, tenant="", sighting=Sighting(4)).path
+    path = store.remember(keys, tenant="", prompt=SeenPrompt(4)).path
     checkpoint = store.put(path, 4, source=Source(), tick=1)
     assert checkpoint.serial == number
     return checkpoint
@@ -118,16 +117,16 @@ def test_the_victim_is_worth_least_of_all_at_the_scales_of_the_moment(sequence, 
             checkpoint = held[arguments[0]]
             if event == "rank":
                 policy.ranked[arguments[0]] = arguments[1]
-                store.rank(checkpoint)
+                store.queue.mark_stale(checkpoint)
             elif event == "change cell":
                 policy.ranked[arguments[0]] = arguments[1], policy.ranked[arguments[0]][1]
-                store.rank(checkpoint)
+                store.queue.mark_stale(checkpoint)
             elif event == "pin":
                 store.pin(checkpoint)
             elif checkpoint.num_pins:
                 store.unpin(checkpoint)
         check_store(store)
-        assert {serial for serial, c in held.items() if store.holds(c)} == held.keys()
+        assert {serial for serial, c in held.items() if c.is_stored} == held.keys()
         assert len(policy.evicted) == store.num_evictions
 
 
@@ -153,7 +152,7 @@ def test_the_same_worth_in_a_cell_of_another_scale_is_another_worth():
     put(store, policy, 2, 1, 3.0)
     assert policy.evicted == [(0, 1.0)]
     policy.ranked[1] = 2, 2.0
-    store.rank(second)
+    store.queue.mark_stale(second)
     put(store, policy, 3, 0, 9.0)
     assert policy.evicted[1:] == [(2, 3.0)]
 
@@ -164,7 +163,7 @@ def test_what_is_pinned_is_never_the_victim():
     first = put(store, policy, 0, 0, 1.0)
     store.pin(first)
     keys = np.full(4, 9, np.int32)
-    path = store.remember(keys, tenant="", sighting=Sighting(4)).path
+    path = store.remember(keys, tenant="", prompt=SeenPrompt(4)).path
     assert store.put(path, 4, source=Source(), tick=2) is None
     assert policy.evicted == []
     store.unpin(first)
@@ -185,7 +184,7 @@ class ByPrompt(EvictionPolicy):
 
     def __init__(self) -> None:
         self.current = np.ones(NUM_PROMPT_CELLS + 2)
-        self.prompt_cells: dict[Sighting, int] = {}
+        self.prompt_cells: dict[SeenPrompt, int] = {}
         self.own_cells: dict[int, int] = {}
         self.worths_of: dict[int, float] = {}
 
@@ -195,7 +194,7 @@ class ByPrompt(EvictionPolicy):
 
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         serial = checkpoint.serial
-        cell = self.own_cells.get(serial, self.prompt_cells[checkpoint.sighting])
+        cell = self.own_cells.get(serial, self.prompt_cells[checkpoint.owner])
         return cell, self.worths_of[serial]
 
 
@@ -206,8 +205,8 @@ class NaiveOrder:
         self.policy = policy
         self.ranks: dict[int, tuple[int, float]] = {}
 
-    def move(self, sighting: Sighting, cell: int) -> None:
-        for serial in sighting.held:
+    def move(self, prompt: SeenPrompt, cell: int) -> None:
+        for serial in prompt.owned:
             if self.ranks.get(serial, (NUM_PROMPT_CELLS, 0.0))[0] < NUM_PROMPT_CELLS:
                 self.ranks[serial] = cell, self.ranks[serial][1]
 
@@ -239,14 +238,14 @@ order_events = st.lists(
 def test_prompts_move_with_all_that_they_answer_for(sequence):
     policy = ByPrompt()
     order, naive = EvictionOrder(policy), NaiveOrder(policy)
-    prompts = [Sighting(9) for _ in range(NUM_PROMPTS)]
+    prompts = [SeenPrompt(9) for _ in range(NUM_PROMPTS)]
     policy.prompt_cells = dict.fromkeys(prompts, 0)
     checkpoints = [
         Checkpoint(node=None, position=1, payload=None, num_bytes=0, serial=serial, tick=0)
         for serial in range(NUM_CHECKPOINTS)
     ]
     for checkpoint in checkpoints:
-        prompts[0].hold(checkpoint)
+        prompts[0].own(checkpoint)
     for event, number, *arguments in sequence:
         if event == "enter":
             policy.worths_of[number], cell = arguments
@@ -262,8 +261,8 @@ def test_prompts_move_with_all_that_they_answer_for(sequence):
         elif event == "leave":
             order.leave(checkpoints[number])
             naive.ranks.pop(number, None)
-        elif event == "hold" and prompts[arguments[0]] is not checkpoints[number].sighting:
-            prompts[arguments[0]].hold(checkpoints[number])
+        elif event == "hold" and prompts[arguments[0]] is not checkpoints[number].owner:
+            prompts[arguments[0]].own(checkpoints[number])
             order.detach(checkpoints[number])
         elif event == "move":
             policy.prompt_cells[prompts[number]] = arguments[0]
@@ -286,10 +285,10 @@ def test_prompts_move_with_all_that_they_answer_for(sequence):
 def test_what_has_left_or_moved_does_not_pile_up():
     policy = ByPrompt()
     order = EvictionOrder(policy)
-    prompts = [Sighting(9) for _ in range(50)]
+    prompts = [SeenPrompt(9) for _ in range(50)]
     for serial, prompt in enumerate(prompts):
         checkpoint = Checkpoint(node=None, position=1, payload=None, num_bytes=0, serial=serial, tick=0)
-        prompt.hold(checkpoint)
+        prompt.own(checkpoint)
         policy.prompt_cells[prompt] = 0
         policy.worths_of[serial] = 1.0
         order.enter(checkpoint, 0)

@@ -7,9 +7,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from milepost.reuse import Sighting
-from milepost.store import Checkpoint, EvictionPolicy, Located, Passage, PrefixStore, Recency, check_store
-from milepost.store.eviction import KV_CELL, STATE_CELL
+from milepost.store import (
+    Checkpoint,
+    EvictionPolicy,
+    InsertResult,
+    Lookup,
+    PrefixStore,
+    Recency,
+    SeenPrompt,
+    check_store,
+)
+from milepost.store.eviction_policy import KV_CELL, STATE_CELL
 
 PLENTY = 1 << 30
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=24).map(tuple)
@@ -72,7 +80,7 @@ class KeptKVMachine(RuleBasedStateMachine):
             is_stateless=False,
             eviction=Recency() if self.share is None else TwoPools(),
             history_tokens=history,
-            checkpoint_bytes=state_bytes,
+            state_bytes=state_bytes,
             keeps_kv=True,
             state_share=self.share,
         )
@@ -84,7 +92,7 @@ class KeptKVMachine(RuleBasedStateMachine):
 
     @rule(tokens=prompts, positions=st.sets(st.integers(1, 24), max_size=3))
     def serve(self, tokens: tuple[int, ...], positions: set[int]) -> None:
-        store, step = self.store, self.store.segment_tokens
+        store, step = self.store, self.store.kv.segment_tokens
         self.tick += 1
         located = self._locate(tokens, limit=len(tokens) - 1)
         held = []
@@ -100,7 +108,7 @@ class KeptKVMachine(RuleBasedStateMachine):
             assert located.reached_position == reached
         source = Source(tokens, step, self.state_bytes)
         resident = located.resident_kv_tokens
-        assert store.kv_segments(located) == source.kv_segments(0, located.resume_position // step * step)
+        assert located.kv_segments == source.kv_segments(0, located.resume_position // step * step)
         passage = self._remember(tokens, located)
         for position in sorted(p for p in positions if located.resume_position < p <= len(tokens)):
             checkpoint = store.put(passage.path, position, source=source, tick=self.tick)
@@ -112,7 +120,7 @@ class KeptKVMachine(RuleBasedStateMachine):
         store.keep_kv(passage.path, len(tokens), source=source, tick=self.tick)
         after = self._locate(tokens, limit=len(tokens)).resident_kv_tokens
         whole = len(tokens) // step * step
-        if store.capacity_bytes == PLENTY:
+        if store.budget.capacity_bytes == PLENTY:
             assert after == max(whole, resident // step * step)
         assert after >= max((c.position for c in held), default=0) // step * step
         store.forget_history()
@@ -125,19 +133,19 @@ class KeptKVMachine(RuleBasedStateMachine):
         located = self._locate(tokens, limit=len(tokens))
         if located.checkpoint is None:
             return
-        num_segments, num_checkpoints = self.store.kv.num_segments, self.store.checkpoint_bytes
+        num_segments, num_checkpoints = self.store.kv.num_segments, self.store.budget.state_bytes
         self.store.evict(located.checkpoint)
         assert self.store.kv.num_segments == num_segments
-        assert self.store.checkpoint_bytes == num_checkpoints - self.state_bytes
+        assert self.store.budget.state_bytes == num_checkpoints - self.state_bytes
         assert self._locate(tokens, limit=len(tokens)).resume_position < located.resume_position
 
-    def _locate(self, tokens: tuple[int, ...], *, limit: int) -> Located:
+    def _locate(self, tokens: tuple[int, ...], *, limit: int) -> Lookup:
         keys = np.asarray(tokens, np.int32)
-        return self.store.locate(keys, num_tokens=len(tokens), tenant="", limit=limit)
+        return self.store.look_up(keys, num_tokens=len(tokens), tenant="", limit=limit)
 
-    def _remember(self, tokens: tuple[int, ...], located: Located) -> Passage:
+    def _remember(self, tokens: tuple[int, ...], located: Lookup) -> InsertResult:
         keys = np.asarray(tokens, np.int32)
-        return self.store.remember(keys, tenant="", sighting=Sighting(len(tokens)), match=located.match)
+        return self.store.remember(keys, tenant="", prompt=SeenPrompt(len(tokens)), match=located.match)
 
     @invariant()
     def the_budget_holds(self) -> None:
@@ -145,18 +153,18 @@ class KeptKVMachine(RuleBasedStateMachine):
             return
         store = self.store
         check_store(store)
-        assert store.stored_bytes <= store.capacity_bytes
-        if store.capacity_bytes == PLENTY:
-            step = store.segment_tokens
+        assert store.budget.stored_bytes <= store.budget.capacity_bytes
+        if store.budget.capacity_bytes == PLENTY:
+            step = store.kv.segment_tokens
             every = {t[:end] for t in self.seen for end in range(step, len(t) + 1, step)}
             assert store.kv.num_segments == len(every)
         for node in store.tree.nodes():
             for checkpoint in node.checkpoints:
                 assert (checkpoint.payload is None) == checkpoint.is_kv_only == (checkpoint.num_bytes == 0)
         if self.share is not None:
-            states = int(self.share * store.capacity_bytes)
-            assert store.checkpoint_bytes <= states
-            assert store.kv.num_bytes <= store.capacity_bytes - states
+            states = int(self.share * store.budget.capacity_bytes)
+            assert store.budget.state_bytes <= states
+            assert store.kv.num_bytes <= store.budget.capacity_bytes - states
 
 
 class SplitBudgetMachine(KeptKVMachine):
@@ -176,7 +184,7 @@ def new_store(*, capacity_bytes: int, policy: EvictionPolicy | None = None, **op
         is_stateless=False,
         eviction=Recency() if policy is None else policy,
         history_tokens=10_000,
-        **{"kv_bytes_per_token": 1, "checkpoint_bytes": 10, "keeps_kv": True} | options,
+        **{"kv_bytes_per_token": 1, "state_bytes": 10, "keeps_kv": True} | options,
     )
 
 
@@ -184,7 +192,7 @@ def serve(store: PrefixStore, tokens, position: int | None, *, tick: int) -> Che
     """Store one state, and the KV of the whole prompt."""
     tokens = tuple(tokens)
     keys, source = np.asarray(tokens, np.int32), Source(tokens, 4, 10)
-    path = store.remember(keys, tenant="", sighting=Sighting(len(tokens))).path
+    path = store.remember(keys, tenant="", prompt=SeenPrompt(len(tokens))).path
     checkpoint = None if position is None else store.put(path, position, source=source, tick=tick)
     if store.keeps_kv:
         store.keep_kv(path, len(tokens), source=source, tick=tick)
@@ -192,10 +200,10 @@ def serve(store: PrefixStore, tokens, position: int | None, *, tick: int) -> Che
     return checkpoint
 
 
-def located(store: PrefixStore, tokens) -> Located:
+def located(store: PrefixStore, tokens) -> Lookup:
     tokens = tuple(tokens)
     keys = np.asarray(tokens, np.int32)
-    return store.locate(keys, num_tokens=len(tokens), tenant="", limit=len(tokens))
+    return store.look_up(keys, num_tokens=len(tokens), tenant="", limit=len(tokens))
 
 
 def test_kv_behind_the_last_state_is_kept_and_is_no_place_to_resume_from():
@@ -203,7 +211,7 @@ def test_kv_behind_the_last_state_is_kept_and_is_no_place_to_resume_from():
     serve(store, range(22), 8, tick=1)
     found = located(store, range(22))
     assert (found.resume_position, found.resident_kv_tokens, found.checkpoint_positions) == (8, 20, (8,))
-    assert store.kv_segments(found) == [tuple(range(4)), tuple(range(8))]
+    assert found.kv_segments == [tuple(range(4)), tuple(range(8))]
 
 
 def test_a_store_that_does_not_keep_it_has_kv_for_its_states_alone():
@@ -242,7 +250,7 @@ def test_where_kv_weighs_nothing_states_are_evicted_all_the_same():
     store = new_store(capacity_bytes=20, kv_bytes_per_token=0)
     for number in range(8):
         serve(store, [number] * 10, 8, tick=number)
-    assert store.checkpoint_bytes == 20
+    assert store.budget.state_bytes == 20
     assert located(store, [7] * 10).resume_position == 8
     assert located(store, [0] * 10).resume_position == 0
 
@@ -260,7 +268,7 @@ def test_a_state_makes_room_for_a_state_and_not_for_kv():
     assert [located(store, [n] * 10).resident_kv_tokens for n in range(3)] == [8, 8, 8]
     serve(store, [9] * 40, None, tick=9)
     assert store.kv.num_bytes <= 40
-    assert store.checkpoint_bytes <= 20
+    assert store.budget.state_bytes <= 20
 
 
 def test_what_another_request_holds_leaves_less_of_each_half():

@@ -11,8 +11,16 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from naive_cache import NaiveCache
 
 from milepost.errors import CacheCorruptionError
-from milepost.reuse import Junction, Sighting
-from milepost.store import Checkpoint, Located, PrefixStore, Recency, TreeMatch, check_store
+from milepost.store import (
+    BranchPoint,
+    Checkpoint,
+    Lookup,
+    PrefixStore,
+    Recency,
+    SeenPrompt,
+    TreeMatch,
+    check_store,
+)
 from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.node import Node
 
@@ -45,11 +53,11 @@ def array(tokens: tuple[int, ...]) -> np.ndarray:
 
 def remember(store: PrefixStore, tokens) -> list[Node]:
     """Add a prompt and return its path."""
-    return store.remember(array(tokens), tenant="", sighting=Sighting(len(tokens))).path
+    return store.remember(array(tokens), tenant="", prompt=SeenPrompt(len(tokens))).path
 
 
-def locate(store: PrefixStore, tokens, *, limit: int, tenant: str = "") -> Located:
-    return store.locate(array(tokens), num_tokens=len(tokens), tenant=tenant, limit=limit)
+def locate(store: PrefixStore, tokens, *, limit: int, tenant: str = "") -> Lookup:
+    return store.look_up(array(tokens), num_tokens=len(tokens), tenant=tenant, limit=limit)
 
 
 def prefix_of(checkpoint: Checkpoint) -> tuple[int, ...]:
@@ -74,7 +82,7 @@ class WatchfulRecency(Recency):
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         naive = NaiveCache(0, 1, 0, held=stored(self.store))
         tokens = naive.exclusive_kv_tokens(prefix_of(checkpoint))
-        assert held_bytes == checkpoint.num_bytes + tokens * self.store.kv_bytes_per_token
+        assert held_bytes == checkpoint.num_bytes + tokens * self.store.kv.bytes_per_token
         return super().rank(checkpoint, held_bytes)
 
 
@@ -104,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.tick = 0
         # What earlier lookups said: true of the tree as it was then.
         self.matches: dict[tuple[int, ...], TreeMatch] = {}
-        self.junctions: dict[tuple[int, ...], Junction] = {}
+        self.branch_points: dict[tuple[int, ...], BranchPoint] = {}
 
     @rule(target=leases, tokens=prompts, position=st.integers(1, 24), num_bytes=st.integers(1, 9))
     def store_and_keep_pinned(self, tokens: tuple[int, ...], position: int, num_bytes: int) -> object:
@@ -133,32 +141,33 @@ class StoreMachine(RuleBasedStateMachine):
         self.tick += 1
         position = min(position, len(tokens))
         path = self._remember(tokens)
-        source = Source(tokens, self.store.segment_tokens, num_bytes)
+        source = Source(tokens, self.store.kv.segment_tokens, num_bytes)
         checkpoint = self.store.put(path, position, source=source, tick=self.tick)
         assert (checkpoint is not None) == self.naive.put(tokens, position, num_bytes, self.tick)
         self.store.forget_history()
         return checkpoint
 
     def _remember(self, tokens: tuple[int, ...]) -> list[Node]:
-        naive, sighting = self.naive, Sighting(len(tokens))
-        passage = self.store.remember(
-            array(tokens), tenant="", sighting=sighting, match=self.matches.pop(tokens, None)
+        naive, prompt = self.naive, SeenPrompt(len(tokens))
+        inserted = self.store.remember(
+            array(tokens), tenant="", prompt=prompt, match=self.matches.pop(tokens, None)
         )
-        assert passage.sighting is sighting
-        assert passage.path[-1].end == len(tokens)
-        assert all(node.sighting is sighting for node in passage.path)
+        assert inserted.prompt is prompt
+        assert inserted.path[-1].end == len(tokens)
+        assert all(node.owner is prompt for node in inserted.path)
         if not self.forgetful:
             depth = naive.overlap_depth(tokens)
-            assert passage.overlap_depth == depth
-            assert passage.earlier is (naive.latest_through(tokens[:depth]) if depth else None)
-            assert passage.displaced == naive.takes_from(tokens)
-            assert passage.parted == naive.parts(tokens)
-            assert (0 if passage.met is None else passage.met.end) >= depth
-        naive.seen.append((tokens, sighting))
-        if passage.parted and passage.met.junction is None:
-            junction = Junction(passage.overlap_depth)
-            passage.met.junction = self.junctions[tokens[: passage.overlap_depth]] = junction
-        return passage.path
+            assert inserted.overlap_depth == depth
+            assert inserted.earlier is (naive.latest_through(tokens[:depth]) if depth else None)
+            assert inserted.passed == naive.takes_from(tokens)
+            assert inserted.is_diverging == naive.parts(tokens)
+        naive.seen.append((tokens, prompt))
+        place = tokens[: inserted.overlap_depth]
+        if inserted.is_diverging:
+            known = self.branch_points.setdefault(place, inserted.branch_point)
+            assert self.forgetful or inserted.branch_point is known
+        assert self.forgetful or inserted.branch_point is self.branch_points.get(place)
+        return inserted.path
 
     @rule(tokens=prompts)
     def resume(self, tokens: tuple[int, ...]) -> None:
@@ -168,8 +177,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert self._structure() == structure, "reading changes nothing"
         naive = self.naive
         assert located.resume_position == naive.resume_position(tokens, len(tokens) - 1)
-        assert self.store.kv_segments(located) == Source(tokens, self.store.segment_tokens, 0).kv_segments(
-            0, located.resume_position // self.store.segment_tokens * self.store.segment_tokens
+        assert located.kv_segments == Source(tokens, self.store.kv.segment_tokens, 0).kv_segments(
+            0, located.resume_position // self.store.kv.segment_tokens * self.store.kv.segment_tokens
         )
         if not self.forgetful:
             self._compare(tokens, located)
@@ -179,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.store.unpin(located.checkpoint)
             naive.held[tokens[: located.resume_position]].last_used = self.tick
 
-    def _compare(self, tokens: tuple[int, ...], located: Located) -> None:
+    def _compare(self, tokens: tuple[int, ...], located: Lookup) -> None:
         naive, depth = self.naive, located.overlap_depth
         assert depth == naive.overlap_depth(tokens)
         on_path = {p for p in naive.held if tokens[: len(p)] == p and len(p) <= depth}
@@ -187,8 +196,8 @@ class StoreMachine(RuleBasedStateMachine):
         usable = min(depth, len(tokens) - 1)
         assert located.reached_position == naive.reached_position(tokens, usable)
         assert located.earlier is (naive.latest_through(tokens[:depth]) if depth else None)
-        passed = [(len(p), j) for p, j in self.junctions.items() if tokens[:depth][: len(p)] == p]
-        assert list(located.junctions) == sorted(passed, key=lambda pair: pair[0])
+        passed = [(len(p), b) for p, b in self.branch_points.items() if tokens[:depth][: len(p)] == p]
+        assert [(b.position, b) for b in located.branch_points] == sorted(passed, key=lambda pair: pair[0])
         resident = [len(s) for s in naive.kv_segments() if tokens[: len(s)] == s]
         if naive.kv_segment_bytes:
             # Of the segment in which it parts, it may count the tokens up to there.
@@ -202,9 +211,9 @@ class StoreMachine(RuleBasedStateMachine):
     def evict_what_would_be_resumed(self, tokens: tuple[int, ...]) -> None:
         located = locate(self.store, tokens, limit=len(tokens))
         if located.checkpoint is not None and not located.checkpoint.num_pins:
-            assert self.store.holds(located.checkpoint)
+            assert located.checkpoint.is_stored
             self.store.evict(located.checkpoint)
-            assert not self.store.holds(located.checkpoint)
+            assert not located.checkpoint.is_stored
             prefix = tokens[: located.resume_position]
             del self.naive.held[prefix]
             self.naive.dropped.add(prefix)
@@ -220,7 +229,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "naive"):
             return
         check_store(self.store)
-        assert self.store.stored_bytes == self.naive.stored_bytes() <= self.store.capacity_bytes
+        assert self.store.budget.stored_bytes == self.naive.stored_bytes() <= self.store.budget.capacity_bytes
         found = stored(self.store)
         assert found.keys() == self.naive.held.keys()
         assert self.store.num_checkpoints == len(found)
@@ -230,10 +239,10 @@ class StoreMachine(RuleBasedStateMachine):
             below = {p for p in found if self.naive.above(p) == prefix}
             assert set(map(prefix_of, checkpoint.below.values())) == below
             assert exclusive_kv_tokens(checkpoint) == self.naive.exclusive_kv_tokens(prefix)
-            assert checkpoint.sighting.held[checkpoint.serial] is checkpoint
-            through = [sighting for tokens, sighting in self.naive.seen if tokens[: len(prefix)] == prefix]
-            assert checkpoint.sighting in (through if self.forgetful else through[-1:])
-        assert sum(len(sighting.held) for _, sighting in self.naive.seen) == len(found)
+            assert checkpoint.owner.owned[checkpoint.serial] is checkpoint
+            through = [prompt for tokens, prompt in self.naive.seen if tokens[: len(prefix)] == prefix]
+            assert checkpoint.owner in (through if self.forgetful else through[-1:])
+        assert sum(len(prompt.owned) for _, prompt in self.naive.seen) == len(found)
 
     @invariant()
     def there_is_room_for_all_that_nothing_pinned_takes(self) -> None:
@@ -241,12 +250,12 @@ class StoreMachine(RuleBasedStateMachine):
             return
         pinned = {p: c for p, c in stored(self.store).items() if c.num_pins}
         kv = len(self.naive.kv_segments(set(pinned))) * self.naive.kv_segment_bytes
-        free = self.store.capacity_bytes - kv - sum(c.num_bytes for c in pinned.values())
+        free = self.store.budget.capacity_bytes - kv - sum(c.num_bytes for c in pinned.values())
         assert math.isfinite(self.store.room_worth(free))
         # What victims hold alone is counted in tokens, what they free in whole segments.
         rounding = self.store.num_checkpoints * self.store.kv.segment_bytes
         assert self.store.room_worth(free + rounding + 1) == math.inf
-        assert self.store.room_worth(self.store.capacity_bytes - self.store.stored_bytes) == 0.0
+        assert self.store.room_worth(self.store.budget.capacity_bytes - self.store.budget.stored_bytes) == 0.0
 
 
 StoreMachine.TestCase.settings = settings(
@@ -271,7 +280,7 @@ class AnchorMachine(RuleBasedStateMachine):
     def serve(self, tokens: tuple[int, ...]) -> None:
         """Resume, then keep the prompt's whole segments, as the facade does."""
         self.tick += 1
-        step = self.store.segment_tokens
+        step = self.store.kv.segment_tokens
         located = locate(self.store, tokens, limit=len(tokens))
         resident = self.naive.kv_segments()
         aligned = located.overlap_depth // step * step
@@ -281,13 +290,12 @@ class AnchorMachine(RuleBasedStateMachine):
         assert located.reached_position == max(
             end for end in range(0, aligned + 1, step) if not end or tokens[:end] in self.ever_resident
         )
-        assert self.store.kv_segments(located) == Source(tokens, step, 0).kv_segments(0, expected)
-        anchor = self.store.anchor(located)
+        assert located.kv_segments == Source(tokens, step, 0).kv_segments(0, expected)
+        anchor = self.store.pin_resumed(located)
         if anchor is not None:
             assert (anchor.position, anchor.num_bytes, anchor.payload) == (expected, 0, None)
             if tokens[:expected] not in self.naive.held:
                 assert self.naive.put(tokens, expected, 0, 0)
-            self.store.pin(anchor)
             self.store.touch(anchor, tick=self.tick)
             held = self.naive.held[tokens[:expected]]
             held.num_pins, held.last_used = 1, self.tick
@@ -303,8 +311,8 @@ class AnchorMachine(RuleBasedStateMachine):
     def bytes_agree(self) -> None:
         if hasattr(self, "naive"):
             check_store(self.store)
-            assert self.store.checkpoint_bytes == 0
-            assert self.store.kv.num_bytes == self.naive.stored_bytes() <= self.store.capacity_bytes
+            assert self.store.budget.state_bytes == 0
+            assert self.store.kv.num_bytes == self.naive.stored_bytes() <= self.store.budget.capacity_bytes
 
 
 AnchorMachine.TestCase.settings = settings(
@@ -355,10 +363,10 @@ def deepest(store: PrefixStore) -> Checkpoint:
 
 CORRUPTIONS = {
     "a KV total": lambda s: setattr(s.kv, "num_segments", s.kv.num_segments + 1),
-    "a byte total": lambda s: setattr(s, "checkpoint_bytes", s.checkpoint_bytes - 1),
+    "a byte total": lambda s: setattr(s.budget, "state_bytes", s.budget.state_bytes - 1),
     "a checkpoint total": lambda s: setattr(s, "num_checkpoints", 0),
     "a key total": lambda s: setattr(s.tree, "num_keys", 5),
-    "the capacity": lambda s: setattr(s, "capacity_bytes", s.stored_bytes - 1),
+    "the capacity": lambda s: s.budget.resize(s.budget.stored_bytes - 1),
     "a lost KV segment": lambda s: (
         holder(s, 20).kv.pop(),
         setattr(s.kv, "num_segments", s.kv.num_segments - 1),
@@ -378,7 +386,7 @@ CORRUPTIONS = {
     "dropped out of order": lambda s: setattr(holder(s, 20), "dropped", [16, 14]),
     "dropped and held": lambda s: holder(s, 20).dropped.append(20),
     "dropped outside": lambda s: holder(s, 20).dropped.insert(0, 2),
-    "an unpinned checkpoint off the ranking": lambda s: s._withdraw(deepest(s)),
+    "an unpinned checkpoint off the ranking": lambda s: s.queue.remove(deepest(s)),
     "a pin that nobody counted": lambda s: setattr(deepest(s), "num_pins", 1),
     "a checkpoint that is not linked to the one above": lambda s: setattr(deepest(s), "above", None),
     "a checkpoint linked to one too far above": lambda s: setattr(
@@ -388,13 +396,13 @@ CORRUPTIONS = {
     "a checkpoint above one that is not below it": lambda s: deepest(s).below.update(
         {1: holder(s, 8).checkpoints[0]}
     ),
-    "a checkpoint of another prompt": lambda s: setattr(deepest(s), "sighting", Sighting(24)),
-    "a checkpoint that its prompt forgot": lambda s: deepest(s).sighting.held.clear(),
-    "a prompt too short for its node": lambda s: setattr(holder(s, 20).sighting, "num_tokens", 23),
-    "a pinned checkpoint on the ranking": lambda s: s._stale.update({99: next(iter(s._pinned.values()))}),
+    "a checkpoint of another prompt": lambda s: setattr(deepest(s), "owner", SeenPrompt(24)),
+    "a checkpoint that its prompt forgot": lambda s: deepest(s).owner.owned.clear(),
+    "a prompt too short for its node": lambda s: setattr(holder(s, 20).owner, "num_tokens", 23),
+    "a pinned checkpoint on the ranking": lambda s: s.queue._mark(s.queue.pinned[0]),
     "a miscounted child": lambda s: setattr(holder(s, 8), "num_live_children", 1),
     "history that is listed as alive": lambda s: s.tree.note_life(nodes_by_span(s)[0, 10]),
-    "life that is listed as history": lambda s: s.tree._dead_leaves.update({holder(s, 20): None}),
+    "life that is listed as history": lambda s: s.tree._history.append(holder(s, 20)),
 }
 
 

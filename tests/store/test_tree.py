@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.reuse import Junction, Sighting
-from milepost.store import Passage, PrefixStore, Recency, check_store
+from milepost.store import InsertResult, PrefixStore, Recency, SeenPrompt, check_store
 from milepost.store.tree import RadixTree
 
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=12).map(tuple)
@@ -20,8 +19,8 @@ def array(tokens) -> np.ndarray:
     return np.asarray(tokens, dtype=np.int32)
 
 
-def insert(tree: RadixTree, tokens, *, tenant: str = "", **known) -> Passage:
-    return tree.insert(array(tokens), tenant=tenant, sighting=Sighting(len(tokens)), **known)
+def insert(tree: RadixTree, tokens, *, tenant: str = "", **known) -> InsertResult:
+    return tree.insert(array(tokens), tenant=tenant, prompt=SeenPrompt(len(tokens)), **known)
 
 
 def tokens_of(node) -> np.ndarray:
@@ -126,9 +125,9 @@ def test_a_conversation_of_many_turns_stays_one_edge_until_somebody_parts_from_i
     tree = RadixTree(segment_tokens=4)
     for length in (5, 9, 14):
         passage = insert(tree, range(length))
-        assert [(n.start, n.end, n.sighting) for n in tree.nodes()] == [(0, length, passage.sighting)]
-        assert not passage.parted
-    assert insert(tree, [*range(9), 99]).parted
+        assert [(n.start, n.end, n.owner) for n in tree.nodes()] == [(0, length, passage.prompt)]
+        assert not passage.is_diverging
+    assert insert(tree, [*range(9), 99]).is_diverging
     assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 9), (9, 10), (9, 14)]
 
 
@@ -136,13 +135,14 @@ def test_a_prompt_takes_over_from_each_before_it_as_far_as_they_agree():
     tree = RadixTree(segment_tokens=4)
     long = insert(tree, range(20))
     other = insert(tree, [*range(8), 88, 88])
-    assert other.displaced == {long.sighting: 8}
-    assert (other.earlier, other.overlap_depth, other.parted) == (long.sighting, 8, True)
+    assert other.passed == {long.prompt: 8}
+    assert (other.earlier, other.overlap_depth, other.is_diverging) == (long.prompt, 8, True)
     again = insert(tree, [*range(12), 99])
-    assert again.displaced == {other.sighting: 8, long.sighting: 12}
-    assert again.earlier is long.sighting, "of those that share all twelve, not the latest of all"
+    assert again.passed == {other.prompt: 8, long.prompt: 12}
+    assert again.earlier is long.prompt, "of those that share all twelve, not the latest of all"
     third = insert(tree, [*range(12), 77])
-    assert (third.met.end, third.parted, third.displaced) == (12, True, {again.sighting: 12})
+    assert (third.branch_point.position, third.is_diverging) == (12, True)
+    assert third.passed == {again.prompt: 12}
 
 
 @given(st.lists(prompts, min_size=2, max_size=8))
@@ -173,16 +173,16 @@ def test_a_split_and_its_merge_leave_the_edge_as_it_was():
     assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3), (3, 4), (3, 10)]
     for node in tree.nodes():
         node.dropped = [node.end - 1, node.end] if node.children else [node.end]
-        node.junction = Junction(3) if node.children else None
-    latest = insert(tree, range(10)).sighting  # touches the long branch
+        assert (node.branch_point is not None) == bool(node.children)
+    latest = insert(tree, range(10)).prompt  # touches the long branch
     (forgotten,) = tree.forget(until_num_keys=10)
     assert (forgotten.start, forgotten.end) == (3, 4)
     (node,) = tree.nodes()
     assert node.dropped == [2, 3, 10]
-    assert node.sighting is latest
-    assert node.junction is None, "nobody parts there any more"
+    assert node.owner is latest
+    assert node.branch_point is None, "nobody diverges there any more"
     assert tokens_of(node).tolist() == list(range(10))
-    assert tree.is_dead_leaf(node)
+    assert node.is_queued
 
 
 @pytest.mark.parametrize(("above", "below", "together"), [(2, 1, 3), (1, 0, 1)])
@@ -223,29 +223,29 @@ def deep_store() -> PrefixStore:
     )
     # Built directly: inserting each prompt in full would take as many token comparisons as there are pairs.
     chain = array(np.zeros(CHAIN))
-    path = store.remember(chain, tenant="", sighting=Sighting(CHAIN)).path
+    path = store.remember(chain, tenant="", prompt=SeenPrompt(CHAIN)).path
     node = path[0]
     tree = store.tree
     for depth in range(CHAIN - 1, 0, -1):
         leaf = array(np.append(chain[:depth], 1))
-        tree._add_leaf(tree._split(node, depth), leaf, depth, Sighting(depth + 1))
+        tree._add_leaf(tree._split(node, depth), leaf, depth, SeenPrompt(depth + 1))
         node = node.parent
     return store
 
 
 def test_no_walk_recurses_over_the_depth(deep_store):
     chain = array(np.zeros(CHAIN))
-    path = deep_store.remember(chain, tenant="", sighting=Sighting(CHAIN)).path
+    path = deep_store.remember(chain, tenant="", prompt=SeenPrompt(CHAIN)).path
     assert len(path) == CHAIN
-    assert deep_store.locate(chain, num_tokens=CHAIN, tenant="", limit=CHAIN).overlap_depth == CHAIN
+    assert deep_store.look_up(chain, num_tokens=CHAIN, tenant="", limit=CHAIN).overlap_depth == CHAIN
     deepest = deep_store.put(path, CHAIN, source=Source(), tick=1)
     deep_store.pin(deepest)
     assert deep_store.put(path, CHAIN // 2, source=Source(), tick=2) is not None
     check_store(deep_store)
     assert deep_store.kv.num_segments == CHAIN // 1000
-    located = deep_store.locate(chain, num_tokens=CHAIN, tenant="", limit=CHAIN - 1)
+    located = deep_store.look_up(chain, num_tokens=CHAIN, tenant="", limit=CHAIN - 1)
     assert located.resume_position == CHAIN // 2
-    assert len(deep_store.kv_segments(located)) == CHAIN // 2000
+    assert len(located.kv_segments) == CHAIN // 2000
     deep_store.unpin(deepest)
     deep_store.evict(deepest)
     check_store(deep_store)

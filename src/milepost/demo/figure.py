@@ -4,16 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from milepost.demo.comparison import Comparison, PolicyRun
-from milepost.report.palette import COLOURS, looks
 
 __all__ = ["draw_comparison"]
 
-_REUSED = COLOURS["reused"].light
-_UNSEEN = COLOURS["unseen"].light
-_BUDGET = COLOURS["muted"].light
+_REUSED, _LOST = (
+    "#2a9d8f",
+    {
+        "unseen": "#d9d9d9",
+        "alignment": "#f4d58d",
+        "placement": "#f4a261",
+        "eviction": "#c8553d",
+    },
+)
 _LABELS = {
     "unseen": "never seen before",
-    "alignment": "after the last grid position",
+    "alignment": "behind the last grid position",
     "placement": "no checkpoint was placed there",
     "eviction": "its checkpoint was evicted",
 }
@@ -48,10 +53,9 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
         axes.barh(row, left, color=_REUSED, label="reused" if row == 0 else None)
         label = f"{left:.0%}" if left > 0.04 else ""
         axes.text(left / 2, row, label, ha="center", va="center", color="white")
-        for cause, words in _LABELS.items():
+        for cause, colour in _LOST.items():
             share = sum(getattr(a.completion.report, cause) for a in run.answers) / total
-            colour = COLOURS[cause].light
-            axes.barh(row, share, left=left, color=colour, label=words if row == 0 else None)
+            axes.barh(row, share, left=left, color=colour, label=_LABELS[cause] if row == 0 else None)
             left += share
     axes.set_yticks(range(len(comparison.runs)), [run.policy for run in reversed(comparison.runs)])
     axes.set_xlim(0, 1)
@@ -62,19 +66,12 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
 
 def _draw_ttft(axes: Any, comparison: Comparison) -> None:
     """Time to the first token of every request, sorted: the whole distribution, not two numbers of it."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    looked = looks([run.policy for run in comparison.runs])
-    for run in comparison.runs:
+    for number, run in enumerate(comparison.runs):
         ordered = sorted(a.completion.ttft_seconds * 1e3 for a in run.answers)
         shares = [(index + 1) / len(ordered) for index in range(len(ordered))]
-        axes.step(
-            ordered, shares, where="post", label=run.policy, color=looked[run.policy].colour, linewidth=1.8
-        )
+        axes.step(ordered, shares, where="post", label=run.policy, color=f"C{number}", linewidth=1.8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("time to first token, ms (capture included)")
     axes.set_ylabel("share of requests")
     axes.set_title("Time to first token")
@@ -84,23 +81,13 @@ def _draw_ttft(axes: Any, comparison: Comparison) -> None:
 
 def _draw_prompts(axes: Any, comparison: Comparison) -> None:
     """The last policy's prompts in order of arrival: reused, recomputed, and the checkpoints captured."""
-    from matplotlib.ticker import MaxNLocator
-
     run = comparison.runs[-1]
     for row, answer in enumerate(run.answers):
         report = answer.completion.report
         axes.barh(row, report.reused, color=_REUSED, height=0.8)
-        axes.barh(row, report.recomputed, left=report.reused, color=_UNSEEN, height=0.8)
+        axes.barh(row, report.recomputed, left=report.reused, color="#d9d9d9", height=0.8)
         positions = answer.completion.captured_positions
-        axes.plot(
-            positions,
-            [row] * len(positions),
-            "|",
-            color=COLOURS["ink"].light,
-            markersize=7,
-            markeredgewidth=1.8,
-        )
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.plot(positions, [row] * len(positions), "|", color="#1d3557", markersize=7, markeredgewidth=1.8)
     axes.invert_yaxis()
     axes.set_xlabel("position in the prompt, tokens")
     axes.set_ylabel("request, in order of arrival")
@@ -109,19 +96,17 @@ def _draw_prompts(axes: Any, comparison: Comparison) -> None:
 
 def _draw_memory(axes: Any, comparison: Comparison) -> None:
     """Bytes held against tokens recomputed: down and to the left is better."""
-    looked = looks([run.policy for run in comparison.runs])
-    for run in comparison.runs:
+    for number, run in enumerate(comparison.runs):
         axes.scatter(
             run.peak_bytes / 1e6,
             _recomputed_share(comparison, run),
             s=110,
             zorder=3,
-            color=looked[run.policy].colour,
-            marker=looked[run.policy].marker,
+            color=f"C{number}",
             label=f"{run.policy}: {run.peak_state_bytes / 1e6:.1f} MB of states",
         )
     budget = comparison.capacity_bytes / 1e6
-    axes.axvline(budget, color=_BUDGET, linestyle="--", linewidth=1, label=f"budget: {budget:.1f} MB")
+    axes.axvline(budget, color="#c8553d", linestyle="--", linewidth=1, label=f"budget: {budget:.1f} MB")
     axes.set_xlim(left=-0.03 * budget, right=budget * 1.1)
     axes.set_ylim(0, 1.1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

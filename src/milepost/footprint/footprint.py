@@ -8,8 +8,10 @@ one sequence's tensors in the transformers engine; Python integers and constants
 Nothing here knows a tensor. Numbers come from a configuration, from measurements, or straight from the user.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from milepost.counts import as_count
 from milepost.errors import ConfigurationError, InvalidRequestError
@@ -108,6 +110,14 @@ class Footprint:
         return self.recurrent_bytes + sum(
             min(position, window.kept_tokens) * window.bytes_per_token for window in self.windows
         )
+
+    def costs_before(self, positions: Sequence[int]) -> list[float]:
+        """Return the relative cost of computing what lies before each position; where every token costs the
+        same, that is the position.
+        """
+        if self.cost.is_linear or not positions:
+            return [float(position) for position in positions]
+        return [float(cost) for cost in self.cost(np.array(positions, np.int64))]
 
     @classmethod
     def from_config(cls, config: object, *, dtype: str | None = None) -> "Footprint":

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from milepost.counts import as_count
 from milepost.errors import ConfigurationError
-from milepost.reuse import Junction, Sighting
 
 __all__ = ["CostFunction", "Placement", "PlacementPolicy", "PlacementRequest", "as_placement"]
 
@@ -29,7 +28,7 @@ class PlacementRequest:
     Attributes:
         num_tokens: Length of the prompt.
         overlap_depth: Leading tokens that some earlier prompt shares (0 where nothing is shared). Where it
-            lies inside the prompt it is a *junction*: a place where two prompts have parted.
+            lies inside the prompt it is a *branch point*: a place where two prompts diverge.
         resume_position: The checkpoint this request resumes from; nothing at or before it is computed, so
             nothing at or before it can be placed.
         grid: Checkpoints sit at multiples of this many tokens.
@@ -39,19 +38,15 @@ class PlacementRequest:
         kv_bytes_per_token: Memory of one token of KV.
         resident_kv_tokens: Leading tokens whose KV is stored already.
         fallback_position: Where this request would resume without the checkpoint it resumes from.
-        junctions: Where prompts have parted along this one, with what is known of each, ascending.
-        room_worth: What has to be evicted to make room for so many bytes is worth, in cost saved per request;
-            None where that is unknown.
-        sighting: This prompt as it will be remembered; None where nobody remembers.
-        earlier: The latest earlier prompt that shares ``overlap_depth`` tokens; None where nothing is shared.
+        branch_positions: Where prompts have diverged along this one, ascending, all at most
+            ``overlap_depth``.
+        breakpoints: Where the prompt's messages end, or its client asked for a cache point, ascending.
+        matched_num_tokens: Length of the latest earlier prompt that shares ``overlap_depth`` tokens; None
+            where nothing is shared. It tells a conversation that goes on (the whole earlier prompt is shared)
+            from two prompts that diverge.
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
         affordable_position: The deepest position whose state and KV the budget can hold; None for no limit.
-        capture_tokens: What one capture costs, once, in tokens computed.
-        given_positions: Where the engine captures a state in any case, at no cost, ascending.
         cost: Cost of computing the first ``p`` tokens, vectorised and monotone; None for ``p`` itself.
-        matched_num_tokens: Length of the latest earlier prompt that shares ``overlap_depth`` tokens, None
-            where unknown. It tells a conversation that goes on (the whole earlier prompt is shared) from two
-            prompts that part, which is what policies learn from.
     """
 
     num_tokens: int
@@ -63,21 +58,12 @@ class PlacementRequest:
     kv_bytes_per_token: int = 0
     resident_kv_tokens: int = 0
     fallback_position: int = 0
-    junctions: tuple[tuple[int, Junction], ...] = ()
-    room_worth: Callable[[int], float] | None = None
-    sighting: Sighting | None = None
-    earlier: Sighting | None = None
+    branch_positions: tuple[int, ...] = ()
+    breakpoints: tuple[int, ...] = ()
+    matched_num_tokens: int | None = None
     max_checkpoints: int = 1 << 30
     affordable_position: int | None = None
-    matched_num_tokens: int | None = None
-    capture_tokens: int = 0
-    given_positions: tuple[int, ...] = ()
     cost: CostFunction | None = None
-
-    @property
-    def breakpoints(self) -> tuple[int, ...]:
-        """Where the prompt's messages end, or its client asked for a cache point, ascending."""
-        return () if self.sighting is None else self.sighting.breakpoints
 
     def __post_init__(self) -> None:
         if self.grid < 1:

@@ -36,7 +36,7 @@ def plan_worth(
     depths: IntArray,
     rates: FloatArray,
     *,
-    junctions: Sequence[tuple[int, float]] = (),
+    branches: Sequence[tuple[int, float]] = (),
     price_per_byte: float = 0.0,
     least_gain: float = 0.0,
     cost_per_capture: float = 0.0,
@@ -53,15 +53,15 @@ def plan_worth(
         request: The prompt.
         depths: Where requests part, ascending, shape ``[K]``.
         rates: How many do in each request's time, shape ``[K]``.
-        junctions: Further depths and rates.
+        branches: Further depths and rates.
         price_per_byte: What a byte is worth elsewhere: saving in each request's time.
         least_gain: A checkpoint adds at least this share of what a checkpoint at every depth would save.
         cost_per_capture: What a capture costs in each request's time, over the life of its prompt.
 
     Complexity: O(K log K).
     """
-    if junctions:
-        depths, rates = with_points(depths, rates, junctions)
+    if branches:
+        depths, rates = with_points(depths, rates, branches)
     last = request.num_tokens if request.affordable_position is None else request.affordable_position
     base = request.resume_position
     deepest = min(last, request.num_tokens) // request.grid * request.grid

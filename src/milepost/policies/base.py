@@ -10,7 +10,7 @@ import numpy.typing as npt
 from milepost.counts import as_number
 from milepost.errors import ConfigurationError
 from milepost.placement import PlacementPolicy
-from milepost.store import EvictionPolicy, Passage, Recency
+from milepost.store import EvictionPolicy, InsertResult, Recency
 
 __all__ = ["CachePolicy", "ForeseenRequest", "Lessons", "PromptRecord", "ReplayPrompts"]
 
@@ -50,11 +50,11 @@ class PromptRecord:
     tenant: object
 
     @classmethod
-    def of(cls, passage: Passage) -> Self:
+    def of(cls, inserted: InsertResult) -> Self:
         """Return the record of a prompt that has just been served. O(keys)."""
-        path = passage.path
+        path = inserted.path
         tenant = path[0].parent if path else None
-        return cls(b"".join(node.data for node in path), passage.sighting.num_tokens, tenant)
+        return cls(b"".join(node.data for node in path), inserted.prompt.num_tokens, tenant)
 
 
 # Serves prompts under another policy on an empty cache of the same make; returns how many tokens were reused.

@@ -5,11 +5,11 @@ A checkpoint is worth
     (rate of requests that will resume from it) x (what each saves over the next shallower checkpoint)
 
 per byte that it holds: its state, and the KV that nobody else needs. The rate is that of the latest prompt
-through it (:mod:`milepost.reuse`: whether and when a request comes) times the chance that this request parts
-between this checkpoint and the next deeper one (:mod:`milepost.overlap`: where), or, where prompts have
-parted before, that of the junction it serves. So a state that a conversation has passed is worth little
-unless requests come back to it; evicting a checkpoint hands its requests to the one above; and KV weighs on
-the deepest checkpoint that needs it.
+through it (:mod:`milepost.reuse`: whether and when a request comes) times the chance that this request
+diverges between this checkpoint and the next deeper one (:mod:`milepost.overlap`: where), or, where prompts
+have diverged before, that of the branch point it serves. So a state that a conversation has passed is worth
+little unless requests come back to it; evicting a checkpoint hands its requests to the one above; and KV
+weighs on the deepest checkpoint that needs it.
 
 The *price* of a byte is what bytes were worth that had to be evicted lately. Checkpoints are placed where
 they are worth more than that, all positions of a prompt together (:mod:`milepost.placement.worth`); the least
@@ -18,7 +18,7 @@ it rises until only what will be used is stored.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from typing import final
 
@@ -29,9 +29,10 @@ from milepost.overlap import with_points
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
-from milepost.policies.traffic import Traffic, follow
-from milepost.reuse import NUM_AGE_BINS, Sighting
-from milepost.store import Checkpoint, EvictionPolicy, Node, Passage, Reranking
+from milepost.policies.reuse_model import ReuseModel, generation_after
+from milepost.policies.situation import SituatedPlacement, Situation
+from milepost.reuse import NUM_AGE_BINS
+from milepost.store import Checkpoint, EvictionPolicy, InsertResult, Node, Reranking, SeenPrompt
 
 __all__ = ["LearnedEviction", "LearnedPlacement", "learned", "with_learned_eviction"]
 
@@ -44,53 +45,45 @@ _BIDS = 3
 
 
 @final
-class LearnedPlacement(PlacementPolicy):
+class LearnedPlacement(SituatedPlacement):
     """Places every checkpoint that is worth its memory."""
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
+    def __init__(self, model: ReuseModel) -> None:
+        self._model = model
 
-    def place(self, request: PlacementRequest) -> Placement:
+    def place_in(
+        self, situation: Situation, *, given_positions: Sequence[int] = (), capture_tokens: int = 0
+    ) -> Placement:
         """Return the positions worth their memory. O(S log S) for a support of S depths."""
-        traffic = self._traffic
-        sighting = request.sighting or Sighting(request.num_tokens)
-        depth = request.overlap_depth
-        if request.earlier is not None:
-            follow(sighting, request.earlier, depth)
-        forecast = traffic.forecast(sighting)
-        rate = traffic.fresh_rate(sighting)
-        junctions = [
-            (
-                min(position, request.num_tokens - 1),
-                traffic.junction_rate(junction, visited_now=position == depth),
-            )
-            for position, junction in request.junctions
-            if position > request.resume_position
-        ]
-        if _parts_anew(request, traffic):
-            junctions.append((depth, traffic.new_junction_rate))
+        model, request = self._model, situation.request
+        generation = _generation(situation)
+        forecast = model.predict(request.num_tokens, request.breakpoints)
+        situation.forecast = forecast
+        rate = model.fresh_rate(request.num_tokens, generation)
         rates = forecast.weights * rate
-        price, cost_per_capture = traffic.price, 0.0
-        if request.capture_tokens:
+        branches = _branches(situation, model)
+        price, cost_per_capture = model.price, 0.0
+        if capture_tokens:
             # Paid once, for as many requests as will come: at their rate, it is paid off while they do.
-            returns = traffic.expected_returns(sighting, proven=bool(request.given_positions))
-            cost_per_capture = _capture_cost(request) * rate / returns if returns else math.inf
+            returns = model.expected_returns(generation, proven=bool(given_positions))
+            cost = _cost_between(request, 0, capture_tokens)
+            cost_per_capture = cost * rate / returns if returns else math.inf
         for _ in range(_BIDS):
             plan = plan_worth(
                 request,
                 forecast.depths,
                 rates,
-                junctions=junctions,
+                branches=branches,
                 price_per_byte=price,
-                least_gain=traffic.least_gain,
+                least_gain=model.least_gain,
                 cost_per_capture=cost_per_capture,
             )
-            worth = request.room_worth(plan.num_bytes) if request.room_worth and plan.num_bytes else 0.0
+            worth = situation.room_worth(plan.num_bytes) if situation.room_worth and plan.num_bytes else 0.0
             if worth <= plan.saving:
-                if not request.given_positions:
+                if not given_positions:
                     return plan.placement
-                expected = with_points(forecast.depths, rates, junctions)
-                return _beside_given(request, plan.placement, *expected, cost_per_capture)
+                expected = with_points(forecast.depths, rates, branches)
+                return _beside_given(request, plan.placement, given_positions, *expected, cost_per_capture)
             # What would have to go is worth more. So that is the price, and a smaller plan may be worth it.
             price = max(2.0 * price, worth / plan.num_bytes)
         return Placement()
@@ -102,71 +95,72 @@ class LearnedEviction(EvictionPolicy):
 
     weighs_neighbours = True
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
+    def __init__(self, model: ReuseModel) -> None:
+        self._model = model
 
     @property
     def num_prompt_cells(self) -> int:  # type: ignore[override]
-        """The classes and ages of prompts come first, then those of junctions."""
-        return self._traffic.first_junction_cell
+        """The classes and ages of prompts come first, then those of branch points."""
+        return self._model.first_branch_cell
 
     @property
     def scales(self) -> FloatArray:
         """The rate of requests of each class at each age."""
-        return self._traffic.scales
+        return self._model.scales
 
     @property
     def scales_version(self) -> int:  # type: ignore[override]
         """How often they have changed."""
-        return self._traffic.scales_version
+        return self._model.scales_version
 
     def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
         """Return the class and age that set the rate, and what a request saves per byte."""
-        traffic, sighting = self._traffic, checkpoint.sighting
-        assert sighting is not None
+        model, owner = self._model, checkpoint.owner
+        assert owner is not None
         position, deeper = checkpoint.position, checkpoint.deeper_position
         saving = checkpoint.saving / max(1, held_bytes)
-        forecast = traffic.forecast(sighting)
-        chance = _LEAST_MASS + forecast.chance(position, deeper, sighting.taken)
+        forecast = model.forecast(owner)
+        chance = _LEAST_MASS + forecast.chance(position, deeper, owner.passed_tokens)
         # A prompt that nobody watches any more is as old as can be.
-        cell = sighting.cell if sighting.is_tracked else NUM_AGE_BINS - 1
-        junctions = forecast.junctions_between(position, deeper)
-        if not junctions:
+        cell = owner.cell if owner.is_tracked else NUM_AGE_BINS - 1
+        branch_points = forecast.between(position, deeper)
+        if not branch_points:
             return cell, saving * chance
         # Several processes bring requests here; the rate is kept in step with the strongest of them.
-        rates, first_cell = traffic.rates, traffic.first_junction_cell
+        rates, first_cell = model.rates, model.first_branch_cell
         strongest = total = rates[cell] * chance
-        for junction in junctions:
-            junction.covered_by = checkpoint
-            its_cell = first_cell + junction.cell
+        for branch_point in branch_points:
+            # Ranked again when the rate of those who diverge there changes.
+            branch_point.covered_by = checkpoint
+            its_cell = first_cell + branch_point.cell
             rate = rates[its_cell]
             total += rate
             if rate > strongest:
                 strongest, cell = rate, its_cell
         return cell, saving * (total / rates[cell])
 
-    def note_request(self, passage: Passage) -> Reranking:
+    def note_request(self, inserted: InsertResult) -> Reranking:
         """Learn from a request."""
-        return self._traffic.observe(passage)
+        return self._model.observe(inserted)
 
-    def note_prolonged(self, sighting: Sighting) -> Callable[[], None]:
-        """Expect anew where others part from a prompt that goes on."""
-        return self._traffic.prolong(sighting)
+    def note_extended(self, prompt: SeenPrompt) -> None:
+        """Expect anew where others diverge from a prompt that goes on."""
+        self._model.extend(prompt)
 
     def note_forgotten(self, node: Node) -> None:
         """Stop waiting for requests that could not be recognised any more."""
-        self._traffic.forget(node)
+        self._model.forget(node)
 
     def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
         """Let the price follow what is evicted."""
-        self._traffic.note_price(worth)
+        self._model.note_price(worth)
 
 
 def learned() -> CachePolicy:
     """Return a new learned policy; give each cache its own."""
     _compile_kernels()
-    traffic = Traffic()
-    return CachePolicy(LearnedPlacement(traffic), LearnedEviction(traffic), lessons=traffic)
+    model = ReuseModel()
+    return CachePolicy(LearnedPlacement(model), LearnedEviction(model), lessons=model)
 
 
 def with_learned_eviction(placement: PlacementPolicy) -> CachePolicy:
@@ -174,43 +168,64 @@ def with_learned_eviction(placement: PlacementPolicy) -> CachePolicy:
     its own positions add can be told apart.
     """
     _compile_kernels()
-    traffic = Traffic()
-    return CachePolicy(placement, LearnedEviction(traffic), lessons=traffic)
+    model = ReuseModel()
+    return CachePolicy(placement, LearnedEviction(model), lessons=model)
 
 
 @cache
 def _compile_kernels() -> None:
     """Run through what a request runs through, so that none waits for a compiler."""
-    traffic = Traffic()
-    traffic.overlap.observe(128, 256)
-    LearnedPlacement(traffic).place(
+    model = ReuseModel()
+    model.overlap.observe(128, 256)
+    LearnedPlacement(model).place(
         PlacementRequest(num_tokens=256, overlap_depth=128, grid=16, checkpoint_bytes=1)
     )
 
 
-def _parts_anew(request: PlacementRequest, traffic: Traffic) -> bool:
-    """Return whether this prompt is the first to part from an earlier one where it does."""
-    depth, earlier = request.overlap_depth, request.earlier
-    return (
+def _generation(situation: Situation) -> int:
+    """Return the generation of the prompt, as it will be remembered."""
+    earlier, prompt = situation.earlier, situation.prompt
+    if earlier is None:
+        return prompt.generation
+    generation = generation_after(earlier, situation.request.overlap_depth)
+    return prompt.generation if generation is None else generation
+
+
+def _branches(situation: Situation, model: ReuseModel) -> list[tuple[int, float]]:
+    """Return where requests diverge along the prompt, and at what rate: at watched branch points, and where
+    this prompt is the first to diverge from an earlier one.
+    """
+    request, earlier = situation.request, situation.earlier
+    depth, resume, last = request.overlap_depth, request.resume_position, request.num_tokens - 1
+    watched = [point for point in situation.branch_points if point.is_tracked]
+    branches = [
+        (min(point.position, last), model.branch_rate(point, visited_now=point.position == depth))
+        for point in watched
+        if point.position > resume
+    ]
+    if (
         earlier is not None
-        and depth > request.resume_position
-        and traffic.overlap.is_junction(depth, min(earlier.num_tokens, request.num_tokens))
-        and all(position != depth for position, _ in request.junctions)
-    )
+        and depth > resume
+        and model.overlap.is_junction(depth, min(earlier.num_tokens, request.num_tokens))
+        and all(point.position != depth for point in watched)
+    ):
+        branches.append((depth, model.new_branch_rate))
+    return branches
 
 
 def _beside_given(
     request: PlacementRequest,
     placement: Placement,
+    given_positions: Sequence[int],
     depths: npt.NDArray[np.int64],
     rates: FloatArray,
     cost_per_capture: float,
 ) -> Placement:
     """Return those positions of a plan that pay for their capture beside the states that are given: what each
-    saves over the next shallower one, at the rate of requests that part before the next deeper one. O(n^2)
+    saves over the next shallower one, at the rate of requests that diverge before the next deeper one. O(n^2)
     for a plan of n.
     """
-    given = set(request.given_positions)
+    given = set(given_positions)
     chosen = sorted({request.resume_position, *placement.positions, *given})
     before = np.concatenate(([0.0], np.cumsum(rates)))
 
@@ -233,9 +248,3 @@ def _cost_between(request: PlacementRequest, start: int, end: int) -> float:
         return float(end - start)
     above, below = request.cost(np.array([start, end], np.int64))
     return float(below - above)
-
-
-def _capture_cost(request: PlacementRequest) -> float:
-    if request.cost is None:
-        return float(request.capture_tokens)
-    return float(request.cost(np.array([request.capture_tokens], np.int64))[0])

@@ -1,9 +1,8 @@
 """Colours, the same for the same thing in every figure, told apart by the colour-blind, on light and dark.
 
 Figures are drawn in the light colours. Each is also the name of a CSS variable, so that the page can show
-the very same drawing on a dark ground. Policies are as far apart in CIELAB as eleven can be that also keep
-away from the colours of the causes; they differ in marker too and, beyond the eleventh, in the line's
-pattern, for those who see no hues at all.
+the very same drawing on a dark ground. Hues follow Okabe and Ito, darkened to read on white; policies also
+differ in marker and, beyond the eleventh, in the line's pattern, for those who see no hues at all.
 """
 
 from collections.abc import Sequence
@@ -38,16 +37,16 @@ COLOURS = {
     "known-place": Colour("#2c4a78", "#9dbdf0"),
     "new-place": Colour("#86a7d3", "#5578ab"),
     "policy-0": Colour("#0b6fb8", "#58a9e6"),
-    "policy-1": Colour("#6f078e", "#975fe0"),
-    "policy-2": Colour("#439905", "#1bd772"),
-    "policy-3": Colour("#c069a2", "#fa9ed9"),
-    "policy-4": Colour("#7b580d", "#957749"),
-    "policy-5": Colour("#7f75f8", "#8a72a3"),
-    "policy-6": Colour("#6d2e34", "#fcb6a4"),
-    "policy-7": Colour("#044e10", "#70daa8"),
-    "policy-8": Colour("#f83773", "#e8267f"),
-    "policy-9": Colour("#87886e", "#c7ca91"),
-    "policy-10": Colour("#5b3c82", "#439905"),
+    "policy-1": Colour("#d1570b", "#f28a45"),
+    "policy-2": Colour("#0a8f68", "#3cc39b"),
+    "policy-3": Colour("#b3528a", "#e08fbd"),
+    "policy-4": Colour("#b98300", "#ecb83a"),
+    "policy-5": Colour("#6449a6", "#a890e6"),
+    "policy-6": Colour("#80522a", "#c99b72"),
+    "policy-7": Colour("#5f7a12", "#a9c653"),
+    "policy-8": Colour("#9c2f4b", "#e8869e"),
+    "policy-9": Colour("#2f5d50", "#86bba9"),
+    "policy-10": Colour("#4650c2", "#9ea7ff"),
     "bound": Colour("#3f4654", "#c4cad6"),
 }
 

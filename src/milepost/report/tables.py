@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from milepost.report.amounts import count, memory, percent, prefill_cost, short
 from milepost.report.collect import PARTING_ORDINALS, LogHistogram, OverlapEnd
 from milepost.report.figures.overlaps import KIND_WORDS
-from milepost.report.figures.prefill import prefill_rows
+from milepost.report.figures.prefill import COLD_WORDS
 from milepost.report.palette import PARTS
 from milepost.report.study import TraceStudy
 from milepost.simulator import NOMINAL_KV_BYTES_PER_TOKEN, SimulationResult
@@ -171,7 +171,7 @@ def _losses(study: TraceStudy) -> Table:
 def _prefill(study: TraceStudy) -> Table:
     cold = study.cold.summary()
     unit = study.cold.cost.unit
-    named = prefill_rows(study)
+    named = [(COLD_WORDS, study.cold), *((view.policy, view.prefill) for view in study.views)]
     rows = []
     for name, estimates in named:
         summary = estimates.summary()

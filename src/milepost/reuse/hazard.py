@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milepost.kernels import kernel
+from milepost.untracked import untracked
 
 __all__ = ["NUM_AGE_BINS", "HazardTable", "Tracked"]
 
@@ -52,7 +53,7 @@ class Tracked:
 
     Attributes:
         tick: When it was last used.
-        hazard_class: Its class in the table, or -1 while it is not tracked.
+        hazard_class: Its class in the table; below 0 while it is not tracked, see ``is_tracked``.
         age_bin: The bin of its age.
         cell: Where the flat table has its class and age; of no meaning while it is not tracked.
         entered: When it came into this class and bin.
@@ -101,7 +102,9 @@ class HazardTable(Generic[ThingT]):
         self._past_exposure = [0] * num_cells
         self._present = [0] * num_cells
         self._entered = [0] * num_cells
-        self._queues: tuple[deque[tuple[ThingT, int]], ...] = tuple(deque() for _ in range(NUM_AGE_BINS))
+        self._queues: tuple[deque[tuple[ThingT, int]], ...] = tuple(
+            untracked(deque()) for _ in range(NUM_AGE_BINS)
+        )
         self._tick = 0
         self._solve_at = 1
         self.index = np.zeros((self._shape[0] * rows * columns, NUM_AGE_BINS))
@@ -128,7 +131,7 @@ class HazardTable(Generic[ThingT]):
                 self._enter(thing)
                 # In the last bin, things stay.
                 if age_bin + 2 < NUM_AGE_BINS:
-                    self._queues[age_bin + 1].append((thing, tick))
+                    self._queues[age_bin + 1].append(untracked((thing, tick)))
                 yield thing
         self._tick = now
 
@@ -146,7 +149,7 @@ class HazardTable(Generic[ThingT]):
             self._leave(thing)
         thing.tick, thing.age_bin, thing.hazard_class = self._tick, 0, hazard_class
         self._enter(thing)
-        self._queues[0].append((thing, self._tick))
+        self._queues[0].append(untracked((thing, self._tick)))
 
     def note_use(self, thing: Tracked) -> None:
         """Count a use of ``thing`` at its age."""

@@ -1,7 +1,8 @@
 """The store's law, recomputed: every total and every invariant, from the tree alone."""
 
 from milepost.errors import CacheCorruptionError
-from milepost.store.node import Checkpoint, Node
+from milepost.store.checkpoint import Checkpoint
+from milepost.store.node import Node
 from milepost.store.prefix_store import PrefixStore
 
 __all__ = ["check_store"]
@@ -24,14 +25,14 @@ def check_store(store: PrefixStore) -> None:
         ("history keys", num_keys, store.tree.num_keys),
         ("KV segments", num_segments, store.kv.num_segments),
         ("checkpoints", num_checkpoints, store.num_checkpoints),
-        ("checkpoint bytes", state_bytes, store.checkpoint_bytes),
-        ("ranked and pinned checkpoints", num_checkpoints, sum(store.ranked_or_pinned())),
+        ("bytes of states", state_bytes, store.budget.state_bytes),
+        ("ranked and pinned checkpoints", num_checkpoints, len(store.queue) + len(store.queue.pinned)),
     ):
         _require(counted == held, f"{name}: counted {counted}, totals say {held}")
     _require(
         # A budget that was made smaller waits for what leases hold.
-        store.stored_bytes <= store.capacity_bytes or store.ranked_or_pinned()[0] == 0,
-        f"stored {store.stored_bytes} bytes, above the capacity of {store.capacity_bytes}",
+        store.budget.stored_bytes <= store.budget.capacity_bytes or not store.queue,
+        f"stored {store.budget.stored_bytes} bytes, above the capacity of {store.budget.capacity_bytes}",
     )
 
 
@@ -66,22 +67,27 @@ def _check_node(store: PrefixStore, node: Node) -> None:
             f"{where}: checkpoint {checkpoint.position} is linked to one that is not below it",
         )
         _require(
-            checkpoint.sighting is node.sighting and checkpoint.serial in node.sighting.held,
-            f"{where}: nobody answers for checkpoint {checkpoint.position}",
+            checkpoint.owner is node.owner and checkpoint.serial in node.owner.owned,
+            f"{where}: nobody owns checkpoint {checkpoint.position}",
         )
         above = checkpoint
         _require(
-            store.is_ranked(checkpoint) == (checkpoint.num_pins == 0),
+            (checkpoint in store.queue) == (checkpoint.num_pins == 0),
             f"{where}: checkpoint {checkpoint.position} with {checkpoint.num_pins} pins is misranked",
         )
     live = sum(child.is_live for child in node.children.values())
     _require(live == node.num_live_children, f"{where} has {live} live children")
-    reached = -(-node.sighting.num_tokens // store.tree.key_tokens) * store.tree.key_tokens
+    reached = -(-node.owner.num_tokens // store.tree.key_tokens) * store.tree.key_tokens
     _require(reached >= node.end, f"{where} was reached by no prompt that long")
-    needed = node.num_segments_needed(store.segment_tokens)
+    needed = node.num_segments_needed(store.kv.segment_tokens)
     _require(len(node.kv) == needed, f"{where} keeps {len(node.kv)} KV segments and needs {needed}")
     is_dead_leaf = not node.children and not node.is_live
-    _require(store.tree.is_dead_leaf(node) == is_dead_leaf, f"{where} is wrongly listed as history")
+    _require(node.is_queued == is_dead_leaf, f"{where} is wrongly queued as history")
+    branch_point = node.branch_point
+    _require(
+        branch_point is None or branch_point.position == node.end,
+        f"{where} has a branch point of another place",
+    )
 
 
 def _above(node: Node) -> Checkpoint | None:

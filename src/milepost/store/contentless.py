@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from milepost.footprint import Footprint
+from milepost.untracked import untracked
 
 __all__ = ["ContentlessPayloads"]
 
@@ -30,7 +31,7 @@ class ContentlessPayloads:
     def checkpoint(self, position: int) -> _State:
         """Return a state; before the windows are full, a smaller one."""
         self.was_asked = True
-        return _State(self._footprint.checkpoint_bytes_at(position))
+        return untracked(_State(self._footprint.checkpoint_bytes_at(position)))
 
     def kv_segments(self, start: int, end: int) -> Sequence[None]:
         """Return as many segments as lie in ``[start, end)``."""

@@ -5,8 +5,8 @@ from itertools import islice
 from typing import Any, final
 
 from milepost.errors import InvalidRequestError
+from milepost.store.checkpoint import Checkpoint, Payload
 from milepost.store.drops import DropReports
-from milepost.store.node import Checkpoint, Payload
 from milepost.store.prefix_store import PrefixStore
 from milepost.store.source import PayloadRules, PayloadSource
 from milepost.store.tree import TreeMatch

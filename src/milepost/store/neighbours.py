@@ -2,7 +2,9 @@
 
 from collections.abc import Set
 
-from milepost.store.node import Checkpoint, Node
+from milepost.store.checkpoint import Checkpoint
+from milepost.store.node import Node
+from milepost.untracked import untracked
 
 __all__ = ["exclusive_kv_tokens", "link", "unlink"]
 
@@ -10,7 +12,7 @@ __all__ = ["exclusive_kv_tokens", "link", "unlink"]
 def link(checkpoint: Checkpoint) -> None:
     """Put a new ``checkpoint``, already on its node, between its neighbours.
 
-    Complexity: O(nodes on the path up to the next checkpoint), and those below where others lie behind it.
+    Complexity: O(nodes on the path up to the next checkpoint), and those below where others lie beyond it.
     """
     node = checkpoint.node
     at = node.checkpoints.index(checkpoint)
@@ -27,18 +29,26 @@ def link(checkpoint: Checkpoint) -> None:
             del deeper.above.below[deeper.serial]
         deeper.above = checkpoint
         checkpoint.below[deeper.serial] = deeper
+    untracked(checkpoint.below)
     if above is not None:
         above.below[checkpoint.serial] = checkpoint
+        untracked(above.below)
 
 
-def unlink(checkpoint: Checkpoint) -> None:
-    """Take ``checkpoint`` out from between its neighbours. O(number of those below)."""
-    above = checkpoint.above
+def unlink(checkpoint: Checkpoint) -> tuple[Checkpoint | None, list[Checkpoint]]:
+    """Take ``checkpoint`` out from between its neighbours; return the one above and those below. O(number of
+    those below).
+    """
+    above, below = checkpoint.above, list(checkpoint.below.values())
     if above is not None:
         del above.below[checkpoint.serial]
         above.below.update(checkpoint.below)
-    for deeper in checkpoint.below.values():
+        untracked(above.below)
+    for deeper in below:
         deeper.above = above
+    checkpoint.above = None
+    checkpoint.below.clear()
+    return above, below
 
 
 def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
@@ -72,7 +82,7 @@ def _last_above(node: Node) -> Checkpoint | None:
 
 
 def _first_below(node: Node) -> list[Checkpoint]:
-    """Return the first checkpoint on each live branch behind ``node``."""
+    """Return the first checkpoint on each live branch below ``node``."""
     found: list[Checkpoint] = []
     pending = [child for child in node.children.values() if child.is_live]
     while pending:

@@ -1,133 +1,77 @@
-"""The two things the store is made of: nodes of the radix tree, and the checkpoints that sit on them."""
+"""A node of the radix tree: one edge, and what lies on it."""
 
-import math
 from bisect import bisect_right
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, final
 
 import numpy as np
 
-from milepost.reuse import Junction, Sighting
+from milepost.store.checkpoint import Checkpoint
+from milepost.store.seen import BranchPoint, SeenPrompt
 from milepost.tokens import KeyArray
+from milepost.untracked import untracked
 
-__all__ = ["Checkpoint", "Node", "Payload"]
+__all__ = ["Node"]
 
 _position_of = attrgetter("position")
 
 
-class Payload(Protocol):
-    """An opaque handle to what a checkpoint holds. The store reads its size and nothing else."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that the payload keeps alive."""
-
-
-class Checkpoint:
-    """A resumable position: a stored state, or a zero-byte anchor where KV alone is enough.
-
-    Attributes:
-        node: The node whose edge covers ``position``.
-        position: Tokens from the start of the prompt.
-        payload: What the engine stored; None for an anchor.
-        num_bytes: Bytes of the payload, KV not included.
-        serial: Order of creation; breaks ties, so that runs repeat exactly.
-        last_used: Tick of the last request that resumed here or stored it.
-        num_pins: Leases that hold it now; a pinned checkpoint is never evicted.
-        above: The next shallower checkpoint on the same path.
-        below: The next deeper ones, at most one on each path, by serial.
-        sighting: The latest prompt through its node; None once it is evicted.
-        cost: Cost of computing the tokens before it.
-        is_kv_only: Whether it merely keeps KV, beside a model that cannot resume without a state.
-    """
-
-    __slots__ = (
-        "above", "below", "cost", "is_kv_only", "last_used", "node", "num_bytes", "num_pins", "payload",
-        "position", "serial", "sighting",
-    )  # fmt: skip
-
-    def __init__(
-        self, *, node: "Node", position: int, payload: Payload | None, num_bytes: int, serial: int, tick: int
-    ) -> None:
-        self.node = node
-        self.position = position
-        self.payload = payload
-        self.num_bytes = num_bytes
-        self.serial = serial
-        self.last_used = tick
-        self.num_pins = 0
-        self.above: Checkpoint | None = None
-        self.below: dict[int, Checkpoint] = {}
-        self.sighting: Sighting | None = None
-        self.cost = float(position)
-        self.is_kv_only = False
-
-    @property
-    def above_position(self) -> int:
-        """Where a request has to resume without this checkpoint."""
-        return 0 if self.above is None else self.above.position
-
-    @property
-    def saving(self) -> float:
-        """What a request that resumes here saves over the checkpoint above."""
-        return self.cost if self.above is None else self.cost - self.above.cost
-
-    @property
-    def deeper_position(self) -> float:
-        """Where the latest prompt through here has its next checkpoint; infinite where it has none."""
-        sighting = self.sighting
-        assert sighting is not None
-        # At most one of those below answers to the same prompt; whichever are fewer are looked through.
-        among = self.below if len(self.below) <= len(sighting.held) else sighting.held
-        for other in among.values():
-            if other.sighting is sighting and other.above is self:
-                return other.position
-        return math.inf
-
-
+@final
 class Node:
     """One edge of the radix tree: tokens ``[start, end)`` of every prompt that passes through it.
 
     Attributes:
         data: The keys of the edge as bytes; never empty, except at a root.
-        end: Where the edge ends. Behind a partial last block it lies behind the prompt's last token.
+        end: Where the edge ends. After a partial last block it lies beyond the prompt's last token.
         children: First key of the child's edge, as bytes -> child.
         kv: Payloads of the KV segments that end in ``(start, end]``, in order, resident up to some segment.
         checkpoints: Checkpoints at positions in ``(start, end]``, ascending.
         dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
         cleared: Positions in ``(start, end]`` whose checkpoint went when all was cleared, ascending.
         num_live_children: Children with a checkpoint somewhere below.
-        sighting: The latest prompt that reached this node's end.
-        junction: What is known of partings at this node's end; None where no two prompts have parted.
+        owner: The latest prompt that reached this node's end.
+        branch_point: What is known of prompts that diverged at this node's end; None where none did.
         num_kv_reached: The most KV segments that were ever resident here.
+        older, newer: Its neighbours in the queue of history; None outside of it.
+        is_queued: Whether it is in that queue.
     """
 
     __slots__ = (
-        "checkpoints", "children", "cleared", "data", "dropped", "end", "junction", "kv", "num_kv_reached",
-        "num_live_children", "parent", "sighting", "start",
+        "branch_point", "checkpoints", "children", "cleared", "data", "dropped", "end", "is_queued", "kv",
+        "newer", "num_kv_reached", "num_live_children", "older", "owner", "parent", "start",
     )  # fmt: skip
 
     def __init__(
-        self, *, parent: "Node | None", start: int, end: int, data: bytes, sighting: Sighting
+        self, *, parent: "Node | None", start: int, end: int, data: bytes, owner: SeenPrompt
     ) -> None:
         self.parent = parent
         self.start = start
         self.end = end
         self.data = data
-        self.sighting = sighting
-        self.children: dict[bytes, Node] = {}
-        self.kv: list[Any] = []
-        self.checkpoints: list[Checkpoint] = []
-        self.dropped: list[int] = []
-        self.cleared: list[int] = []
+        self.owner = owner
+        self.children: dict[bytes, Node] = untracked({})
+        self.kv: list[Any] = untracked([])
+        self.checkpoints: list[Checkpoint] = untracked([])
+        self.dropped: list[int] = untracked([])
+        self.cleared: list[int] = untracked([])
         self.num_live_children = 0
         self.num_kv_reached = 0
-        self.junction: Junction | None = None
+        self.branch_point: BranchPoint | None = None
+        self.older: Node | None = None
+        self.newer: Node | None = None
+        self.is_queued = False
+        untracked(self)
 
     @property
     def is_live(self) -> bool:
         """Whether a checkpoint sits on this node or below it."""
         return bool(self.checkpoints) or self.num_live_children > 0
+
+    def adopt(self, child: "Node", *, first_key: bytes) -> None:
+        """Take ``child``, whose edge begins with ``first_key``, for a child, in place of any other."""
+        self.children[first_key] = child
+        untracked(self.children)
+        child.parent = self
 
     def keys(self, dtype: np.dtype[Any]) -> KeyArray:
         """Return the keys of the edge, a view of shape ``[num_keys]``."""
@@ -147,7 +91,7 @@ class Node:
 
     def deepest_checkpoint(self, limit: int) -> Checkpoint | None:
         """Return the deepest checkpoint to resume from at a position of at most ``limit``. O(log
-        checkpoints), and the KV-only ones behind it.
+        checkpoints), and the KV-only ones after it.
         """
         index = bisect_right(self.checkpoints, limit, key=_position_of)
         while index and self.checkpoints[index - 1].is_kv_only:
@@ -159,3 +103,61 @@ class Node:
         index = bisect_right(self.checkpoints, position, key=_position_of)
         found = self.checkpoints[index - 1] if index else None
         return found if found is not None and found.position == position else None
+
+    def cut(self, at: int, *, upper: "Node", segment_tokens: int) -> None:
+        """Hand what lies at or before position ``at`` to ``upper``, the new upper half of this edge. Payloads
+        are never cut: each KV segment and checkpoint goes to the half that holds its last token.
+        """
+        num_kv = upper.num_segments_to(at, segment_tokens)
+        upper.kv, self.kv = _halves(self.kv, num_kv)
+        upper.num_kv_reached = min(self.num_kv_reached, num_kv)
+        self.num_kv_reached -= upper.num_kv_reached
+        half = bisect_right(self.checkpoints, at, key=_position_of)
+        upper.checkpoints, self.checkpoints = _halves(self.checkpoints, half)
+        for checkpoint in upper.checkpoints:
+            checkpoint.node = upper
+        upper.dropped, self.dropped = _halves(self.dropped, bisect_right(self.dropped, at))
+        upper.cleared, self.cleared = _halves(self.cleared, bisect_right(self.cleared, at))
+        self.start = at
+        upper.num_live_children = int(self.is_live)
+
+    def take_over(self, lower: "Node", *, segment_tokens: int) -> None:
+        """Become one edge with ``lower``, the only child."""
+        if self.num_kv_reached == self.num_segments_to(self.end, segment_tokens):
+            self.num_kv_reached += lower.num_kv_reached
+        self.data += lower.data
+        self.end = lower.end
+        self.children = lower.children
+        for child in self.children.values():
+            child.parent = self
+        self.kv += lower.kv
+        for checkpoint in lower.checkpoints:
+            checkpoint.node = self
+        for checkpoint in self.checkpoints:
+            lower.owner.own(checkpoint)
+        self.checkpoints += lower.checkpoints
+        self.dropped += lower.dropped
+        self.cleared += lower.cleared
+        self.num_live_children = lower.num_live_children
+        self.owner = lower.owner
+        self.branch_point = lower.branch_point
+
+    def take_apart(self) -> None:
+        """Break every cycle that this node and its checkpoints are part of, when the whole tree goes."""
+        self.children.clear()
+        self.parent = self.older = self.newer = None
+        if self.branch_point is not None:
+            self.branch_point.covered_by = None
+        self.owner.forecast = None
+        for checkpoint in self.checkpoints:
+            checkpoint.below.clear()
+            checkpoint.above = None
+            if checkpoint.group is not None:
+                checkpoint.group.take_apart()
+            if checkpoint.owner is not None:
+                checkpoint.owner.owned.clear()
+        self.checkpoints.clear()
+
+
+def _halves(values: list[Any], at: int) -> tuple[list[Any], list[Any]]:
+    return untracked(values[:at]), untracked(values[at:])

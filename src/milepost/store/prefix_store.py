@@ -3,80 +3,65 @@
 The law of the store, recomputed by ``check_store``:
 
 1. KV is kept exactly where a checkpoint needs it. A state at position ``p`` is useless without the keys
-   and values of ``[0, p)``; keys and values behind the last state of a path can never be resumed from, since
+   and values of ``[0, p)``; keys and values beyond the last state of a path can never be resumed from, since
    the tokens have to run through the recurrent layers again anyway. So the KV of a path ends at its deepest
-   checkpoint, is shared by all checkpoints that lie behind it, and leaves with the last of them.
+   checkpoint, is shared by all checkpoints beyond it, and leaves with the last of them.
 2. Stored bytes never exceed the capacity, not even for a moment: room is made before anything is stored.
 3. What a lease pins stays until the lease is released.
 4. KV is cut at multiples of ``segment_tokens`` counted from the start of the prompt. A segment belongs to the
-   exact tokens up to its end, so two prompts that part inside a segment have one each, and nothing is ever
+   exact tokens up to its end, so two prompts that diverge inside a segment have one each, and nothing is ever
    cut or shared on a guess.
 
-A peer's policy may break law 1 (``keeps_kv``): then KV stays up to the prompt's end, or as far as its
-*KV-only checkpoint* holds it, which cannot be resumed from and is evicted from its end, segment by segment.
-And it may split the budget in two (``state_share``), one for states and one for KV.
+A peer's policy may break law 1 (``keeps_kv``, :mod:`milepost.store.kv_tails`), and may split the budget
+(``state_share``, :mod:`milepost.store.budget`).
 
 Where a model has no recurrent state, any segment boundary can be resumed from, and a checkpoint is a
 zero-byte *anchor* that only says how far KV is kept.
+
+A checkpoint goes in one of three ways: it is *evicted* where memory is needed, *cleared* with all others, or
+*removed* as if it had never been there.
 """
 
 import math
-from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from bisect import insort
+from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, final
 
-from milepost.reuse import Junction, Sighting
-from milepost.store.eviction import KV_CELL, EvictionOrder, EvictionPolicy
-from milepost.store.neighbours import exclusive_kv_tokens, link, unlink
-from milepost.store.node import Checkpoint, Node, Payload
+from milepost.store.budget import Budget
+from milepost.store.checkpoint import Checkpoint, Payload
+from milepost.store.eviction_policy import EvictionPolicy
+from milepost.store.eviction_queue import EvictionQueue
+from milepost.store.kv_tails import keep_tail, strip_state, trim_tail
+from milepost.store.lookup import Lookup, look_up
+from milepost.store.neighbours import link, unlink
+from milepost.store.node import Node
 from milepost.store.resident_kv import ResidentKV, node_at
+from milepost.store.seen import SeenPrompt
 from milepost.store.source import PayloadSource
-from milepost.store.tree import Passage, RadixTree, TreeMatch
+from milepost.store.tree import InsertResult, RadixTree, TreeMatch
 from milepost.tokens import KeyArray
 
-__all__ = ["Located", "PrefixStore"]
+__all__ = ["PrefixStore"]
 
 _position_of = attrgetter("position")
 # The tick before the first request.
 _NEVER = 0
-# Behind a place where more checkpoints follow at once, the loss of one changes little for the others.
-_MOST_SIBLINGS_RANKED = 8
+# Above a place where more checkpoints follow at once, the loss of one changes little for the others.
+_MOST_SIBLINGS_MARKED = 8
+_NO_LIMIT = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """What the store holds for a prompt.
+@final
+class PrefixStore:
+    """See the module.
 
     Attributes:
-        overlap_depth: Leading tokens that some earlier prompt of the tenant shares.
-        resume_position: The deepest position to resume from, 0 where there is none.
-        checkpoint: The checkpoint at ``resume_position``; None at 0, and where KV alone is resumed from.
-        reached_position: The deepest usable position that was ever stored, evicted since or not.
-        cleared_position: The same, or deeper: those that went when the cache was emptied count too.
-        resident_kv_tokens: Leading tokens whose KV is stored.
-        checkpoint_positions: Every stored checkpoint along the shared part.
-        earlier: The latest prompt that shares it all; None where nothing is shared.
-        junctions: Where prompts have parted along the shared part.
-        match: Nodes of the shared part.
+        tree: The prompts seen.
+        kv: The KV that is stored.
+        budget: What all of it may take.
+        queue: Which checkpoint goes next.
     """
-
-    overlap_depth: int
-    resume_position: int
-    checkpoint: Checkpoint | None
-    reached_position: int
-    cleared_position: int
-    checkpoint_positions: tuple[int, ...]
-    earlier: Sighting | None
-    junctions: tuple[tuple[int, Junction], ...]
-    resident_kv_tokens: int
-    match: TreeMatch
-
-
-class PrefixStore:
-    """See the module."""
 
     def __init__(
         self,
@@ -88,86 +73,38 @@ class PrefixStore:
         eviction: EvictionPolicy,
         history_tokens: int,
         key_tokens: int = 1,
-        checkpoint_bytes: int = 0,
+        state_bytes: int = 0,
         keeps_kv: bool = False,
         state_share: float | None = None,
         on_drop: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.segment_tokens = segment_tokens
-        self.kv_bytes_per_token = kv_bytes_per_token
-        self.kv = ResidentKV(
-            segment_tokens=segment_tokens, bytes_per_token=kv_bytes_per_token, drop=self._drop
-        )
         self.is_stateless = is_stateless
-        self.checkpoint_bytes_each = checkpoint_bytes
         self.keeps_kv = keeps_kv
-        # Where the budget is split, what states and KV may take each; else what both may take together.
-        self._state_capacity = None if state_share is None else int(state_share * capacity_bytes)
-        self.history_keys = history_tokens // key_tokens
-        self.checkpoint_bytes = 0
         self.num_checkpoints = 0
         self.num_evictions = 0
         self.tree = RadixTree(segment_tokens=segment_tokens, key_tokens=key_tokens)
+        self.kv = ResidentKV(
+            segment_tokens=segment_tokens, bytes_per_token=kv_bytes_per_token, drop=self.drop
+        )
+        self.budget = Budget(capacity_bytes, state_share=state_share, kv=self.kv)
+        self.queue = EvictionQueue(eviction, kv_bytes_per_token=kv_bytes_per_token)
         self._eviction = eviction
         self._on_drop = on_drop
-        self._order = EvictionOrder(eviction)
-        self._pinned: dict[int, Checkpoint] = {}
+        self._state_bytes = state_bytes
+        self._history_keys = history_tokens // key_tokens
         self._next_serial = 0
-        # What may be evicted, once it is ranked or ranked again.
-        self._stale: dict[int, Checkpoint] = {}
-        self._short_cell: int | None = None
 
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of KV and checkpoints together, never above the capacity."""
-        return self.kv.num_bytes + self.checkpoint_bytes
-
-    def locate(
+    def look_up(
         self, keys: KeyArray, *, num_tokens: int, tenant: str, limit: int, resume_limit: int | None = None
-    ) -> Located:
-        """Find the deepest resumable position of at most ``limit`` tokens. Reads only.
-
-        ``resume_limit`` holds a resume back further, without a say in what counts as reached.
-        """
-        match = self.tree.match(keys, tenant=tenant)
-        depth = min(match.depth, num_tokens)
-        usable = min(depth, limit)
-        resumable = usable if resume_limit is None else min(usable, resume_limit)
-        deepest: Checkpoint | None = None
-        reached = cleared = 0
-        positions: list[int] = []
-        junctions: list[tuple[int, Junction]] = []
-        for node in match.path:
-            if node.checkpoints:
-                positions += [
-                    c.position for c in node.checkpoints if c.position <= depth and not c.is_kv_only
-                ]
-                deepest = node.deepest_checkpoint(resumable) or deepest
-            if node.checkpoints or node.dropped:
-                reached = max(reached, _deepest_ever(node, usable))
-            if node.cleared:
-                cleared = max(cleared, _last_within(node.cleared, usable))
-            if node.junction is not None and node.end <= depth:
-                junctions.append((node.end, node.junction))
-        resume = deepest.position if deepest is not None else 0
-        resident = self.kv.reach(match.path)
-        if self.is_stateless:
-            aligned = usable // self.segment_tokens * self.segment_tokens
-            resume = min(resumable // self.segment_tokens * self.segment_tokens, resident)
-            reached = min(aligned, self.kv.reach_ever(match.path))
-            deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
-        return Located(
-            overlap_depth=depth,
-            resume_position=resume,
-            checkpoint=deepest,
-            reached_position=max(reached, resume),
-            cleared_position=max(cleared, reached, resume),
-            checkpoint_positions=tuple(positions),
-            resident_kv_tokens=min(resident, depth),
-            earlier=match.path[-1].sighting if match.path else None,
-            junctions=tuple(junctions),
-            match=match,
+    ) -> Lookup:
+        """Find the deepest resumable position of at most ``limit`` tokens. Reads only."""
+        return look_up(
+            self.tree.match(keys, tenant=tenant),
+            self.kv,
+            num_tokens=num_tokens,
+            limit=limit,
+            resume_limit=_NO_LIMIT if resume_limit is None else resume_limit,
+            is_stateless=self.is_stateless,
         )
 
     def match(self, keys: KeyArray, *, tenant: str, known: TreeMatch) -> TreeMatch:
@@ -185,36 +122,29 @@ class PrefixStore:
         found = node_at(match.path, position).checkpoint_at(position)
         return None if found is None or found.is_kv_only else found
 
-    def kv_segments(self, located: Located) -> list[Any]:
-        """Return the KV payloads of the whole segments before the resume position, in order."""
-        return self.kv.payloads(located.match.path, located.resume_position)
-
     def pin(self, checkpoint: Checkpoint) -> None:
         """Protect ``checkpoint`` and its KV from eviction until as many :meth:`unpin` calls."""
-        if checkpoint.num_pins == 0:
-            self._withdraw(checkpoint)
-            self._pinned[checkpoint.serial] = checkpoint
-        checkpoint.num_pins += 1
+        self.queue.pin(checkpoint)
 
     def unpin(self, checkpoint: Checkpoint) -> None:
         """Undo one :meth:`pin`."""
-        checkpoint.num_pins -= 1
-        if checkpoint.num_pins == 0:
-            del self._pinned[checkpoint.serial]
-            self._stale[checkpoint.serial] = checkpoint
-            if checkpoint.last_used == _NEVER:
-                # An anchor that only held a place for a request that came to nothing, or one that is not
-                # wanted any more.
-                self._remove(checkpoint)
+        if self.queue.unpin(checkpoint) and checkpoint.last_used == _NEVER:
+            # An anchor that only held a place for a request that came to nothing, or one that is not wanted
+            # any more.
+            self.remove(checkpoint)
 
-    def anchor(self, located: Located) -> Checkpoint | None:
-        """Return the checkpoint at the resume position; where KV alone is resumed from, put an anchor there
-        so that there is something to pin.
+    def pin_resumed(self, found: Lookup) -> Checkpoint | None:
+        """Pin what a request resumes from, and return it. Where that is KV alone, an anchor is put there, so
+        that there is something to pin; it goes when it is unpinned, unless it was touched.
         """
-        if located.checkpoint is None and located.resume_position > 0:
-            node = node_at(located.match.path, located.resume_position)
-            return self._put(node, located.resume_position, payload=None, num_bytes=0, tick=_NEVER)
-        return located.checkpoint
+        checkpoint = found.checkpoint
+        if checkpoint is None:
+            if found.resume_position == 0:
+                return None
+            node = node_at(found.match.path, found.resume_position)
+            checkpoint = self.add(node, found.resume_position, payload=None, num_bytes=0, tick=_NEVER)
+        self.pin(checkpoint)
+        return checkpoint
 
     def touch(self, checkpoint: Checkpoint, *, tick: int) -> None:
         """Note that a pinned ``checkpoint`` was used: resumed from, or captured again."""
@@ -222,76 +152,36 @@ class PrefixStore:
         checkpoint.last_used = tick
 
     def remember(
-        self, keys: KeyArray, *, tenant: str, sighting: Sighting, match: TreeMatch | None = None
-    ) -> Passage:
-        """Add a prompt to the history, which from now on answers for its path, and let the policy learn."""
-        passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
-        # Those along the path are this prompt's from now on, no more to be moved with the one before.
-        for checkpoint in sighting.held.values():
-            self._order.detach(checkpoint)
-        reranking = self._eviction.note_request(passage)
-        for prompt, cell in reranking.moved:
-            self._order.move(prompt, cell)
-        for checkpoint in self._order.checkpoints() if reranking.everything else reranking.changed:
-            self.rank(checkpoint)
-        return passage
+        self, keys: KeyArray, *, tenant: str, prompt: SeenPrompt, match: TreeMatch | None = None
+    ) -> InsertResult:
+        """Add a prompt to the history, which owns its path from now on, and let the policy learn."""
+        inserted = self.tree.insert(keys, tenant=tenant, prompt=prompt, match=match)
+        self.queue.note_new_owner(prompt)
+        reranking = self._eviction.note_request(inserted)
+        self.queue.move(reranking.moved)
+        for checkpoint in self.queue.checkpoints() if reranking.everything else reranking.changed:
+            self.queue.mark_stale(checkpoint)
+        return inserted
 
-    def prolong(
-        self, keys: KeyArray, *, tenant: str, sighting: Sighting, num_tokens: int
+    def extend(
+        self, keys: KeyArray, *, tenant: str, prompt: SeenPrompt, num_tokens: int
     ) -> list[Node] | None:
-        """Let a prompt of the history go on, up to so many tokens; return its path, or None where it is not
-        the one that answers for it any more: then nothing has changed.
+        """Let a prompt of the history go on, up to ``num_tokens``; return its path, or None where it does not
+        own that any more: then nothing has changed.
         """
         match = self.tree.match(keys, tenant=tenant)
-        if not self.is_led_by(sighting, match):
+        if not self.is_owned(match, by=prompt):
             return None
-        passage = self.tree.insert(keys, tenant=tenant, sighting=sighting, match=match)
-        sighting.num_tokens = num_tokens
-        self._eviction.note_prolonged(sighting)
-        self._rank_held(sighting)
-        return passage.path
+        path = self.tree.insert(keys, tenant=tenant, prompt=prompt, match=match).path
+        prompt.num_tokens = num_tokens
+        self._eviction.note_extended(prompt)
+        for checkpoint in prompt.owned.values():
+            self.queue.mark_stale(checkpoint)
+        return path
 
-    @contextmanager
-    def supposing(self, sighting: Sighting, *, num_tokens: int) -> Iterator[None]:
-        """Expect and rank, as long as this lasts, as if a prompt of the history had so many tokens."""
-        before, sighting.num_tokens = sighting.num_tokens, num_tokens
-        take_back = self._eviction.note_prolonged(sighting)
-        self._rank_held(sighting)
-        try:
-            yield
-        finally:
-            sighting.num_tokens = before
-            take_back()
-            self._rank_held(sighting)
-
-    def is_led_by(self, sighting: Sighting, match: TreeMatch) -> bool:
-        """Return whether it is still ``sighting`` that answers for the end of a matched path."""
-        return bool(match.path) and match.path[-1].sighting is sighting
-
-    def _rank_held(self, sighting: Sighting) -> None:
-        for checkpoint in sighting.held.values():
-            self.rank(checkpoint)
-
-    def rank(self, checkpoint: Checkpoint) -> None:
-        """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1)
-        now, O(log n) then.
-        """
-        if checkpoint.num_pins == 0 and checkpoint.sighting is not None:
-            self._stale[checkpoint.serial] = checkpoint
-
-    def _rank_stale(self) -> None:
-        for checkpoint in self._stale.values():
-            self._order.enter(checkpoint, self._held_bytes(checkpoint))
-        self._stale.clear()
-
-    def _withdraw(self, checkpoint: Checkpoint) -> None:
-        """Take ``checkpoint`` from those that may be evicted."""
-        self._stale.pop(checkpoint.serial, None)
-        self._order.leave(checkpoint)
-
-    def holds(self, checkpoint: Checkpoint) -> bool:
-        """Return whether ``checkpoint`` is stored still."""
-        return checkpoint.sighting is not None
+    def is_owned(self, match: TreeMatch, *, by: SeenPrompt) -> bool:
+        """Return whether it is still ``by`` that owns the end of a matched path."""
+        return bool(match.path) and match.path[-1].owner is by
 
     def put(
         self, path: list[Node], position: int, *, source: PayloadSource, tick: int, cost: float | None = None
@@ -306,43 +196,29 @@ class PrefixStore:
         if (present := node.checkpoint_at(position)) is not None:
             if not present.is_kv_only:
                 return present
-            self._remove(present)
+            self.remove(present)
         payload = None if self.is_stateless else source.checkpoint(position)
         num_bytes = 0 if payload is None else int(payload.num_bytes)
-        if not self._make_room(path, node, position, num_bytes):
-            self._drop((payload,))
+        if not self._make_room(path, position, num_bytes):
+            self.drop((payload,))
             return None
-        resident = self.kv.reach(path)
-        aligned = position // self.segment_tokens * self.segment_tokens
+        resident, aligned = self.kv.reach(path), self.kv.aligned(position)
         if aligned > resident:
             self.kv.fill(path, source.kv_segments(resident, aligned))
-        checkpoint = self._put(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
+        checkpoint = self.add(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
         if cost is not None:
             checkpoint.cost = cost
         return checkpoint
 
     def room_worth(self, num_bytes: int) -> float:
-        """Return what the policy says of all that would have to be evicted to store so many bytes more;
-        infinite where not even that is enough. Changes nothing. O(victims · log n).
+        """Return the total worth of what storing ``num_bytes`` more would evict; infinite where not even that
+        is enough. Evicts nothing. O(victims · log n).
         """
-        excess = self.stored_bytes + num_bytes - self.capacity_bytes
-        total = 0.0
-        victims: dict[int, tuple[Checkpoint, int, float]] = {}
-        while excess > 0:
-            if not len(self._order) and not self._stale:
-                # All that may go would. Branches share KV that was counted for none of them.
-                if self._pinned_bytes() + num_bytes > self.capacity_bytes:
-                    total = math.inf
-                break
-            checkpoint, worth = self._victim()
-            held_bytes = self._held_bytes(checkpoint, without=victims.keys())
-            # What a large victim frees beyond that is not lost: others will take it.
-            total += worth * min(held_bytes, excess)
-            excess -= held_bytes
-            victims[checkpoint.serial] = checkpoint, *self._order.rank_of(checkpoint)
-            self._order.leave(checkpoint)
-        for victim in victims.values():
-            self._order.place(*victim)
+        shortage = self.budget.stored_bytes + num_bytes - self.budget.capacity_bytes
+        total, is_enough = self.queue.worth_of(shortage)
+        # Branches share KV that was counted for none of them.
+        if not is_enough and not self.budget.can_hold_beside(self.queue.pinned, num_bytes):
+            return math.inf
         return total
 
     def make_room(self, path: list[Node], positions: Sequence[int]) -> None:
@@ -350,75 +226,49 @@ class PrefixStore:
 
         Putting its checkpoints one by one comes to the same, and ranks their neighbours each time.
         """
-        if not positions or self.is_stateless:
-            return
-        position, num_bytes = positions[-1], len(positions) * self.checkpoint_bytes_each
-        node = node_at(path, position)
-        self._make_room(path, node, position, num_bytes)
+        if positions and not self.is_stateless:
+            self._make_room(path, positions[-1], len(positions) * self._state_bytes)
 
     def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
         """Keep the KV of a whole prompt, as far as there is room, whether or not a state needs it."""
-        position = num_tokens // self.segment_tokens * self.segment_tokens
-        for node in path:
-            for shorter in [c for c in node.checkpoints if c.is_kv_only and c.position <= position]:
-                self._remove(shorter)
-        if position == 0:
-            return
-        node = node_at(path, position)
-        if node.checkpoint_at(position) is None:
-            # Also where the KV is kept by longer prompts: it is not as old as theirs.
-            checkpoint = self.put(path, position, source=_KVOnly(source), tick=tick)
-            if checkpoint is not None:
-                self._become_kv_only(checkpoint)
+        keep_tail(self, path, num_tokens, source=source, tick=tick)
 
     def forget_history(self) -> None:
-        """Drop the oldest prompts without checkpoints beyond ``history_tokens``."""
-        if self.tree.num_keys > self.history_keys:
-            for node in self.tree.forget(until_num_keys=self.history_keys):
-                self._eviction.note_forgotten(node)
-
-    def evict(self, checkpoint: Checkpoint) -> None:
-        """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
-        insort(checkpoint.node.dropped, checkpoint.position)
-        self.num_evictions += 1
-        if self.keeps_kv and exclusive_kv_tokens(checkpoint):
-            self._drop((checkpoint.payload,))
-            self.checkpoint_bytes -= checkpoint.num_bytes
-            checkpoint.payload, checkpoint.num_bytes = None, 0
-            self._become_kv_only(checkpoint)
-        else:
-            self._remove(checkpoint)
+        """Forget the oldest prompts without checkpoints beyond ``history_tokens``."""
+        if self.tree.num_keys > self._history_keys:
+            self._note_forgotten(self.tree.forget(until_num_keys=self._history_keys))
 
     def evict_least(self) -> bool:
         """Evict the checkpoint that is worth least; return whether there was one."""
-        if not len(self._order) and not self._stale:
+        if not self.queue:
             return False
-        self._short_cell = None
-        checkpoint, worth = self._victim()
+        checkpoint, worth = self.queue.victim()
         self._eviction.note_eviction(checkpoint, worth)
         if checkpoint.is_kv_only:
             # There is nothing else to keep of it.
-            self._remove(checkpoint)
+            self.remove(checkpoint)
         else:
             self.evict(checkpoint)
         return True
 
     def shrink(self) -> None:
         """Evict until the budget is kept, or nothing is left that nobody pins. O(1) where it is kept."""
-        while self.stored_bytes > self.capacity_bytes and self.evict_least():
+        while self.budget.stored_bytes > self.budget.capacity_bytes and self.evict_least():
             pass
 
-    def forgo(self, checkpoint: Checkpoint) -> None:
-        """Take out a ``checkpoint`` that was never captured, as if it had not been placed."""
-        self._remove(checkpoint)
+    def evict(self, checkpoint: Checkpoint) -> None:
+        """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
+        insort(checkpoint.node.dropped, checkpoint.position)
+        self.num_evictions += 1
+        if not (self.keeps_kv and strip_state(self, checkpoint)):
+            self.remove(checkpoint)
 
     def clear(self) -> None:
         """Take out every checkpoint that nothing pins; what was learned stays."""
-        self._rank_stale()
-        for checkpoint in self._order.checkpoints():
+        for checkpoint in self.queue.checkpoints():
             if not checkpoint.is_kv_only:
                 insort(checkpoint.node.cleared, checkpoint.position)
-            self._remove(checkpoint)
+            self.remove(checkpoint)
 
     def forget_tenant(self, tenant: str) -> int:
         """Take out all that a tenant has, for good; what a lease pins goes when it is released, and then only
@@ -431,55 +281,33 @@ class PrefixStore:
                     checkpoint.last_used = _NEVER
                     num_pinned += 1
                 else:
-                    self._remove(checkpoint)
+                    self.remove(checkpoint)
                     num_removed += 1
         if not num_pinned:
-            for node in self.tree.forget_tenant(tenant):
-                self._eviction.note_forgotten(node)
+            self._note_forgotten(self.tree.forget_tenant(tenant))
         return num_removed
 
-    def ranked_or_pinned(self) -> tuple[int, int]:
-        """Return how many checkpoints may be evicted, and how many may not."""
-        num_unranked = sum(checkpoint not in self._order for checkpoint in self._stale.values())
-        return len(self._order) + num_unranked, len(self._pinned)
-
-    def is_ranked(self, checkpoint: Checkpoint) -> bool:
-        """Return whether ``checkpoint`` may be evicted."""
-        return checkpoint in self._order or checkpoint.serial in self._stale
-
-    def _rank_neighbours(self, checkpoint: Checkpoint) -> None:
-        """Rank again those whose worth depends on ``checkpoint``, which was just put in or taken out."""
-        if not self._eviction.weighs_neighbours:
-            return
-        above = checkpoint.above
-        if above is not None:
-            self.rank(above)
-            # A branch fewer or more may change who holds the KV in between alone.
-            if len(above.below) <= _MOST_SIBLINGS_RANKED:
-                for sibling in above.below.values():
-                    if sibling is not checkpoint:
-                        self.rank(sibling)
-        for deeper in checkpoint.below.values():
-            self.rank(deeper)
-
-    def _remove(self, checkpoint: Checkpoint) -> None:
-        self._withdraw(checkpoint)
-        checkpoint.node.checkpoints.remove(checkpoint)
-        unlink(checkpoint)
-        if checkpoint.sighting is not None:
-            del checkpoint.sighting.held[checkpoint.serial]
-            checkpoint.sighting = None
-        self._drop((checkpoint.payload,))
-        # Whoever still knows the checkpoint must not keep its memory alive.
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Take out an unpinned ``checkpoint`` as if it had not been placed, with the KV it alone needs."""
+        self.queue.remove(checkpoint)
+        node = checkpoint.node
+        node.checkpoints.remove(checkpoint)
+        neighbours = unlink(checkpoint)
+        if checkpoint.owner is not None:
+            del checkpoint.owner.owned[checkpoint.serial]
+            checkpoint.owner = None
+        self.drop((checkpoint.payload,))
+        # A lease that still knows the checkpoint must not keep its memory alive.
         checkpoint.payload = None
-        self.checkpoint_bytes -= checkpoint.num_bytes
+        self.budget.state_bytes -= checkpoint.num_bytes
         self.num_checkpoints -= 1
-        self._release_kv(checkpoint.node)
-        self._rank_neighbours(checkpoint)
+        self._release_kv(node)
+        self._mark_neighbours(checkpoint, *neighbours)
 
-    def _put(
+    def add(
         self, node: Node, position: int, *, payload: Payload | None, num_bytes: int, tick: int
     ) -> Checkpoint:
+        """Put a checkpoint on ``node``, for which there is room and whose KV is there. O(depth)."""
         checkpoint = Checkpoint(
             node=node,
             position=position,
@@ -491,19 +319,40 @@ class PrefixStore:
         self._next_serial += 1
         was_live = node.is_live
         insort(node.checkpoints, checkpoint, key=_position_of)
-        # KV alone is nothing to resume from: the state that was dropped here is missing still.
-        if position in node.dropped and (payload is not None or self.is_stateless):
-            node.dropped.remove(position)
-        if position in node.cleared and (payload is not None or self.is_stateless):
-            node.cleared.remove(position)
-        self.checkpoint_bytes += num_bytes
+        if payload is not None or self.is_stateless:
+            # KV alone is nothing to resume from: the state that was dropped here would be missing still.
+            for gone in (node.dropped, node.cleared):
+                if position in gone:
+                    gone.remove(position)
+        self.budget.state_bytes += num_bytes
         self.num_checkpoints += 1
         self._spread_life(node, was_live=was_live)
-        node.sighting.hold(checkpoint)
+        node.owner.own(checkpoint)
         link(checkpoint)
-        self.rank(checkpoint)
-        self._rank_neighbours(checkpoint)
+        self.queue.mark_stale(checkpoint)
+        self._mark_neighbours(checkpoint, checkpoint.above, list(checkpoint.below.values()))
         return checkpoint
+
+    def drop(self, payloads: Sequence[Any]) -> None:
+        """Tell whoever owns the memory of ``payloads`` that they are not needed any more."""
+        if self._on_drop is not None:
+            self._on_drop(payloads)
+
+    def _mark_neighbours(
+        self, checkpoint: Checkpoint, above: Checkpoint | None, below: Sequence[Checkpoint]
+    ) -> None:
+        """Have those ranked again whose worth depends on ``checkpoint``, just put in or taken out."""
+        if not self._eviction.weighs_neighbours:
+            return
+        if above is not None:
+            self.queue.mark_stale(above)
+            # A branch fewer or more may change who holds the KV in between alone.
+            if len(above.below) <= _MOST_SIBLINGS_MARKED:
+                for sibling in above.below.values():
+                    if sibling is not checkpoint:
+                        self.queue.mark_stale(sibling)
+        for deeper in below:
+            self.queue.mark_stale(deeper)
 
     def _spread_life(self, node: Node, *, was_live: bool) -> None:
         """Count a node that came alive at its parent, and so on upwards."""
@@ -526,128 +375,27 @@ class PrefixStore:
             node = node.parent
             node.num_live_children -= 1
 
-    def _drop(self, payloads: Sequence[Any]) -> None:
-        """Tell whoever owns the memory of ``payloads`` that they are not needed any more."""
-        if self._on_drop is not None:
-            self._on_drop(payloads)
-
-    def _become_kv_only(self, checkpoint: Checkpoint) -> None:
-        checkpoint.is_kv_only = True
-        self.rank(checkpoint)
-
-    def _trim(self, checkpoint: Checkpoint, num_bytes: int) -> None:
-        """Take back a KV-only checkpoint by as many segments as free ``num_bytes``, or drop it."""
-        last_used = checkpoint.last_used
-        num_segments = (
-            -(-num_bytes // self.kv.segment_bytes) if self.kv.segment_bytes else checkpoint.position
-        )
-        position = checkpoint.position - num_segments * self.segment_tokens
-        kept_anyway = checkpoint.position - exclusive_kv_tokens(checkpoint)
-        if position > kept_anyway:
-            node: Node | None = checkpoint.node
-            while node is not None and node.start >= position:
-                node = node.parent
-            assert node is not None
-            if node.checkpoint_at(position) is None:
-                shorter = self._put(node, position, payload=None, num_bytes=0, tick=last_used)
-                self._become_kv_only(shorter)
-        self._remove(checkpoint)
-
-    def _make_room(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
-        """Evict until a checkpoint of ``num_bytes`` at ``position`` fits with its KV, or return False and
-        evict nothing where what is pinned leaves too little.
+    def _make_room(self, path: list[Node], position: int, num_bytes: int) -> bool:
+        """Evict until states of ``num_bytes`` fit with the KV before ``position``, or return False and evict
+        nothing where what is pinned leaves too little.
         """
-        excess = self._excess(path, position, num_bytes)
-        if excess <= 0:
+        shortage = self.budget.shortage(path, position, num_bytes)
+        if shortage.num_bytes <= 0:
             return True
-        if not self._can_fit(path, node, position, num_bytes):
+        place = node_at(path, position), position
+        if not self.budget.can_hold(place, num_bytes, pinned=self.queue.pinned, prompt=path[0].owner):
             return False
         # A victim may take KV of this very path with it, so what is missing is counted anew each time.
-        while excess > 0:
-            checkpoint, worth = self._victim()
+        while shortage.num_bytes > 0:
+            checkpoint, worth = self.queue.victim(shortage.cell)
             self._eviction.note_eviction(checkpoint, worth)
             if checkpoint.is_kv_only:
-                self._trim(checkpoint, excess)
+                trim_tail(self, checkpoint, shortage.num_bytes)
             else:
                 self.evict(checkpoint)
-            excess = self._excess(path, position, num_bytes)
+            shortage = self.budget.shortage(path, position, num_bytes)
         return True
 
-    def _pinned_bytes(self) -> int:
-        """Return the bytes of what is pinned: states, and the KV before them."""
-        pinned = self._pinned.values()
-        kv = self.kv.needed_bytes((each.node, each.position) for each in pinned)
-        return kv + sum(each.num_bytes for each in pinned)
-
-    def _victim(self) -> tuple[Checkpoint, float]:
-        """Return the checkpoint that is worth least. What comes to the top is ranked again first, so whatever
-        became worth more in the meantime need not be ranked when it does.
-        """
-        self._rank_stale()
-        while True:
-            top = self._order.first(self._short_cell)
-            assert top is not None
-            if not self._order.enter(top[0], self._held_bytes(top[0])):
-                return top
-
-    def _held_bytes(self, checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
-        """Return the bytes that its eviction frees, after that of others, where the policy asks for them."""
-        if not self._eviction.weighs_neighbours:
-            return checkpoint.num_bytes
-        kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
-        return checkpoint.num_bytes + kv_tokens * self.kv_bytes_per_token
-
-    def _excess(self, path: list[Node], position: int, num_bytes: int) -> int:
-        """Return by how much the budget is short for a checkpoint with its KV."""
-        missing = self.kv.missing_bytes(path, position)
-        if self._state_capacity is None:
-            self._short_cell = None
-            return self.stored_bytes + num_bytes + missing - self.capacity_bytes
-        states = self.checkpoint_bytes + num_bytes - self._state_capacity
-        kv = self.kv.num_bytes + missing - (self.capacity_bytes - self._state_capacity)
-        # Any state makes room for a state; only what holds KV alone makes room for KV.
-        self._short_cell = None if states > 0 else KV_CELL
-        return states if states > 0 else kv
-
-    def _can_fit(self, path: list[Node], node: Node, position: int, num_bytes: int) -> bool:
-        """Return whether a checkpoint fits with its KV beside what is pinned."""
-        sighting = path[0].sighting
-        deepest = position
-        states = num_bytes + sum(checkpoint.num_bytes for checkpoint in self._pinned.values())
-        for checkpoint in self._pinned.values():
-            if checkpoint.sighting is not sighting:
-                pinned = ((c.node, c.position) for c in self._pinned.values())
-                kv = self.kv.needed_bytes(((node, position), *pinned))
-                break
-            deepest = max(deepest, checkpoint.position)
-        else:
-            # Everything pinned lies on this path.
-            kv = deepest // self.segment_tokens * self.kv.segment_bytes
-        if self._state_capacity is None:
-            return states + kv <= self.capacity_bytes
-        return states <= self._state_capacity and kv <= self.capacity_bytes - self._state_capacity
-
-
-@dataclass(frozen=True, slots=True)
-class _KVOnly:
-    """A source that has the KV of a prompt and no state."""
-
-    source: PayloadSource
-
-    def checkpoint(self, position: int) -> None:
-        return None
-
-    def kv_segments(self, start: int, end: int) -> Sequence[Any]:
-        return self.source.kv_segments(start, end)
-
-
-def _deepest_ever(node: Node, limit: int) -> int:
-    """Return the deepest position of at most ``limit`` that this node holds or held a checkpoint at, or 0."""
-    held = node.deepest_checkpoint(limit)
-    return max(held.position if held else 0, _last_within(node.dropped, limit))
-
-
-def _last_within(positions: list[int], limit: int) -> int:
-    """Return the last of ascending ``positions`` that is at most ``limit``, or 0."""
-    num_within = bisect_right(positions, limit)
-    return positions[num_within - 1] if num_within else 0
+    def _note_forgotten(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            self._eviction.note_forgotten(node)

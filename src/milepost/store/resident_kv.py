@@ -1,7 +1,7 @@
 """The KV segments that are stored: how many, how far they reach along a path, and which ones are needed.
 
-A segment lies on the node that holds its last token. On every path the segments are those of the first so
-many tokens, without a gap.
+A segment lies on the node that holds its last token. On every path the stored segments are the first ones,
+without a gap.
 """
 
 from bisect import bisect_left
@@ -33,6 +33,7 @@ class ResidentKV:
         self, *, segment_tokens: int, bytes_per_token: int, drop: Callable[[Sequence[Any]], None]
     ) -> None:
         self.segment_tokens = segment_tokens
+        self.bytes_per_token = bytes_per_token
         self.segment_bytes = segment_tokens * bytes_per_token
         self.num_segments = 0
         self._drop = drop
@@ -44,6 +45,14 @@ class ResidentKV:
     def num_bytes(self) -> int:
         """Bytes of all segments."""
         return self.num_segments * self.segment_bytes
+
+    def aligned(self, position: int) -> int:
+        """Return the last segment boundary at or before ``position``."""
+        return position // self.segment_tokens * self.segment_tokens
+
+    def bytes_before(self, position: int) -> int:
+        """Return the bytes of the whole segments before ``position``."""
+        return position // self.segment_tokens * self.segment_bytes
 
     def reach(self, path: Sequence[Node]) -> int:
         """Return how many leading tokens of ``path`` have their KV stored."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, final
 from milepost.counts import as_count
 from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
-from milepost.store.node import Payload
+from milepost.store.checkpoint import Payload
 
 __all__ = ["PayloadRules", "PayloadSource"]
 

@@ -7,23 +7,18 @@ checkpoints are gone (its *history*): overlap is learned from all traffic, not o
 a lost hit can be told apart from a prompt never seen. Matching reads; only :meth:`RadixTree.insert` splits.
 """
 
-from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 
-import numpy as np
-
-from milepost.reuse import Sighting
+from milepost.store.history import HistoryQueue
 from milepost.store.node import Node
-from milepost.tokens import KeyArray, common_prefix_length
+from milepost.store.seen import BranchPoint, SeenPrompt
+from milepost.tokens import KeyArray, common_prefix_length, key_dtype
 
-__all__ = ["Passage", "RadixTree", "TreeMatch"]
+__all__ = ["InsertResult", "RadixTree", "TreeMatch"]
 
 # A merge copies both edges. Short ones are worth it; between long ones, a walk hardly notices the seam.
 _MOST_MERGED_TOKENS = 4096
-_position_of = attrgetter("position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +34,26 @@ class TreeMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class InsertResult:
     """What one prompt did to the tree.
 
     Attributes:
-        sighting: The prompt.
+        prompt: The prompt.
         path: Its nodes, from below the root; the last one ends at or after the prompt's end.
         overlap_depth: How far it followed earlier prompts.
         earlier: The latest prompt that shares all of that; None where nothing is shared.
-        met: The last node that it shared; it ends at ``overlap_depth``, or behind the prompt's end.
-        parted: Whether it parted there from another prompt, rather than going on from its end.
-        displaced: Earlier prompts that it took the lead of -> up to which depth.
+        branch_point: The branch point at ``overlap_depth``; None where there is none.
+        is_diverging: Whether it diverged there from another prompt, rather than going on from its end.
+        passed: Earlier owners of its path -> up to which depth it owns theirs now.
     """
 
-    sighting: Sighting
+    prompt: SeenPrompt
     path: list[Node]
     overlap_depth: int
-    earlier: Sighting | None
-    met: Node | None
-    parted: bool
-    displaced: dict[Sighting, int]
+    earlier: SeenPrompt | None
+    branch_point: BranchPoint | None
+    is_diverging: bool
+    passed: dict[SeenPrompt, int]
 
 
 class RadixTree:
@@ -73,13 +68,18 @@ class RadixTree:
         self.num_keys = 0
         self.version = 0
         self.key_tokens = key_tokens
-        self.key_dtype = np.dtype(np.int32 if key_tokens == 1 else np.int64)
+        self.key_dtype = key_dtype(key_tokens)
         self._key_bytes = self.key_dtype.itemsize
         self._roots: dict[str, Node] = {}
         self._tenant_of: dict[Node, str] = {}
         self._segment_tokens = segment_tokens
-        # Leaves that hold nothing but history, the longest untouched first.
-        self._dead_leaves: OrderedDict[Node, None] = OrderedDict()
+        self._history = HistoryQueue()
+
+    def __del__(self) -> None:
+        for node in list(self.nodes()):
+            node.take_apart()
+        for root in self._roots.values():
+            root.take_apart()
 
     @property
     def num_tokens(self) -> int:
@@ -105,59 +105,64 @@ class RadixTree:
         return TreeMatch(offset // width * self.key_tokens, tuple(path), self.version)
 
     def insert(
-        self, keys: KeyArray, *, tenant: str, sighting: Sighting, match: TreeMatch | None = None
-    ) -> Passage:
-        """Add a prompt, which from now on answers for its path. Splits at most one node, where it parts or
-        ends; one that goes on from a leaf makes it longer. O(num_tokens).
+        self, keys: KeyArray, *, tenant: str, prompt: SeenPrompt, match: TreeMatch | None = None
+    ) -> InsertResult:
+        """Add a prompt, which owns its path from now on. Splits at most one node, where it diverges or ends;
+        one that goes on from a leaf makes it longer. O(num_tokens).
 
         Args:
             keys: The prompt.
             tenant: Whose it is.
-            sighting: The prompt as it is remembered.
+            prompt: The prompt as it is remembered.
             match: What :meth:`match` said of it; it is matched anew where the tree has changed since.
         """
         if match is None or match.version != self.version:
             match = self.match(keys, tenant=tenant)
         path, depth = list(match.path), match.depth
         end = keys.size * self.key_tokens
-        earlier = path[-1].sighting if path else None
+        earlier = path[-1].owner if path else None
         if path and depth < path[-1].end:
             path[-1] = self._split(path[-1], depth)
-        met = path[-1] if path else None
-        parted = depth < end and met is not None and bool(met.children)
-        displaced: dict[Sighting, int] = {}
+        last = path[-1] if path else None
+        passed: dict[SeenPrompt, int] = {}
         for node in path:
-            before = node.sighting
-            if before is not sighting:
-                displaced[before] = node.end
-                node.sighting = sighting
+            before = node.owner
+            if before is not prompt:
+                passed[before] = node.end
+                node.owner = prompt
                 for checkpoint in node.checkpoints:
-                    sighting.hold(checkpoint)
+                    prompt.own(checkpoint)
+        overlap_depth = min(depth, prompt.num_tokens)
+        is_diverging = depth < end and last is not None and bool(last.children)
+        if last is not None and is_diverging and last.branch_point is None:
+            last.branch_point = BranchPoint(last.end)
+        branch_point = last.branch_point if last is not None and last.end == overlap_depth else None
         if depth == end:
-            if met is not None and met in self._dead_leaves:
-                self._dead_leaves.move_to_end(met)
-        elif met is None or met.children or met.junction is not None:
-            path.append(self._add_leaf(met or self._root(tenant), keys, depth, sighting))
+            if last is not None:
+                self._history.refresh(last)
+        # Where prompts diverged before, a watched branch point keeps its place though its branches are gone.
+        elif last is None or last.children or (branch_point is not None and branch_point.is_tracked):
+            path.append(self._add_leaf(last or self._root(tenant), keys, depth, prompt))
         else:
-            self._extend(met, keys)
-        return Passage(sighting, path, min(depth, sighting.num_tokens), earlier, met, parted, displaced)
+            self._extend(last, keys)
+        return InsertResult(prompt, path, overlap_depth, earlier, branch_point, is_diverging, passed)
 
     def note_death(self, node: Node) -> None:
         """Tell the tree that ``node`` lost its last checkpoint: as a leaf, it is now history."""
         if not node.children:
-            self._dead_leaves[node] = None
+            self._history.append(node)
 
     def note_life(self, node: Node) -> None:
         """Tell the tree that ``node`` holds a checkpoint or has a live child."""
-        self._dead_leaves.pop(node, None)
+        self._history.remove(node)
 
     def forget(self, *, until_num_keys: int) -> list[Node]:
         """Drop the oldest history until at most ``until_num_keys`` keys remain or all of it is gone; return
         the nodes dropped.
         """
         forgotten: list[Node] = []
-        while self.num_keys > until_num_keys and self._dead_leaves:
-            leaf, _ = self._dead_leaves.popitem(last=False)
+        while self.num_keys > until_num_keys and self._history:
+            leaf = self._history.pop()
             forgotten.append(leaf)
             parent = leaf.parent
             assert parent is not None
@@ -168,7 +173,7 @@ class RadixTree:
                 if not parent.children:
                     del self._roots[self._tenant_of.pop(parent)]
             elif not parent.children and not parent.is_live:
-                self._dead_leaves[parent] = None
+                self._history.append(parent)
             elif len(parent.children) == 1:
                 (child,) = parent.children.values()
                 if child.end - parent.start <= _MOST_MERGED_TOKENS:
@@ -182,10 +187,13 @@ class RadixTree:
     def forget_tenant(self, tenant: str) -> list[Node]:
         """Drop all that is remembered of a tenant, none of whose nodes is live; return the nodes dropped."""
         nodes = list(self.nodes(tenant=tenant))
+        root = self._roots.pop(tenant)
+        del self._tenant_of[root]
+        root.children.clear()
         for node in nodes:
-            self._dead_leaves.pop(node, None)
+            self._history.remove(node)
             self.num_keys -= len(node.data) // self._key_bytes
-        del self._tenant_of[self._roots.pop(tenant)]
+            node.children.clear()
         self.version += 1
         return nodes
 
@@ -198,31 +206,27 @@ class RadixTree:
             yield node
             pending.extend(node.children.values())
 
-    def is_dead_leaf(self, node: Node) -> bool:
-        """Return whether the tree holds ``node`` as a leaf of mere history."""
-        return node in self._dead_leaves
-
     def _root(self, tenant: str) -> Node:
         if tenant not in self._roots:
-            root = Node(parent=None, start=0, end=0, data=b"", sighting=Sighting(0))
+            root = Node(parent=None, start=0, end=0, data=b"", owner=SeenPrompt(0))
             self._roots[tenant] = root
             self._tenant_of[root] = tenant
         return self._roots[tenant]
 
-    def _add_leaf(self, parent: Node, keys: KeyArray, start: int, sighting: Sighting) -> Node:
+    def _add_leaf(self, parent: Node, keys: KeyArray, start: int, owner: SeenPrompt) -> Node:
         edge = keys[start // self.key_tokens :]
         leaf = Node(
             parent=parent,
             start=start,
             end=keys.size * self.key_tokens,
             data=edge.tobytes(),
-            sighting=sighting,
+            owner=owner,
         )
-        parent.children[leaf.data[: self._key_bytes]] = leaf
+        parent.adopt(leaf, first_key=leaf.data[: self._key_bytes])
         self.num_keys += edge.size
         self.version += 1
-        self._dead_leaves.pop(parent, None)
-        self._dead_leaves[leaf] = None
+        self._history.remove(parent)
+        self._history.append(leaf)
         return leaf
 
     def _extend(self, leaf: Node, keys: KeyArray) -> None:
@@ -230,39 +234,24 @@ class RadixTree:
         more = keys[leaf.end // self.key_tokens :]
         leaf.data += more.tobytes()
         leaf.end = keys.size * self.key_tokens
+        leaf.branch_point = None
         self.num_keys += more.size
         self.version += 1
-        if leaf in self._dead_leaves:
-            self._dead_leaves.move_to_end(leaf)
+        self._history.refresh(leaf)
 
     def _split(self, lower: Node, at: int) -> Node:
-        """Cut ``lower`` in two at position ``at``; return the new upper half. Payloads are never cut: each
-        KV segment and checkpoint goes to the half that holds its last token.
-        """
+        """Cut ``lower`` in two at position ``at``; return the new upper half."""
         parent = lower.parent
         assert parent is not None
         assert lower.start < at < lower.end
-        cut = (at - lower.start) // self.key_tokens * self._key_bytes
         width = self._key_bytes
-        upper = Node(parent=parent, start=lower.start, end=at, data=lower.data[:cut], sighting=lower.sighting)
-        upper.children[lower.data[cut : cut + width]] = lower
-        parent.children[upper.data[:width]] = upper
-        num_kv = upper.num_segments_to(at, self._segment_tokens)
-        upper.kv, lower.kv = lower.kv[:num_kv], lower.kv[num_kv:]
-        upper.num_kv_reached = min(lower.num_kv_reached, num_kv)
-        lower.num_kv_reached -= upper.num_kv_reached
-        half = bisect_right(lower.checkpoints, at, key=_position_of)
-        upper.checkpoints, lower.checkpoints = lower.checkpoints[:half], lower.checkpoints[half:]
-        for checkpoint in upper.checkpoints:
-            checkpoint.node = upper
-        half = bisect_right(lower.dropped, at)
-        upper.dropped, lower.dropped = lower.dropped[:half], lower.dropped[half:]
-        half = bisect_right(lower.cleared, at)
-        upper.cleared, lower.cleared = lower.cleared[:half], lower.cleared[half:]
+        cut = (at - lower.start) // self.key_tokens * width
+        upper = Node(parent=parent, start=lower.start, end=at, data=lower.data[:cut], owner=lower.owner)
         # A copy each, so that forgetting one half really frees its keys.
         lower.data = lower.data[cut:]
-        lower.start, lower.parent = at, upper
-        upper.num_live_children = int(lower.is_live)
+        parent.adopt(upper, first_key=upper.data[:width])
+        upper.adopt(lower, first_key=lower.data[:width])
+        lower.cut(at, upper=upper, segment_tokens=self._segment_tokens)
         self.version += 1
         if not lower.is_live:
             self.note_death(lower)
@@ -270,23 +259,7 @@ class RadixTree:
 
     def _merge(self, upper: Node, lower: Node) -> None:
         """Undo a split that no branch needs any more, so that walks stay as short as the branches are."""
-        if upper.num_kv_reached == upper.num_segments_to(upper.end, self._segment_tokens):
-            upper.num_kv_reached += lower.num_kv_reached
-        upper.data += lower.data
-        upper.end = lower.end
-        upper.children = lower.children
-        for child in upper.children.values():
-            child.parent = upper
-        upper.kv += lower.kv
-        for checkpoint in lower.checkpoints:
-            checkpoint.node = upper
-        for checkpoint in upper.checkpoints:
-            lower.sighting.hold(checkpoint)
-        upper.checkpoints += lower.checkpoints
-        upper.dropped += lower.dropped
-        upper.cleared += lower.cleared
-        upper.num_live_children = lower.num_live_children
-        upper.sighting, upper.junction = lower.sighting, lower.junction
+        upper.take_over(lower, segment_tokens=self._segment_tokens)
         self.version += 1
-        if self._dead_leaves.pop(lower, ...) is None and not upper.is_live:
-            self._dead_leaves[upper] = None
+        if self._history.remove(lower) and not upper.is_live:
+            self._history.append(upper)

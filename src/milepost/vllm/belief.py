@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
-from milepost.prefix_cache import PrefixCache
 from milepost.tokens import KeyArray
 from milepost.vllm.pool import BlockMemory
 
@@ -11,7 +11,7 @@ __all__ = ["acquire_as_found"]
 
 
 def acquire_as_found(
-    cache: PrefixCache,
+    cache: HostedCache,
     memory: BlockMemory,
     keys: KeyArray,
     num_tokens: int,
@@ -41,7 +41,7 @@ def acquire_as_found(
     while lease.resume_position > hit:
         believed = lease.resume_position
         # The pool has evicted it, unless another request is computing it just now and holds it.
-        cache.discard(lease)
+        lease.discard()
         memory.clean()
         lease = acquire()
         if lease.resume_position == believed:

@@ -9,7 +9,7 @@ from it and shares nothing behind: there stock vLLM would have made that checkpo
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
-from milepost.prefix_cache import PrefixCache
+from milepost.hosted_cache import HostedCache
 from milepost.store import Checkpoint
 from milepost.vllm.pool import BlockMemory, PrefixBlocks
 
@@ -25,7 +25,7 @@ class Following:
         memory: The pool.
     """
 
-    def __init__(self, cache: PrefixCache, memory: BlockMemory) -> None:
+    def __init__(self, cache: HostedCache, memory: BlockMemory) -> None:
         self._cache = cache
         self._memory = memory
         self._kept: dict[bytes, Checkpoint] = {}

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
+from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
 from milepost.placement import NoCheckpoints, Placement
 from milepost.policies import CachePolicy, learned, load_lessons
-from milepost.prefix_cache import PrefixCache
 from milepost.store import ContentlessPayloads
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.stock import seen_junction, stock_positions
@@ -49,7 +49,7 @@ class Leader:
         *,
         policy: CachePolicy,
         learned_from: Path | None,
-        make_cache: Callable[[int, CachePolicy], PrefixCache],
+        make_cache: Callable[[int, CachePolicy], HostedCache],
         stop_tokens: Callable[[], int],
     ) -> None:
         #: Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory.
@@ -103,7 +103,7 @@ class _Rivals:
     def __init__(
         self,
         layout: PoolLayout,
-        make_cache: Callable[[int, CachePolicy], PrefixCache],
+        make_cache: Callable[[int, CachePolicy], HostedCache],
         *,
         by_learning: CachePolicy,
         stop_tokens: Callable[[], int],
@@ -119,7 +119,7 @@ class _Rivals:
         by_learning = self._serve(self._by_learning, lease, learns=True)
         return by_learning, self._serve(self._by_stock, lease, learns=False)
 
-    def _serve(self, cache: PrefixCache, asked: Lease, *, learns: bool) -> int:
+    def _serve(self, cache: HostedCache, asked: Lease, *, learns: bool) -> int:
         layout, num_tokens, breakpoints = self._layout, asked.request.num_tokens, asked.request.breakpoints
         with cache.acquire(asked.tokens, num_tokens=num_tokens, breakpoints=breakpoints) as lease:
             resumed, resident = lease.resume_position, lease.request.resident_kv_tokens

@@ -21,9 +21,9 @@ from functools import partial
 from typing import Any, final
 
 from milepost.accounting import CacheStatistics
+from milepost.hosted_cache import HostedCache
 from milepost.placement import Placement
 from milepost.policies import CachePolicy, load_lessons, save_lessons
-from milepost.prefix_cache import PrefixCache
 from milepost.vllm.belief import acquire_as_found
 from milepost.vllm.counts import StewardCounts
 from milepost.vllm.following import Following
@@ -66,7 +66,7 @@ class Steward:
         self._memory = memory
         history = options.history_tokens
         new_cache = partial(
-            PrefixCache,
+            HostedCache,
             footprint=layout.footprint,
             grid=layout.grid_tokens,
             segment_tokens=layout.block_tokens,
@@ -330,13 +330,13 @@ class Steward:
         if not self.is_led_by_learning:
             self._cache.resize(_NO_LIMIT)
         self._cache.commit(lease, Placement(planned), ticket.prompt)
-        stored = tuple(c.position for c in lease.held if c.position in planned)
+        stored = tuple(c.position for c in lease.pinned if c.position in planned)
         if stored != planned:
             # Its first chunk went by what was planned.
             limit = max((ticket.hit, *stored))
             self._memory.doubt_kv(ticket.prompt.block_ends(limit, ticket.kv_limit))
             ticket.stops, ticket.kv_limit = stored, limit
-        for checkpoint in lease.held:
+        for checkpoint in lease.pinned:
             if checkpoint.position in planned:
                 self._following.note_kept(checkpoint, is_extra=checkpoint.position not in ticket.given)
         self._memory.clean()
@@ -356,7 +356,7 @@ class Steward:
         if not self._planner.may_keep_answer(leads=self.is_led_by_learning):
             return
         keys = hash_keys(block_hashes, position, layout.match_tokens)
-        stored = self._cache.prolong(ticket.lease, keys, prompt)
+        stored = self._cache.extend(ticket.lease, keys, prompt)
         self._memory.clean()
         if stored:
             ticket.stops, ticket.kv_limit, ticket.kv_hashed = (stored,), stored, stored
@@ -370,7 +370,7 @@ class Steward:
         if ticket.stage is not Stage.PROMISED:
             return
         ticket.enter(Stage.SETTLED)
-        num_lost = self._cache.settle(ticket.lease, is_intact or self._memory.holds)
+        num_lost = self._cache.confirm(ticket.lease, is_intact or self._memory.holds)
         self._memory.clean()
         self.counts.kept += max(0, len(ticket.stops) - num_lost)
         self.counts.settled += 1

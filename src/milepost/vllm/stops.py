@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import final
 
+from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
-from milepost.prefix_cache import PrefixCache
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.pool import BlockMemory
 from milepost.vllm.stock import MOST_STOCK_POSITIONS, seen_junction, stock_positions
@@ -26,7 +26,7 @@ class StopPlanner:
 
     def __init__(
         self,
-        cache: PrefixCache,
+        cache: HostedCache,
         *,
         memory: BlockMemory,
         layout: PoolLayout,

@@ -16,4 +16,4 @@ def engine(model):
     opened = open_engine(model, policy="dense:64")
     yield opened
     opened.cache.check()
-    assert not opened.cache._store._pinned, "what no request needs any more is not held"
+    assert not opened.cache._store.queue.pinned, "what no request needs any more is not held"

@@ -52,7 +52,7 @@ def test_an_audit_of_every_hit_finds_what_no_look_sees_and_answers_from_scratch(
         num_audits=3, num_mismatches=1, num_tokens=engine.audits.num_tokens
     )
     engine.cache.check()
-    assert not engine.cache._store._pinned
+    assert not engine.cache._store.queue.pinned
 
 
 def test_without_audits_the_wrong_answer_is_served():
@@ -104,7 +104,7 @@ def test_an_audit_takes_turns_and_can_be_given_up_in_the_middle():
     while engine.step() is not None:
         pass
     assert other.is_done
-    assert not engine.cache._store._pinned
+    assert not engine.cache._store.queue.pinned
     engine.cache.check()
 
 

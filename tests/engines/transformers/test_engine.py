@@ -84,7 +84,7 @@ def test_a_policy_off_the_rules_fails_its_request_and_nothing_else(model):
     with pytest.raises(ConfigurationError, match=r"policy OffGrid .* on the grid of 64"):
         engine.generate(tiny_prompt(100)[0].numpy(), max_new_tokens=2)
     engine.cache.check()
-    assert not engine.cache._store._pinned
+    assert not engine.cache._store.queue.pinned
 
 
 def test_one_text_where_several_prompts_belong_is_refused(engine):

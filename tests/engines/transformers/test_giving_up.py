@@ -49,7 +49,7 @@ def interrupts_raise():
 def test_an_interrupt_in_the_cache_leaves_the_engine_as_usable_as_before(engine, model, monkeypatch, where):
     prompts = branching_prompts()[:3]
     engine.generate(prompts[0], max_new_tokens=1)
-    owner = engine.cache if where != "release" else generation_module.Lease
+    owner = engine.cache if where in ("acquire", "plan", "commit") else generation_module.Lease
     upstream = getattr(owner, where)
 
     presses = [signal.SIGINT]
@@ -139,7 +139,7 @@ def test_a_stream_that_is_collected_touches_the_cache_only_with_the_next_turn(en
     generation = engine.submit(prompts[0], max_new_tokens=9)
     stream = engine.run(generation)
     engine.step()
-    assert engine.cache._store._pinned or generation._lease is not None
+    assert engine.cache._store.queue.pinned or generation._lease is not None
     del stream  # as the collector might, in the middle of a change of the store
     assert not generation.is_closed
     assert generation._lease is not None

@@ -99,7 +99,7 @@ def test_threads_that_race_each_get_the_right_answer_or_the_error(engine):
     assert outcomes.count(expected) >= num_rounds, "in every round one thread is served"
     assert ask(engine).tokens == expected
     engine.cache.check()
-    assert not engine.cache._store._pinned
+    assert not engine.cache._store.queue.pinned
 
 
 def test_without_the_guard_two_threads_would_be_inside_at_once(engine, other_thread, monkeypatch):

@@ -55,7 +55,7 @@ class Trap:
 
 def assert_usable(engine, model, prompts):
     engine.cache.check()
-    assert not engine.cache._store._pinned
+    assert not engine.cache._store.queue.pinned
     assert engine.step() is None, "nothing was left in the queue"
     answers = engine.generate_many(prompts, max_new_tokens=3)
     assert_equal(answers, without_cache(model, prompts, max_new_tokens=3))

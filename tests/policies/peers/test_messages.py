@@ -6,7 +6,6 @@ import pytest
 from milepost import Footprint, PrefixCache, parse_policy
 from milepost.errors import ConfigurationError
 from milepost.placement import PlacementRequest
-from milepost.reuse import Sighting
 from milepost.store import ContentlessPayloads
 
 FOOTPRINT = Footprint(checkpoint_bytes=100, kv_bytes_per_token=1)
@@ -19,7 +18,7 @@ def placed(policy: str, num_tokens: int, ends: tuple[int, ...], *, resume: int =
         overlap_depth=resume,
         resume_position=resume,
         grid=1,
-        sighting=Sighting(num_tokens, breakpoints=ends),
+        breakpoints=ends,
     )
     return parse_policy(policy).placement.place(request).positions
 

@@ -21,9 +21,9 @@ from milepost.engines.transformers.identity import PrefixDigests
 from milepost.engines.transformers.prefill import Numerics, Prefill, StoredKV, StoredState, belongs_to
 from milepost.engines.transformers.snapshot import has_same_bits
 from milepost.errors import ConfigurationError
+from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
 from milepost.placement import Placement
-from milepost.prefix_cache import PrefixCache
 
 __all__ = ["Audit", "AuditStatistics", "Auditor", "Recomputation", "checked_audit"]
 
@@ -145,7 +145,7 @@ class Recomputation:
         lease: Lease,
         *,
         driver: Driver,
-        cache: PrefixCache,
+        cache: HostedCache,
         tenant: str,
         digests: PrefixDigests,
         segment_tokens: int,

@@ -32,10 +32,10 @@ from milepost.engines.transformers.scheduler import Scheduler
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConcurrentUseError, InvalidRequestError
 from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
 from milepost.interrupts import deferred_interrupts
 from milepost.placement import PlacementPolicy
 from milepost.policies import CachePolicy
-from milepost.prefix_cache import PrefixCache
 from milepost.tokens import TokenArray
 
 __all__ = ["Engine"]
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 class Engine:
     """See the module. Built by :meth:`open`, which probes that the model resumes exactly."""
 
-    def __init__(self, served: ServedModel, *, cache: PrefixCache, audit: Audit, max_running: int) -> None:
+    def __init__(self, served: ServedModel, *, cache: HostedCache, audit: Audit, max_running: int) -> None:
         self.driver = served.driver
         self.tokenizer = served.tokenizer
         self.cache = cache

@@ -24,9 +24,9 @@ from milepost.engines.transformers.prefill import Numerics
 from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
 from milepost.placement import PlacementPolicy
 from milepost.policies import CachePolicy, parse_policy
-from milepost.prefix_cache import PrefixCache
 
 __all__ = ["ServedModel", "checked_policy", "serve_model"]
 
@@ -60,7 +60,7 @@ class ServedModel:
     generation_settings: GenerationSettings
     fingerprint: bytes
 
-    def new_cache(self, *, capacity: int | str, policy: CachePolicy | PlacementPolicy) -> PrefixCache:
+    def new_cache(self, *, capacity: int | str, policy: CachePolicy | PlacementPolicy) -> HostedCache:
         """Return an empty cache for this model.
 
         Raises:
@@ -69,7 +69,7 @@ class ServedModel:
         """
         # Strict checkpoints sit where every run is cut; fast ones wherever a cut changes little.
         is_strict = self.numerics is Numerics.STRICT
-        return PrefixCache(
+        return HostedCache(
             capacity_bytes=parse_bytes(capacity),
             footprint=self.footprint,
             policy=policy,

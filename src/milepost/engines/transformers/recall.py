@@ -16,8 +16,8 @@ from milepost.engines.transformers.identity import PrefixDigests
 from milepost.engines.transformers.prefill import belongs_to
 from milepost.engines.transformers.watch import ModelIdentity
 from milepost.errors import AuditError
+from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
-from milepost.prefix_cache import PrefixCache
 from milepost.tokens import TokenArray
 
 __all__ = ["Claim", "Recall"]
@@ -69,7 +69,7 @@ class Recall:
     def __init__(
         self,
         *,
-        cache: PrefixCache,
+        cache: HostedCache,
         admission: Admission,
         driver: Driver,
         auditor: Auditor,
@@ -124,7 +124,7 @@ class Recall:
                     return lease
                 # Never the same again: what others hold pinned cannot be dropped.
                 resume_limit = lease.resume_position - 1
-                self.cache.discard(lease)
+                lease.discard()
             except BaseException:
                 lease.release()
                 raise

@@ -24,7 +24,7 @@ from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.admissible import admissible
 from milepost.policies.base import CachePolicy, ForeseenRequest
-from milepost.store import Checkpoint, EvictionPolicy, Passage, Reranking
+from milepost.store import Checkpoint, EvictionPolicy, InsertResult, Reranking
 from milepost.tokens import common_prefix_length
 
 __all__ = ["Foresight", "ForesightEviction", "ForesightPlacement", "clairvoyant"]
@@ -232,20 +232,20 @@ class ForesightEviction(EvictionPolicy):
         """Return the cell of the next use, and what it saves per byte held."""
         foresight = self._foresight
         saving = checkpoint.saving / max(1, held_bytes)
-        sighting = checkpoint.sighting
-        assert sighting is not None
+        owner = checkpoint.owner
+        assert owner is not None
+        partings = owner.forecast
+        assert isinstance(partings, _Partings)
         # It also serves those who would resume deeper, at a state that is gone, up to the next one there is.
-        next_use = sighting.forecast.next_use(
-            checkpoint.position, checkpoint.deeper_position, after=foresight.now
-        )
+        next_use = partings.next_use(checkpoint.position, checkpoint.deeper_position, after=foresight.now)
         return (_NEVER if next_use is None else foresight.cell(next_use)), saving
 
-    def note_request(self, passage: Passage) -> Reranking:
+    def note_request(self, inserted: InsertResult) -> Reranking:
         """Let the request come to pass; what it has used waits for its next use."""
         foresight = self._foresight
-        foresight.advance(passage.sighting.num_tokens)
-        passage.sighting.forecast = _Partings(foresight.uses(foresight.now))
-        return Reranking([checkpoint for node in passage.path for checkpoint in node.checkpoints])
+        foresight.advance(inserted.prompt.num_tokens)
+        inserted.prompt.forecast = _Partings(foresight.uses(foresight.now))
+        return Reranking([checkpoint for node in inserted.path for checkpoint in node.checkpoints])
 
     def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
         """Let the price follow what is evicted."""

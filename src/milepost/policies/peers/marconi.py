@@ -30,7 +30,7 @@ import numpy.typing as npt
 from milepost.errors import ConfigurationError
 from milepost.policies.base import CachePolicy, PromptRecord, ReplayPrompts
 from milepost.policies.peers.matched import TailAndMatchedJunction
-from milepost.store import Checkpoint, EvictionPolicy, Passage, Reranking
+from milepost.store import Checkpoint, EvictionPolicy, InsertResult, Reranking
 
 __all__ = ["MarconiEviction", "marconi"]
 
@@ -100,11 +100,11 @@ class MarconiEviction(EvictionPolicy):
             worths[taken] = _normalised(recency) + self.alpha * _normalised(_EFFICIENCIES[taken])
         return worths
 
-    def note_request(self, passage: Passage) -> Reranking:
+    def note_request(self, inserted: InsertResult) -> Reranking:
         """Keep the prompt until alpha is tuned."""
         self._tick += 1
         if not self._is_tuned:
-            self._history.append(PromptRecord.of(passage))
+            self._history.append(PromptRecord.of(inserted))
             if self._window is not None and len(self._history) >= self._window:
                 self._tune()
         return Reranking()

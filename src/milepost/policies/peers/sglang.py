@@ -26,8 +26,8 @@ from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.admissible import admissible, deepest_reusable
 from milepost.policies.base import CachePolicy
 from milepost.policies.peers.matched import TailAndMatchedJunction, matched_junction
-from milepost.store import KV_CELL, STATE_CELL, Checkpoint, EvictionPolicy, Passage, Reranking
-from milepost.store.eviction import FloatArray
+from milepost.store import KV_CELL, STATE_CELL, Checkpoint, EvictionPolicy, InsertResult, Reranking
+from milepost.store.eviction_policy import FloatArray
 
 __all__ = ["SGLANG_STATE_SHARE", "ChunkEnds", "PathRecency", "sglang"]
 
@@ -88,11 +88,11 @@ class PathRecency(EvictionPolicy):
         cell = STATE_CELL if checkpoint.below else KV_CELL
         return cell, checkpoint.last_used * _TICK + checkpoint.position
 
-    def note_request(self, passage: Passage) -> Reranking:
+    def note_request(self, inserted: InsertResult) -> Reranking:
         """Refresh the states that the request has passed."""
         self._tick += 1
-        end = passage.sighting.num_tokens
-        passed = [c for node in passage.path for c in node.checkpoints if c.position <= end]
+        end = inserted.prompt.num_tokens
+        passed = [c for node in inserted.path for c in node.checkpoints if c.position <= end]
         for checkpoint in passed:
             checkpoint.last_used = self._tick
         return Reranking(passed)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-__all__ = ["AXIS_WORDS", "TITLES", "prefill_drawing", "prefill_rows"]
+__all__ = ["AXIS_WORDS", "COLD_WORDS", "TITLES", "prefill_drawing"]
 
 #: What the estimates are of, by the cost's unit.
 TITLES = {
@@ -29,22 +29,14 @@ AXIS_WORDS = {
     "tokens": "tokens of the prefill",
 }
 COLD_WORDS = "no cache"
-# The policy that is the same.
-_NO_CHECKPOINTS = "none"
 _SMOOTH_BINS = 16
 _NAME_CHARACTERS = 20
-
-
-def prefill_rows(study: TraceStudy) -> list[tuple[str, PrefillEstimates]]:
-    """Return the prefills without a cache, and those of each policy that keeps something."""
-    kept = [(view.policy, view.prefill) for view in study.views if view.policy != _NO_CHECKPOINTS]
-    return [(COLD_WORDS, study.cold), *kept]
 
 
 def prefill_drawing(study: TraceStudy) -> Drawing:
     """Return the figure: the distribution of prefill costs for each policy, with its p50 and p95."""
     unit = study.cold.cost.unit
-    rows = prefill_rows(study)
+    rows = [(COLD_WORDS, study.cold), *((view.policy, view.prefill) for view in study.views)]
     described = f"Distribution of the {AXIS_WORDS[unit]} over all requests. " + "; ".join(
         f"{name}: p50 {prefill_cost(estimates.summary().p50, unit)}, "
         f"p95 {prefill_cost(estimates.summary().p95, unit)}"
@@ -57,7 +49,7 @@ def prefill_drawing(study: TraceStudy) -> Drawing:
     def draw(figure: "FigureBase", shape: Shape) -> None:
         axes = figure.subplots()
         looked = looks(study.policies)
-        colours = [COLOURS["muted"].light, *(looked[policy].colour for policy, _ in rows[1:])]
+        colours = [COLOURS["muted"].light, *(looked[view.policy].colour for view in study.views)]
         for row, ((_, estimates), colour) in enumerate(zip(rows, colours, strict=True)):
             _draw_distribution(axes, estimates, row=row, colour=colour)
         _draw_reference(axes, study.cold)

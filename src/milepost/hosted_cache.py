@@ -1,0 +1,157 @@
+"""The prefix cache of an engine that owns the memory: what such an engine has to say beside the three verbs.
+
+An engine such as vLLM keeps states and KV in a pool of its own. Its answers go on after their prompts; it may
+lose what it had promised; its pool grows, shrinks and is emptied; and models, or tenants, go for good.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+from milepost.byte_size import parse_bytes
+from milepost.errors import InvalidRequestError
+from milepost.lease import Lease, require_lease
+from milepost.placement import as_placement
+from milepost.policies import Situation, place
+from milepost.prefix_cache import PrefixCache
+from milepost.store import Checkpoint, Lookup, PayloadSource, require_source
+from milepost.tokens import KeyArray, TokenLike, as_prompt, common_prefix_length
+
+__all__ = ["HostedCache"]
+
+
+@final
+class HostedCache(PrefixCache):
+    """See the module, and :class:`~milepost.prefix_cache.PrefixCache` for its arguments."""
+
+    def extend(self, lease: Lease, tokens: TokenLike, source: PayloadSource) -> int:
+        """Let the prompt of a committed ``lease`` go on as its answer does, and store a checkpoint at the end
+        if that is worth it. This is no request: nothing is counted, and no overlap learned.
+
+        Args:
+            lease: Committed; it may be released.
+            tokens: The prompt and its answer so far, whole grid steps of them; as for :meth:`acquire`.
+            source: Hands out the payloads.
+
+        Returns:
+            The position stored, 0 if none.
+
+        Raises:
+            InvalidRequestError: the lease is not committed here; the tokens do not begin with its prompt; or
+                the source hands out what breaks a rule. Nothing is changed, nor where the source raises.
+
+        Complexity: O(num_tokens), and what one plan takes.
+        """
+        require_lease(lease)
+        lease.require_committed(self._store)
+        require_source(source)
+        keys = self._checked_answer(lease, tokens)
+        store, prompt, position = self._store, lease.situation.prompt, self._last_position(keys)
+        # The end of the keys is not the end of the answer.
+        num_tokens = keys.size * self.key_tokens + 1
+        found = store.look_up(keys, num_tokens=num_tokens, tenant=lease.tenant, limit=position)
+        if not store.is_owned(found.match, by=prompt):
+            return 0
+        planned = self._planned_answer(lease, found, num_tokens=num_tokens)
+        positions = (position,) if position > found.resume_position and position in planned else ()
+        costs = self.footprint.costs_before(positions)
+        delivery = self._collector.collect(
+            source, found.match, positions, kv_end=max((0, *positions)), resumed_from=None
+        )
+        with self._drops.gathered(delivery):
+            path = store.extend(keys, tenant=lease.tenant, prompt=prompt, num_tokens=num_tokens)
+            if path is None or not positions:
+                return 0
+            tick = self._ledger.num_requests
+            stored = store.put(path, position, source=delivery, tick=tick, cost=costs[0])
+        return 0 if stored is None else position
+
+    def confirm(self, lease: Lease, is_intact: Callable[[Any], bool]) -> int:
+        """Release ``lease``, committed before its states were captured, and take out those whose payload is
+        not intact, as if they had not been placed. Return how many. What another lease pins is left to that.
+
+        Raises:
+            InvalidRequestError: the lease is another cache's.
+        """
+        require_lease(lease)
+        lease.require_of(self._store)
+        pinned = lease.pinned
+        lease.release()
+        lost = [
+            checkpoint
+            for checkpoint in pinned
+            if checkpoint.num_pins == 0 and checkpoint.is_stored and not is_intact(checkpoint.payload)
+        ]
+        for checkpoint in lost:
+            self._store.remove(checkpoint)
+        return len(lost)
+
+    def drop(self, checkpoint: Checkpoint) -> bool:
+        """Evict ``checkpoint``, whose memory its owner has taken or wants. Return False, and change nothing,
+        where a lease pins it, or it is gone already.
+        """
+        if checkpoint.num_pins or not checkpoint.is_stored:
+            return False
+        self._store.evict(checkpoint)
+        return True
+
+    def resize(self, capacity_bytes: int | str) -> None:
+        """Change the budget. The least worth goes until it is kept; what leases pin, once they are released.
+
+        Raises:
+            ConfigurationError: it is no amount of memory.
+        """
+        self._store.budget.resize(parse_bytes(capacity_bytes))
+        self._store.shrink()
+
+    def evict_least(self) -> bool:
+        """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether
+        there was one that no lease pins.
+        """
+        return self._store.evict_least()
+
+    def clear(self) -> None:
+        """Take out all checkpoints that no lease pins. What was learned stays; who misses them is told apart
+        from who misses what was evicted.
+        """
+        self._store.clear()
+
+    def forget_tenants(self, is_gone: Callable[[str], bool]) -> int:
+        """Take out all that tenants have who will never come again; what leases pin goes once they are
+        released.
+
+        Args:
+            is_gone: Says so of a tenant.
+
+        Returns:
+            How many checkpoints went at once.
+
+        Complexity: O(tenants + nodes of those that are gone).
+        """
+        gone = [tenant for tenant in self._store.tree.tenants() if is_gone(tenant)]
+        return sum(self._store.forget_tenant(tenant) for tenant in gone)
+
+    def _checked_answer(self, lease: Lease, tokens: TokenLike) -> KeyArray:
+        keys, _ = as_prompt(tokens, num_tokens=None, key_tokens=self.key_tokens)
+        if common_prefix_length(keys, lease.tokens) < lease.tokens.size:
+            raise InvalidRequestError(
+                f"the {keys.size} tokens or keys given do not begin with the {lease.tokens.size} of the "
+                "lease's prompt; give the prompt and its answer so far"
+            )
+        return keys
+
+    def _last_position(self, keys: KeyArray) -> int:
+        return keys.size * self.key_tokens // self.grid * self.grid
+
+    def _planned_answer(self, lease: Lease, found: Lookup, *, num_tokens: int) -> Sequence[int]:
+        """Return where the policy places checkpoints on the prompt of ``lease`` once it is ``num_tokens``
+        long, its answer included, of which ``found`` is stored.
+        """
+        prompt, placement = lease.situation.prompt, self.policy.placement
+        situation: Situation = self._situation(found, prompt, num_tokens=num_tokens)
+        # All but the last token will be known by then, as this very prompt's.
+        situation.request = replace(situation.request, overlap_depth=num_tokens - 1, matched_num_tokens=None)
+        situation.earlier = None
+        # The engine has the state anyway.
+        placed = place(placement, situation, given_positions=(), capture_tokens=0)
+        return as_placement(placed, situation.request, by=placement).positions

@@ -1,0 +1,328 @@
+"""What the learned policy knows of the traffic: where requests diverge from earlier prompts, whether and when
+they come, and what a byte is worth.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel, with_points
+from milepost.reuse import HazardTable, ReturnRates
+from milepost.store import BranchPoint, Checkpoint, InsertResult, Node, Reranking, SeenPrompt
+from milepost.untracked import untracked
+
+__all__ = ["Forecast", "ReuseModel", "generation_after"]
+
+FloatArray = npt.NDArray[np.float64]
+
+# Kinds of prompts: nobody has followed it; another has parted from it; another has taken over most of it.
+_FRESH, _BRANCHED, _CONTINUED = 0, 1, 2
+_KIND_PRIORS = (1.0, 0.3, 0.1)
+_BRANCH_PRIORS = (0.3,)
+# A prompt that shares at least this much of an earlier one continues it. The one constant that has to stay
+# well off its end: were only whole prompts continued, no question about a document would count as the next
+# one.
+_CONTINUES = 0.5
+# Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same
+# few template tokens.
+_LEAST_OVERLAP_TOKENS = 64
+# Generations 0 to 4 each for itself, then 5 and 6, 7 to 9, and more.
+_GENERATION_ROWS = (0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7)
+# Lengths by powers of two, from 64 tokens on.
+_LENGTH_COLUMNS = 12
+# All predictions are made anew whenever the evidence has doubled, up to 2**7 sharings, about as many as the
+# overlap model remembers.
+_LAST_VERSION = 7
+_OUTDATED = -1
+# How much each eviction says about the price, and each request for which nothing was stored or evicted.
+_PRICE_WEIGHT = 0.05
+# A capture is not quite free: a checkpoint adds at least this share of what a prompt can save at all. More is
+# asked before the first sharing, when nobody knows what will be shared, and half of it after two.
+_LEAST_GAIN = 1 / 128
+_LEAST_GAIN_AT_FIRST = 1 / 16
+
+
+@final
+class Forecast:
+    """Where the next request diverges from a prompt: depths ascending and their weights, shape ``[K]``; and
+    the watched branch points on its path, ascending.
+
+    Attributes:
+        version: How far the evidence was that it was made from.
+    """
+
+    __slots__ = ("_positions", "_table", "branch_points", "depths", "version", "weights")
+
+    def __init__(self, expected: OverlapDistribution, version: int, branch_points: list[BranchPoint]) -> None:
+        self.depths = expected.depths
+        self.weights = expected.weights
+        self.version = version
+        self.meet(branch_points)
+        # Depths and the weight before each, made when they are first searched; as lists, since that is done
+        # one number at a time.
+        self._table: tuple[list[int], list[float]] | None = None
+        untracked(self)
+
+    def meet(self, branch_points: list[BranchPoint]) -> None:
+        """Note which branch points lie on this prompt's path, ascending."""
+        self.branch_points = untracked(branch_points)
+        self._positions = untracked([branch_point.position for branch_point in branch_points])
+
+    def between(self, start: int, end: float) -> list[BranchPoint]:
+        """Return the branch points in ``[start, end)``. O(log n), and those found."""
+        positions = self._positions
+        if not positions or positions[-1] < start:
+            return []
+        return self.branch_points[bisect_left(positions, start) : bisect_left(positions, end)]
+
+    def chance(self, start: int, end: float, passed: int) -> float:
+        """Return the chance that the next request diverges in ``[start, end)``, given that it does not in the
+        first ``passed`` tokens: other prompts own those.
+        """
+        if self._table is None:
+            depths, before = self.depths.tolist(), [0.0, *self.weights.cumsum().tolist()]
+            self._table = untracked((untracked(depths), untracked(before)))
+        depths, before = self._table
+        total = before[-1]
+        mass = (total if end == math.inf else before[bisect_left(depths, end)]) - before[
+            bisect_left(depths, start)
+        ]
+        if passed == 0:
+            return mass
+        rest = total - before[bisect_right(depths, passed)]
+        return min(1.0, mass / rest) if rest > 0.0 else 0.0
+
+
+@final
+class ReuseModel:
+    """What is learned from the requests, for both halves of the policy."""
+
+    def __init__(self) -> None:
+        self.overlap = OverlapModel()
+        self.boundaries = BoundaryModel()
+        self.prompts: HazardTable[SeenPrompt] = HazardTable(
+            kind_priors=_KIND_PRIORS, rows=_GENERATION_ROWS[-1] + 1, columns=_LENGTH_COLUMNS
+        )
+        self.branch_points: HazardTable[BranchPoint] = HazardTable(
+            kind_priors=_BRANCH_PRIORS, rows=_GENERATION_ROWS[-1] + 1
+        )
+        self.returns = ReturnRates(_GENERATION_ROWS[-1] + 1)
+        self.first_branch_cell = self.prompts.index.size
+        self._version = 0
+        self.scales_version = 0
+        # Both indices side by side, as the scales of the cells.
+        self.scales = np.empty(self.first_branch_cell + self.branch_points.index.size)
+        # As a list, since they are looked up one at a time.
+        self.rates: list[float] = []
+        self._gather()
+        #: Worth of a byte: expected saving per request, of what was evicted lately.
+        self.price = 0.0
+        self._has_evicted = False
+        self._latest = SeenPrompt(0)
+
+    @property
+    def least_gain(self) -> float:
+        """Share of what a prompt can save that one checkpoint has to add."""
+        return max(_LEAST_GAIN, _LEAST_GAIN_AT_FIRST / (1.0 + self.overlap.num_shared / 2.0))
+
+    def fresh_rate(self, num_tokens: int, generation: int) -> float:
+        """Return the rate of requests that follow a prompt just seen."""
+        return float(self.prompts.index[self._hazard_class(num_tokens, generation, _FRESH), 0])
+
+    def expected_returns(self, generation: int, *, proven: bool = False) -> float:
+        """Return how many requests a prompt just seen will bring; ``proven``, by the evidence alone."""
+        return self.returns.expected(_row(generation), proven=proven)
+
+    def branch_rate(self, branch_point: BranchPoint, *, visited_now: bool) -> float:
+        """Return the rate of requests that diverge at a watched branch point."""
+        table = self.branch_points
+        if visited_now:
+            return float(table.index[table.hazard_class(0, _row(branch_point.visits)), 0])
+        return float(table.index[branch_point.hazard_class, branch_point.age_bin])
+
+    @property
+    def new_branch_rate(self) -> float:
+        """Rate of requests that diverge where two have for the first time just now."""
+        return float(self.branch_points.index[self.branch_points.hazard_class(0, _row(0)), 0])
+
+    def predict(self, num_tokens: int, breakpoints: tuple[int, ...]) -> Forecast:
+        """Return where the next request will diverge from a prompt."""
+        expected = self.overlap.predict(num_tokens)
+        if breakpoints:
+            expected = self._with_breakpoints(expected, num_tokens, breakpoints)
+        return Forecast(expected, self._version, [])
+
+    def forecast(self, prompt: SeenPrompt) -> Forecast:
+        """Return where the next request will diverge from a prompt that is remembered, predicted once for
+        each version of the evidence.
+        """
+        found = prompt.forecast
+        assert found is None or isinstance(found, Forecast)
+        if found is None or found.version < self._version:
+            forecast = self.predict(prompt.num_tokens, prompt.breakpoints)
+            forecast.meet([] if found is None else found.branch_points)
+            found = prompt.forecast = forecast
+        return found
+
+    def _with_breakpoints(
+        self, expected: OverlapDistribution, num_tokens: int, breakpoints: tuple[int, ...]
+    ) -> OverlapDistribution:
+        """Return the mixture of what is expected anyway with divergence at the boundaries of a prompt."""
+        known = [
+            (depth, share) for depth, share in self.boundaries.predict(breakpoints) if depth < num_tokens
+        ]
+        rest = max(0.0, 1.0 - sum(share for _, share in known))
+        return OverlapDistribution(*with_points(expected.depths, expected.weights * rest, known))
+
+    def observe(self, inserted: InsertResult) -> Reranking:
+        """Learn from one request; return the checkpoints whose worth has changed. O(log n) amortised."""
+        if not self._has_evicted and not self._latest.owned:
+            # Where nothing comes and nothing has to go, memory is worth less than was thought.
+            self.price -= self.price * _PRICE_WEIGHT
+        self._has_evicted, self._latest = False, inserted.prompt
+        version = self._version
+        changed: list[Checkpoint] = []
+        moved = self._age(changed)
+        new, earlier = inserted.prompt, inserted.earlier
+        if earlier is not None:
+            generation = generation_after(earlier, inserted.overlap_depth)
+            if generation is not None:
+                new.generation = generation
+                self.returns.note_return(_row(earlier.generation))
+                self._credit(inserted, earlier)
+        self.returns.note_prompt(_row(new.generation))
+        points = (node.branch_point for node in inserted.path)
+        self.forecast(new).meet([point for point in points if point is not None and point.is_tracked])
+        self.prompts.track(new, self._class_of(new, _FRESH))
+        for old, passed_tokens in inserted.passed.items():
+            self._pass(old, passed_tokens)
+            changed += old.owned.values()
+        return Reranking(changed, moved, everything=self._version > version)
+
+    def extend(self, prompt: SeenPrompt) -> None:
+        """Expect anew where others diverge from a prompt that goes on."""
+        if isinstance(prompt.forecast, Forecast):
+            prompt.forecast.version = _OUTDATED
+        if prompt.is_tracked:
+            self.prompts.reclassify(prompt, self._class_of(prompt, _FRESH))
+
+    def export(self) -> dict[str, Any]:
+        """Return what was learned of the traffic, as plain numbers: no prompt, and nothing of one."""
+        return {
+            "overlap": self.overlap.export(),
+            "boundaries": self.boundaries.export(),
+            "prompts": self.prompts.export(),
+            "junctions": self.branch_points.export(),
+            "returns": self.returns.export(),
+            "price": self.price,
+        }
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take over what :meth:`export` gave, before the first request; raise ``ValueError`` where that
+        cannot be.
+        """
+        self.overlap.restore(exported["overlap"])
+        self.boundaries.restore(exported["boundaries"])
+        self.prompts.restore(exported["prompts"])
+        self.branch_points.restore(exported["junctions"])
+        self.returns.restore(exported["returns"])
+        self.price = max(0.0, float(exported["price"]))
+        self._version = min(_LAST_VERSION, self.overlap.num_shared.bit_length())
+        self._gather()
+
+    def forget(self, node: Node) -> None:
+        """Stop watching what only ``node`` told of."""
+        if not node.owner.owned and node.owner.passed_tokens <= node.start:
+            self.prompts.release(node.owner)
+            node.owner.forecast = None
+        if node.branch_point is not None:
+            self.branch_points.release(node.branch_point)
+            node.branch_point.covered_by = None
+
+    def note_price(self, worth: float) -> None:
+        """Learn what an evicted byte was worth."""
+        self.price += (worth - self.price) * (_PRICE_WEIGHT if self.price else 1.0)
+        self._has_evicted = True
+
+    def _age(self, changed: list[Checkpoint]) -> list[tuple[SeenPrompt, int]]:
+        """Let one request pass; return the prompts that belong to another cell now, with those cells."""
+        moved: list[tuple[SeenPrompt, int]] = []
+        for prompt in self.prompts.advance():
+            if prompt.owned:
+                moved.append((prompt, prompt.cell))
+            else:
+                # It has nothing to be ranked by it, and forecasts are large.
+                prompt.forecast = None
+        aged = [branch_point.covered_by for branch_point in self.branch_points.advance()]
+        changed += [checkpoint for checkpoint in aged if checkpoint is not None]
+        if self.prompts.solve_if_due() | self.branch_points.solve_if_due():
+            self._gather()
+        return moved
+
+    def _credit(self, inserted: InsertResult, earlier: SeenPrompt) -> None:
+        """Count the request as a use of the branch point where it diverged, or else of the earlier prompt."""
+        branch_point, depth = inserted.branch_point, inserted.overlap_depth
+        if branch_point is not None and branch_point.is_tracked:
+            self.branch_points.note_use(branch_point)
+            self._visit(branch_point)
+            return
+        self.prompts.note_use(earlier)
+        num_tokens = max(earlier.num_tokens, depth)
+        if earlier.breakpoints:
+            boundary = self.boundaries.at(earlier.breakpoints, depth)
+            expected = 0.0
+            if boundary is not None:
+                plain = self.predict(earlier.num_tokens, ())
+                expected = plain.chance(boundary, boundary + self.boundaries.width, 0)
+            self.boundaries.observe(earlier.breakpoints, depth, expected=expected)
+        self.overlap.observe(depth, num_tokens)
+        if self.overlap.num_shared == 1 << self._version and self._version < _LAST_VERSION:
+            # What was predicted from half of the evidence is not worth much.
+            self._version += 1
+        if inserted.is_diverging and self.overlap.is_junction(depth, num_tokens):
+            assert branch_point is not None
+            self._visit(branch_point)
+
+    def _visit(self, branch_point: BranchPoint) -> None:
+        branch_point.visits += 1
+        table = self.branch_points
+        table.track(branch_point, table.hazard_class(0, _row(branch_point.visits - 1)))
+
+    def _pass(self, old: SeenPrompt, passed_tokens: int) -> None:
+        """Take from ``old`` what a later prompt has passed through."""
+        old.passed_tokens = max(old.passed_tokens, passed_tokens)
+        if old.num_tokens - old.passed_tokens < _LEAST_OVERLAP_TOKENS and not old.owned:
+            self.prompts.release(old)
+        elif passed_tokens >= _CONTINUES * old.num_tokens:
+            self.prompts.reclassify(old, self._class_of(old, _CONTINUED))
+        elif passed_tokens >= _LEAST_OVERLAP_TOKENS and old.hazard_class < self._class_of(old, _CONTINUED):
+            self.prompts.reclassify(old, self._class_of(old, _BRANCHED))
+
+    def _class_of(self, prompt: SeenPrompt, kind: int) -> int:
+        return self._hazard_class(prompt.num_tokens, prompt.generation, kind)
+
+    def _hazard_class(self, num_tokens: int, generation: int, kind: int) -> int:
+        length = max(0, num_tokens.bit_length() - 6)
+        return self.prompts.hazard_class(kind, _row(generation), length)
+
+    def _gather(self) -> None:
+        self.scales[: self.first_branch_cell] = self.prompts.index.reshape(-1)
+        self.scales[self.first_branch_cell :] = self.branch_points.index.reshape(-1)
+        self.rates = self.scales.tolist()
+        self.scales_version += 1
+
+
+def generation_after(earlier: SeenPrompt, depth: int) -> int | None:
+    """Return the generation of a prompt that shares ``depth`` tokens of ``earlier``; None where that is no
+    more than the template that every prompt begins with.
+    """
+    if depth >= _CONTINUES * earlier.num_tokens:
+        return earlier.generation + 1
+    return 0 if depth >= _LEAST_OVERLAP_TOKENS else None
+
+
+def _row(count: int) -> int:
+    return _GENERATION_ROWS[min(max(0, count), len(_GENERATION_ROWS) - 1)]

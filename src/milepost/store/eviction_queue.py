@@ -1,0 +1,139 @@
+"""Which checkpoint goes next: those that may be evicted in order, those that leases pin, and those to rank.
+
+A checkpoint whose circumstances have changed is only marked; it is ranked when somebody asks for a victim.
+And what comes to the top is ranked again first, so whatever became worth more in the meantime need not even
+be marked. Nothing here depends on how many checkpoints are stored, but for the logarithm of the heaps.
+"""
+
+from collections.abc import Iterable, Sequence, Set
+from typing import final
+
+from milepost.store.checkpoint import Checkpoint
+from milepost.store.eviction_order import EvictionOrder
+from milepost.store.eviction_policy import EvictionPolicy
+from milepost.store.neighbours import exclusive_kv_tokens
+from milepost.store.seen import SeenPrompt
+from milepost.untracked import untracked
+
+__all__ = ["EvictionQueue"]
+
+
+@final
+class EvictionQueue:
+    """See the module.
+
+    Args:
+        policy: Ranks the checkpoints.
+        kv_bytes_per_token: Of what an eviction frees beside the state.
+    """
+
+    def __init__(self, policy: EvictionPolicy, *, kv_bytes_per_token: int) -> None:
+        self._policy = policy
+        self._kv_bytes_per_token = kv_bytes_per_token
+        self._order = EvictionOrder(policy)
+        # By serial: marked to be ranked before the next eviction, and pinned.
+        self._stale: dict[int, Checkpoint] = untracked({})
+        self._pinned: dict[int, Checkpoint] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is anything that may be evicted."""
+        return bool(self._stale) or len(self._order) > 0
+
+    def __contains__(self, checkpoint: Checkpoint) -> bool:
+        """Whether ``checkpoint`` may be evicted."""
+        return checkpoint in self._order or checkpoint.serial in self._stale
+
+    def __len__(self) -> int:
+        return len(self._order) + sum(each not in self._order for each in self._stale.values())
+
+    @property
+    def pinned(self) -> Sequence[Checkpoint]:
+        """What leases pin."""
+        return list(self._pinned.values())
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return all that may be evicted. O(n)."""
+        return [*self._order.checkpoints(), *(c for c in self._stale.values() if c not in self._order)]
+
+    def pin(self, checkpoint: Checkpoint) -> None:
+        """Protect ``checkpoint`` and its KV from eviction until as many :meth:`unpin` calls."""
+        if checkpoint.num_pins == 0:
+            self.remove(checkpoint)
+            self._pinned[checkpoint.serial] = checkpoint
+        checkpoint.num_pins += 1
+
+    def unpin(self, checkpoint: Checkpoint) -> bool:
+        """Undo one :meth:`pin`; return whether that was the last."""
+        checkpoint.num_pins -= 1
+        if checkpoint.num_pins:
+            return False
+        del self._pinned[checkpoint.serial]
+        self._mark(checkpoint)
+        return True
+
+    def mark_stale(self, checkpoint: Checkpoint) -> None:
+        """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1)
+        now, O(log n) then.
+        """
+        if checkpoint.num_pins == 0 and checkpoint.is_stored:
+            self._mark(checkpoint)
+
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Take ``checkpoint`` from those that may be evicted."""
+        self._stale.pop(checkpoint.serial, None)
+        self._order.leave(checkpoint)
+
+    def note_new_owner(self, prompt: SeenPrompt) -> None:
+        """Keep what ``prompt`` has come to own where it ranks, until it is ranked again or moved."""
+        for checkpoint in prompt.owned.values():
+            self._order.detach(checkpoint)
+
+    def move(self, moved: Iterable[tuple[SeenPrompt, int]]) -> None:
+        """Move what prompts own to other cells, at its worth."""
+        for prompt, cell in moved:
+            self._order.move(prompt, cell)
+
+    def victim(self, cell: int | None = None) -> tuple[Checkpoint, float]:
+        """Return the checkpoint that is worth least, and what it is worth; of one ``cell``, if that has any.
+        There has to be one.
+        """
+        self._rank_stale()
+        while True:
+            first = self._order.first(cell)
+            assert first is not None
+            if not self._order.enter(first[0], self.freed_bytes(first[0])):
+                return first
+
+    def worth_of(self, num_bytes: int) -> tuple[float, bool]:
+        """Return the total worth of what has to be evicted to free ``num_bytes``, and whether all of it would
+        do. Evicts nothing, and leaves the order as it was. O(victims · log n).
+        """
+        total = 0.0
+        victims: dict[int, tuple[Checkpoint, int, float]] = {}
+        while num_bytes > 0 and self:
+            checkpoint, worth = self.victim()
+            freed_bytes = self.freed_bytes(checkpoint, without=victims.keys())
+            # What a large victim frees beyond that is not lost: others will take it.
+            total += worth * min(freed_bytes, num_bytes)
+            num_bytes -= freed_bytes
+            victims[checkpoint.serial] = checkpoint, *self._order.rank_of(checkpoint)
+            self._order.leave(checkpoint)
+        for victim in victims.values():
+            self._order.place(*victim)
+        return total, num_bytes <= 0
+
+    def freed_bytes(self, checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
+        """Return the bytes that its eviction frees, after that of others, where the policy asks for them."""
+        if not self._policy.weighs_neighbours:
+            return checkpoint.num_bytes
+        kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
+        return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
+
+    def _mark(self, checkpoint: Checkpoint) -> None:
+        self._stale[checkpoint.serial] = checkpoint
+        untracked(self._stale)
+
+    def _rank_stale(self) -> None:
+        for checkpoint in self._stale.values():
+            self._order.enter(checkpoint, self.freed_bytes(checkpoint))
+        self._stale.clear()
