@@ -119,8 +119,6 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "vllm.md"], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lines_fit(page):
     assert [line for line in prose(page) if len(line) > MOST_COLUMNS] == []
