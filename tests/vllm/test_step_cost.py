@@ -46,6 +46,29 @@ def test_a_stop_costs_the_tokens_that_a_step_without_any_could_have_computed(ahe
     assert machine.cost.stop_tokens == pytest.approx(100, rel=0.05)
 
 
+def test_it_is_learned_where_no_step_only_decodes():
+    machine = Machine(fixed=0.010, per_token=0.0001)
+    for _ in range(40):
+        machine.run(machine.random.randrange(100, 600))
+    assert machine.cost.stop_tokens == pytest.approx(100, rel=0.1)
+
+
+def test_steps_of_one_length_tell_nothing():
+    machine = Machine()
+    for _ in range(40):
+        machine.run(512)
+    assert machine.cost.stop_tokens == 256
+
+
+def test_long_steps_whose_tokens_take_longer_do_not_make_stops_free():
+    machine = Machine(fixed=0.0)
+    for number in range(40):
+        num_tokens = 100 + 40 * (number % 10)
+        machine.per_token = 0.0001 * num_tokens
+        machine.run(num_tokens)
+    assert machine.cost.stop_tokens == 16
+
+
 def test_waiting_for_requests_is_not_taken_for_work():
     machine = Machine()
     for _ in range(20):

@@ -1,32 +1,37 @@
 """What one more step costs, learned from the steps: a prefill that is cut for a checkpoint takes one more.
 
-A step that only decodes takes the *fixed* time of a step: weights are read, kernels launched, requests
-scheduled, whatever it computes. What a step with a prefill takes beyond that, it takes for the prompt's
-tokens. So a stop costs as much as computing ``fixed / (seconds a token)`` tokens, and is worth it where
-requests to come will save more.
+A step takes ``fixed + per_token * tokens`` seconds. *Fixed* is what it takes whatever it computes: weights
+are read, kernels launched, requests scheduled. So a stop costs as much as computing ``fixed / per_token``
+tokens, and is worth it where requests to come will save more.
 
     A step begins when it was scheduled, or when the one before it came in, whichever is later: where steps
     are scheduled ahead (async scheduling), it waits for that one. It ends when it comes in itself.
 
-Both are medians of the latest steps, so that a pause, a compilation or a busy machine leaves no trace; the
-latter over tokens, since a short prefill tells little of what a token takes.
+Both are fitted to the latest steps by the weighted estimator of Theil and Sen: the slope is the median slope
+of all pairs of steps, each as heavy as the two are apart, and the rest is the median of what the slope leaves.
+So a pause, a compilation or a busy machine leaves no trace. Steps that only decode are steps of no tokens:
+where there are some, they tell what is fixed; where there are none, prefills of several lengths do.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable
-from statistics import median
 from typing import final
+
+import numpy as np
 
 __all__ = ["StepCost"]
 
-# Steps of each kind that are remembered, and that are needed.
-_REMEMBERED, _NEEDED = 64, 8
+# Steps of each kind that are remembered; those that are needed, and how far apart the longest and the
+# shortest quarter of them have to be.
+_REMEMBERED, _NEEDED, _LEAST_SPREAD_TOKENS = 32, 8, 64
 # Fewer prompt tokens than that tell nothing of what a token takes.
 _LEAST_PREFILL_TOKENS = 32
-# What a stop is taken to cost before anything is known, and at most: a token that takes no time at all is one
-# that was not measured.
-_UNKNOWN_TOKENS, _MOST_TOKENS = 256, 4096
+# What a stop is taken to cost before anything is known, and at least and at most: no step is free, and a
+# token that takes no time at all is one that was not measured.
+_UNKNOWN_TOKENS, _LEAST_TOKENS, _MOST_TOKENS = 256, 16, 4096
+# So many steps pass before the next fit: what a step costs does not change from one to the next.
+_STEPS_PER_FIT = 16
 
 
 @final
@@ -39,52 +44,56 @@ class StepCost:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._decode_seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self._decodes: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._prefills: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._scheduled: deque[tuple[float, int]] = deque()
         self._last_end = 0.0
-        self._stop_tokens: int | None = None
+        self._num_unfitted = 0
+        #: What a stop costs, in tokens computed.
+        self.stop_tokens = _UNKNOWN_TOKENS
 
     def note_schedule(self, num_prefill_tokens: int) -> None:
         """Note that a step was scheduled, which computes so many tokens of prompts."""
         self._scheduled.append((self._clock(), num_prefill_tokens))
 
     def note_output(self) -> None:
-        """Note that the oldest step that was scheduled has come in."""
+        """Note that the oldest step that was scheduled has come in. O(1), but for every sixteenth step."""
         if not self._scheduled:
             return
         end = self._clock()
         begun, num_prefill_tokens = self._scheduled.popleft()
         seconds = end - max(begun, self._last_end)
         self._last_end = end
-        if num_prefill_tokens == 0:
-            self._decode_seconds.append(seconds)
-        elif num_prefill_tokens >= _LEAST_PREFILL_TOKENS:
-            self._prefills.append((num_prefill_tokens, seconds))
-        self._stop_tokens = None
+        if 0 < num_prefill_tokens < _LEAST_PREFILL_TOKENS:
+            return
+        (self._prefills if num_prefill_tokens else self._decodes).append((num_prefill_tokens, seconds))
+        self._num_unfitted += 1
+        if self._num_unfitted >= _STEPS_PER_FIT and len(self._prefills) >= _NEEDED:
+            self._num_unfitted = 0
+            self._fit()
 
-    @property
-    def stop_tokens(self) -> int:
-        """What a stop costs, in tokens computed. O(1) until the next step."""
-        if self._stop_tokens is None:
-            self._stop_tokens = self._learned_stop_tokens()
-        return self._stop_tokens
-
-    def _learned_stop_tokens(self) -> int:
-        if min(len(self._decode_seconds), len(self._prefills)) < _NEEDED:
-            return _UNKNOWN_TOKENS
-        fixed = median(self._decode_seconds)
-        per_token = _median_token([((each - fixed) / num, num) for num, each in self._prefills])
+    def _fit(self) -> None:
+        num_tokens, seconds = np.array([*self._decodes, *self._prefills]).T
+        least, most = np.quantile(num_tokens, (0.25, 0.75))
+        if most - least < _LEAST_SPREAD_TOKENS:
+            return
+        fixed, per_token = _line(num_tokens, seconds)
         if per_token * _MOST_TOKENS <= fixed:
-            return _MOST_TOKENS
-        return round(fixed / per_token)
+            self.stop_tokens = _MOST_TOKENS
+        else:
+            self.stop_tokens = max(_LEAST_TOKENS, round(fixed / per_token)) if per_token > 0 else _MOST_TOKENS
 
 
-def _median_token(prefills: list[tuple[float, int]]) -> float:
-    """Return what the middle one of all tokens took, each as long as the others of its prefill."""
-    passed, half = 0, sum(num_tokens for _, num_tokens in prefills) / 2
-    for seconds, num_tokens in sorted(prefills):
-        passed += num_tokens
-        if passed >= half:
-            return seconds
-    raise AssertionError("no prefills")
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return the height at 0 and the slope of the line through points of shape ``[n]``. O(n^2 log n).
+
+    Source: Sievers, Weighted rank statistics for simple linear regression, JASA 1978.
+    """
+    i, j = np.triu_indices(len(x), 1)
+    apart = np.abs(x[i] - x[j])
+    i, j, apart = i[apart > 0], j[apart > 0], apart[apart > 0]
+    slopes = (y[i] - y[j]) / (x[i] - x[j])
+    order = np.argsort(slopes)
+    passed = np.cumsum(apart[order])
+    slope = float(slopes[order[np.searchsorted(passed, passed[-1] / 2)]])
+    return float(np.median(y - slope * x)), slope
