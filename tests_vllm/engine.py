@@ -62,9 +62,9 @@ def run(job: Job, folder: Path, *, environment: dict | None = None) -> dict[str,
 
 
 def serve(job: Job) -> dict[str, Any]:
-    from benchmarks.vllm import models
-
     from vllm import LLM, SamplingParams
+
+    from benchmarks.vllm import models
 
     under_test = models.MODELS[job.model]
     under_test.prepare_vllm()

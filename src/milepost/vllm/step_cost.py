@@ -8,9 +8,9 @@ tokens, and is worth it where requests to come will save more.
     are scheduled ahead (async scheduling), it waits for that one. It ends when it comes in itself.
 
 Both are fitted to the latest steps by the weighted estimator of Theil and Sen: the slope is the median slope
-of all pairs of steps, each as heavy as the two are apart, and the rest is the median of what the slope leaves.
-So a pause, a compilation or a busy machine leaves no trace. Steps that only decode are steps of no tokens:
-where there are some, they tell what is fixed; where there are none, prefills of several lengths do.
+of all pairs of steps, each as heavy as the two are apart, and the rest is the median of what the slope
+leaves. So a pause, a compilation or a busy machine leaves no trace. Steps that only decode are steps of no
+tokens: where there are some, they tell what is fixed; where there are none, prefills of several lengths do.
 """
 
 import time
