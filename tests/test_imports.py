@@ -23,7 +23,14 @@ def test_the_public_names_are_pinned():
     assert milepost.__all__ == [
         *("AuditError", "CacheCorruptionError", "CachePolicy", "CapacityError", "ConcurrentUseError"),
         *("ConfigurationError", "ContentlessPayloads", "Engine", "EvictionPolicy", "Footprint"),
-        *("InvalidRequestError", "KernelCacheWarning", "Lease", "MilepostError", "MilepostWarning"),
+        *(
+            "HostedCache",
+            "InvalidRequestError",
+            "KernelCacheWarning",
+            "Lease",
+            "MilepostError",
+            "MilepostWarning",
+        ),
         *("MissingExtraError", "ModelChangedError", "ModelLoadError", "PayloadSource", "Placement"),
         *("PlacementPolicy", "PlacementRequest", "PrefixCache", "RequestReport", "TraceFormatError"),
         *("UnsupportedModelError", "open_trace", "parse_policy", "simulate"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from milepost.footprint import Footprint
+    from milepost.hosted_cache import HostedCache
     from milepost.lease import Lease
     from milepost.placement import Placement, PlacementPolicy, PlacementRequest
     from milepost.policies import CachePolicy, parse_policy
@@ -51,6 +52,7 @@ __all__ = [
     "Engine",
     "EvictionPolicy",
     "Footprint",
+    "HostedCache",
     "InvalidRequestError",
     "KernelCacheWarning",
     "Lease",
@@ -79,6 +81,7 @@ _HOMES = {
     "Engine": "engines.transformers.engine",
     "EvictionPolicy": "store",
     "Footprint": "footprint",
+    "HostedCache": "hosted_cache",
     "Lease": "lease",
     "PayloadSource": "store",
     "Placement": "placement",
