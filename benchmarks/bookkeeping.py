@@ -1,16 +1,21 @@
 """What the cache itself costs a request: acquire, plan and commit, with no model.
 
     python -m benchmarks.bookkeeping [--json]
+    python -m benchmarks.bookkeeping --scale [--against FOLDER] [--requests 100000] [--figure FILE] [--json]
 
 Prompts of 32,768 tokens on a grid of 64 against 10,000 cached ones: 200 documents that part at random depths,
-so walks are deep, splits are common and every request adds checkpoints. Target: median within 1 ms.
+so walks are deep, splits are common and every request adds checkpoints. Target: median within 1 ms. With
+``--scale``, how the cost of a request grows with the cache: :mod:`benchmarks.scale`.
 """
 
+import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.printing import Row, run_and_print
+from benchmarks import scale
+from benchmarks.printing import Row, print_rows
 from milepost.footprint import Footprint
 from milepost.policies import parse_policy
 from milepost.prefix_cache import PrefixCache
@@ -73,5 +78,22 @@ def _measure(name: str, capacity_bytes: int, policy: str) -> Row:
     )
 
 
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
+    parser.add_argument("--scale", action="store_true", help="how the cost grows with the cache")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="with --scale: another checkout")
+    parser.add_argument("--requests", type=int, default=100_000, metavar="N", help="with --scale: how many")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="with --scale: draw the growth")
+    arguments = parser.parse_args()
+    if arguments.scale:
+        scale.main(arguments)
+    else:
+        print_rows(measure(), as_json=arguments.json)
+
+
 if __name__ == "__main__":
-    run_and_print(measure)
+    main()

@@ -50,7 +50,7 @@ class Lease:
         self.checkpoint = store.pin_resumed(found)
         self._pinned = [] if self.checkpoint is None else [self.checkpoint]
         self.state: Payload | None = None if self.checkpoint is None else self.checkpoint.payload
-        self.kv_segments: Sequence[Any] = found.kv_segments
+        self.kv_segments: Sequence[Any] = store.kv_segments(found)
 
     @property
     def request(self) -> PlacementRequest:

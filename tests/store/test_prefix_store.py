@@ -177,7 +177,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self._structure() == structure, "reading changes nothing"
         naive = self.naive
         assert located.resume_position == naive.resume_position(tokens, len(tokens) - 1)
-        assert located.kv_segments == Source(tokens, self.store.kv.segment_tokens, 0).kv_segments(
+        assert self.store.kv_segments(located) == Source(tokens, self.store.kv.segment_tokens, 0).kv_segments(
             0, located.resume_position // self.store.kv.segment_tokens * self.store.kv.segment_tokens
         )
         if not self.forgetful:
@@ -290,7 +290,7 @@ class AnchorMachine(RuleBasedStateMachine):
         assert located.reached_position == max(
             end for end in range(0, aligned + 1, step) if not end or tokens[:end] in self.ever_resident
         )
-        assert located.kv_segments == Source(tokens, step, 0).kv_segments(0, expected)
+        assert self.store.kv_segments(located) == Source(tokens, step, 0).kv_segments(0, expected)
         anchor = self.store.pin_resumed(located)
         if anchor is not None:
             assert (anchor.position, anchor.num_bytes, anchor.payload) == (expected, 0, None)

@@ -245,7 +245,7 @@ def test_no_walk_recurses_over_the_depth(deep_store):
     assert deep_store.kv.num_segments == CHAIN // 1000
     located = deep_store.look_up(chain, num_tokens=CHAIN, tenant="", limit=CHAIN - 1)
     assert located.resume_position == CHAIN // 2
-    assert len(located.kv_segments) == CHAIN // 2000
+    assert len(deep_store.kv_segments(located)) == CHAIN // 2000
     deep_store.unpin(deepest)
     deep_store.evict(deepest)
     check_store(deep_store)

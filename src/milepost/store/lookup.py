@@ -1,9 +1,7 @@
 """What the store holds for a prompt: how far it is known, and from where it can be resumed. Reads only."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from milepost.store.checkpoint import Checkpoint
 from milepost.store.node import Node
@@ -29,7 +27,6 @@ class Lookup:
         earlier: The latest prompt that shares it all; None where nothing is shared.
         branch_points: Where prompts have diverged along the shared part, ascending.
         resident_kv_tokens: Leading tokens whose KV is stored.
-        kv_segments: Payloads of the whole KV segments before the resume position, in order.
     """
 
     match: TreeMatch
@@ -42,7 +39,6 @@ class Lookup:
     earlier: SeenPrompt | None
     branch_points: tuple[BranchPoint, ...]
     resident_kv_tokens: int
-    kv_segments: Sequence[Any]
 
 
 def look_up(
@@ -93,7 +89,6 @@ def look_up(
         earlier=match.path[-1].owner if match.path else None,
         branch_points=tuple(branch_points),
         resident_kv_tokens=min(resident, depth),
-        kv_segments=kv.payloads(match.path, resume),
     )
 
 

@@ -160,4 +160,4 @@ class Node:
 
 
 def _halves(values: list[Any], at: int) -> tuple[list[Any], list[Any]]:
-    return untracked(values[:at]), untracked(values[at:])
+    return (untracked(values[:at]), untracked(values[at:])) if values else (untracked([]), values)

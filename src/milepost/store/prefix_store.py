@@ -122,6 +122,10 @@ class PrefixStore:
         found = node_at(match.path, position).checkpoint_at(position)
         return None if found is None or found.is_kv_only else found
 
+    def kv_segments(self, found: Lookup) -> list[Any]:
+        """Return the KV payloads of the whole segments before the resume position, in order."""
+        return self.kv.payloads(found.match.path, found.resume_position)
+
     def pin(self, checkpoint: Checkpoint) -> None:
         """Protect ``checkpoint`` and its KV from eviction until as many :meth:`unpin` calls."""
         self.queue.pin(checkpoint)
