@@ -150,7 +150,7 @@ def contents(cache) -> list:
     lessons = cache.policy.lessons
     everything.append(None if lessons is None else repr(lessons.export()))
     for node in store.tree.nodes():
-        everything.append((node.start, node.end, node.data, node.dropped[:], node.num_kv_reached))
+        everything.append((node.start, node.end, node.data, node.evicted[:], node.num_kv_reached))
         everything.append((id(node.owner), node.num_live_children, [id(each) for each in node.kv]))
         everything.append((node.owner.num_tokens, node.owner.hazard_class, node.owner.passed_tokens))
         everything.append(

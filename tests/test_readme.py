@@ -1,6 +1,7 @@
 """README and docs: snippets run, commands exist, links lead somewhere, lines fit."""
 
 import ast
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -48,8 +49,17 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_are_python(page):
     for snippet in blocks(page, "python"):
-        if not snippet.startswith("--8<--"):
-            ast.parse(snippet)
+        is_session = snippet.startswith(">>> ")
+        ast.parse(doctest.script_from_examples(snippet) if is_session else snippet)
+
+
+def test_each_example_is_drawn_into_its_page():
+    """A formatter once made an expression of the marks, and the page showed that instead of the files."""
+    page = (REPOSITORY / "docs" / "examples.md").read_text()
+    drawn = re.findall(r'^```\{\.python\}\n--8<-- "(.*)"\n```$', page, flags=re.M)
+    assert page.count("```") == 2 * len(drawn)
+    examples = (REPOSITORY / "examples").glob("*.py")
+    assert sorted(drawn) == sorted(f"examples/{each.name}" for each in examples)
 
 
 def test_the_session_of_the_readme_runs(tmp_path, monkeypatch, capsys):

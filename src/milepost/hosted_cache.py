@@ -86,7 +86,7 @@ class HostedCache(PrefixCache):
             self._store.remove(checkpoint)
         return len(lost)
 
-    def drop(self, checkpoint: Checkpoint) -> bool:
+    def evict(self, checkpoint: Checkpoint) -> bool:
         """Evict ``checkpoint``, whose memory its owner has taken or wants. Return False, and change nothing,
         where a lease pins it, or it is gone already.
         """

@@ -25,7 +25,7 @@ class Scaled(EvictionPolicy):
     def scales(self):
         return self.current
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         return self.ranked[checkpoint.serial]
 
     def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
@@ -192,7 +192,7 @@ class ByPrompt(EvictionPolicy):
     def scales(self):
         return self.current
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         serial = checkpoint.serial
         cell = self.own_cells.get(serial, self.prompt_cells[checkpoint.owner])
         return cell, self.worths_of[serial]

@@ -48,7 +48,7 @@ class TwoPools(EvictionPolicy):
 
     scales = np.ones(2)
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         return (KV_CELL if checkpoint.is_kv_only else STATE_CELL), checkpoint.last_used
 
 

@@ -79,11 +79,11 @@ class WatchfulRecency(Recency):
     weighs_neighbours = True
     store: PrefixStore
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         naive = NaiveCache(0, 1, 0, held=stored(self.store))
         tokens = naive.exclusive_kv_tokens(prefix_of(checkpoint))
-        assert held_bytes == checkpoint.num_bytes + tokens * self.store.kv.bytes_per_token
-        return super().rank(checkpoint, held_bytes)
+        assert freed_bytes == checkpoint.num_bytes + tokens * self.store.kv.bytes_per_token
+        return super().rank(checkpoint, freed_bytes)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -335,7 +335,7 @@ def new_store(
 
 
 def store_with_everything() -> PrefixStore:
-    """Two branches, dropped positions, a pinned checkpoint and dead history."""
+    """Two branches, evicted positions, a pinned checkpoint and dead history."""
     store = new_store()
     for tick, (tokens, positions) in enumerate(
         [(range(24), (4, 8, 16, 20)), ([*range(12), *range(50, 62)], (12, 20)), (range(80, 90), ())]
@@ -383,9 +383,9 @@ CORRUPTIONS = {
     "a checkpoint outside its node": lambda s: setattr(deepest(s), "position", 3),
     "checkpoints out of order": lambda s: holder(s, 8).checkpoints.reverse(),
     "a checkpoint that points elsewhere": lambda s: setattr(deepest(s), "node", holder(s, 8)),
-    "dropped out of order": lambda s: setattr(holder(s, 20), "dropped", [16, 14]),
-    "dropped and held": lambda s: holder(s, 20).dropped.append(20),
-    "dropped outside": lambda s: holder(s, 20).dropped.insert(0, 2),
+    "evicted out of order": lambda s: setattr(holder(s, 20), "evicted", [16, 14]),
+    "evicted and stored": lambda s: holder(s, 20).evicted.append(20),
+    "evicted outside": lambda s: holder(s, 20).evicted.insert(0, 2),
     "an unpinned checkpoint off the ranking": lambda s: s.queue.remove(deepest(s)),
     "a pin that nobody counted": lambda s: setattr(deepest(s), "num_pins", 1),
     "a checkpoint that is not linked to the one above": lambda s: setattr(deepest(s), "above", None),
@@ -414,7 +414,7 @@ def test_check_finds(corruption):
         check_store(store)
 
 
-def test_what_was_dropped_is_forgotten_when_it_is_stored_again():
+def test_what_was_evicted_is_forgotten_when_it_is_stored_again():
     store = store_with_everything()
     tokens = tuple(range(24))
     assert locate(store, tokens, limit=19).resume_position == 12

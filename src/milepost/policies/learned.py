@@ -113,12 +113,12 @@ class LearnedEviction(EvictionPolicy):
         """How often they have changed."""
         return self._model.scales_version
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the class and age that set the rate, and what a request saves per byte."""
         model, owner = self._model, checkpoint.owner
         assert owner is not None
         position, deeper = checkpoint.position, checkpoint.deeper_position
-        saving = checkpoint.saving / max(1, held_bytes)
+        saving = checkpoint.saving / max(1, freed_bytes)
         forecast = model.forecast(owner)
         chance = _LEAST_MASS + forecast.chance(position, deeper, owner.passed_tokens)
         # A prompt that nobody watches any more is as old as can be.

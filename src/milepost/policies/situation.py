@@ -17,10 +17,11 @@ class Situation:
     """See the module.
 
     Attributes:
-        request: The numbers, which are all that most policies need. prompt: This prompt as it will be
-        remembered. earlier: The latest earlier prompt that shares ``overlap_depth`` tokens; None where
-        nothing is shared. branch_points: Where prompts have diverged along this one, ascending. room_worth:
-        Returns what has to be evicted to make room for that many bytes is worth, in cost saved per
+        request: The numbers, which are all that most policies need.
+        prompt: This prompt as it will be remembered.
+        earlier: The latest earlier prompt that shares ``overlap_depth`` tokens; None where nothing is shared.
+        branch_points: Where prompts have diverged along this one, ascending.
+        room_worth: Returns what has to be evicted to store that many bytes more is worth, in cost saved per
             request; None where that is unknown.
         forecast: What a policy predicted for the prompt while it placed, for the cache to remember with it.
     """

@@ -48,13 +48,13 @@ def _check_node(store: PrefixStore, node: Node) -> None:
     positions = [c.position for c in node.checkpoints]
     _require(positions == sorted(set(positions)), f"{where} has checkpoints at {positions}")
     _require(
-        all(node.start < p <= node.end for p in (*positions, *node.dropped, *node.cleared)),
-        f"{where} holds positions outside itself: {positions} {node.dropped} {node.cleared}",
+        all(node.start < p <= node.end for p in (*positions, *node.evicted, *node.cleared)),
+        f"{where} holds positions outside itself: {positions} {node.evicted} {node.cleared}",
     )
-    _require(node.dropped == sorted(set(node.dropped)), f"{where} dropped {node.dropped}")
+    _require(node.evicted == sorted(set(node.evicted)), f"{where} evicted {node.evicted}")
     _require(node.cleared == sorted(set(node.cleared)), f"{where} cleared {node.cleared}")
     states = {c.position for c in node.checkpoints if not c.is_kv_only}
-    _require(not states & {*node.dropped, *node.cleared}, f"{where} both holds and dropped a position")
+    _require(not states & {*node.evicted, *node.cleared}, f"{where} both stores a position and misses it")
     above = _above(node) if node.checkpoints else None
     for checkpoint in node.checkpoints:
         _require(checkpoint.node is node, f"{where} holds a checkpoint of another node")

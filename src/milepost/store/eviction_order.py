@@ -81,11 +81,11 @@ class EvictionOrder:
     def __contains__(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.group is not None
 
-    def enter(self, checkpoint: Checkpoint, held_bytes: int) -> bool:
+    def enter(self, checkpoint: Checkpoint, freed_bytes: int) -> bool:
         """Rank ``checkpoint`` among those that may be evicted, or rank it anew; return whether that changed
         anything.
         """
-        return self.place(checkpoint, *self._policy.rank(checkpoint, held_bytes))
+        return self.place(checkpoint, *self._policy.rank(checkpoint, freed_bytes))
 
     def place(self, checkpoint: Checkpoint, cell: int, worth: float) -> bool:
         """Do as :meth:`enter`, where the rank is known."""

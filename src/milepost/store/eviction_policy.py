@@ -71,10 +71,10 @@ class EvictionPolicy(ABC):
         return None
 
     @abstractmethod
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the cell of ``checkpoint`` and its worth inside it; ties go to the oldest.
 
-        ``held_bytes`` are those that its eviction frees; its own where neighbours are not weighed. Changes
+        ``freed_bytes`` are those that its eviction frees; its own where neighbours are not weighed. Changes
         nothing but a policy's own notes on prompts and branch points.
         """
 
@@ -97,6 +97,6 @@ class Recency(EvictionPolicy):
     those are kept only as long as requests really part there.
     """
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the tick of the last use."""
         return 0, checkpoint.last_used

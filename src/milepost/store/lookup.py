@@ -66,7 +66,7 @@ def look_up(
         if node.checkpoints:
             positions += [c.position for c in node.checkpoints if c.position <= depth and not c.is_kv_only]
             deepest = node.deepest_checkpoint(resumable) or deepest
-        if node.checkpoints or node.dropped:
+        if node.checkpoints or node.evicted:
             reached = max(reached, _deepest_ever(node, usable))
         if node.cleared:
             cleared = max(cleared, _last_within(node.cleared, usable))
@@ -95,7 +95,7 @@ def look_up(
 def _deepest_ever(node: Node, limit: int) -> int:
     """Return the deepest position of at most ``limit`` where this node holds or held a checkpoint, or 0."""
     stored = node.deepest_checkpoint(limit)
-    return max(stored.position if stored else 0, _last_within(node.dropped, limit))
+    return max(stored.position if stored else 0, _last_within(node.evicted, limit))
 
 
 def _last_within(positions: list[int], limit: int) -> int:

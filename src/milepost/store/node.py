@@ -26,7 +26,7 @@ class Node:
         children: First key of the child's edge, as bytes -> child.
         kv: Payloads of the KV segments that end in ``(start, end]``, in order, resident up to some segment.
         checkpoints: Checkpoints at positions in ``(start, end]``, ascending.
-        dropped: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
+        evicted: Positions in ``(start, end]`` whose checkpoint was evicted, ascending.
         cleared: Positions in ``(start, end]`` whose checkpoint went when all was cleared, ascending.
         num_live_children: Children with a checkpoint somewhere below.
         owner: The latest prompt that reached this node's end.
@@ -37,7 +37,7 @@ class Node:
     """
 
     __slots__ = (
-        "branch_point", "checkpoints", "children", "cleared", "data", "dropped", "end", "is_queued", "kv",
+        "branch_point", "checkpoints", "children", "cleared", "data", "end", "evicted", "is_queued", "kv",
         "newer", "num_kv_reached", "num_live_children", "older", "owner", "parent", "start",
     )  # fmt: skip
 
@@ -52,7 +52,7 @@ class Node:
         self.children: dict[bytes, Node] = untracked({})
         self.kv: list[Any] = untracked([])
         self.checkpoints: list[Checkpoint] = untracked([])
-        self.dropped: list[int] = untracked([])
+        self.evicted: list[int] = untracked([])
         self.cleared: list[int] = untracked([])
         self.num_live_children = 0
         self.num_kv_reached = 0
@@ -116,7 +116,7 @@ class Node:
         upper.checkpoints, self.checkpoints = _halves(self.checkpoints, half)
         for checkpoint in upper.checkpoints:
             checkpoint.node = upper
-        upper.dropped, self.dropped = _halves(self.dropped, bisect_right(self.dropped, at))
+        upper.evicted, self.evicted = _halves(self.evicted, bisect_right(self.evicted, at))
         upper.cleared, self.cleared = _halves(self.cleared, bisect_right(self.cleared, at))
         self.start = at
         upper.num_live_children = int(self.is_live)
@@ -136,7 +136,7 @@ class Node:
         for checkpoint in self.checkpoints:
             lower.owner.own(checkpoint)
         self.checkpoints += lower.checkpoints
-        self.dropped += lower.dropped
+        self.evicted += lower.evicted
         self.cleared += lower.cleared
         self.num_live_children = lower.num_live_children
         self.owner = lower.owner

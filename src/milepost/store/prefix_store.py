@@ -262,7 +262,7 @@ class PrefixStore:
 
     def evict(self, checkpoint: Checkpoint) -> None:
         """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
-        insort(checkpoint.node.dropped, checkpoint.position)
+        insort(checkpoint.node.evicted, checkpoint.position)
         self.num_evictions += 1
         if not (self.keeps_kv and strip_state(self, checkpoint)):
             self.remove(checkpoint)
@@ -324,8 +324,8 @@ class PrefixStore:
         was_live = node.is_live
         insort(node.checkpoints, checkpoint, key=_position_of)
         if payload is not None or self.is_stateless:
-            # KV alone is nothing to resume from: the state that was dropped here would be missing still.
-            for gone in (node.dropped, node.cleared):
+            # KV alone is nothing to resume from: the state that went from here would be missing still.
+            for gone in (node.evicted, node.cleared):
                 if position in gone:
                     gone.remove(position)
         self.budget.state_bytes += num_bytes
@@ -338,7 +338,7 @@ class PrefixStore:
         return checkpoint
 
     def drop(self, payloads: Sequence[Any]) -> None:
-        """Tell whoever owns the memory of ``payloads`` that they are not needed any more."""
+        """Tell the owner of the memory of ``payloads`` that the cache has let go of them."""
         if self._on_drop is not None:
             self._on_drop(payloads)
 

@@ -58,7 +58,7 @@ class Following:
             if self._memory.num_clean(num_blocks) >= num_blocks:
                 return
             blocks = _blocks_of(checkpoint)
-            if self._cache.drop(checkpoint):
+            if self._cache.evict(checkpoint):
                 self._memory.doubt_state(blocks)
                 self._memory.clean()
         self._at_risk += map(self._kept.__getitem__, self._prefixes_ahead(num_blocks))
@@ -69,7 +69,7 @@ class Following:
         for checkpoint in at_risk:
             is_there = checkpoint.payload is not None
             if is_there and not self._memory.holds(_blocks_of(checkpoint)):
-                self._cache.drop(checkpoint)
+                self._cache.evict(checkpoint)
 
     def _prefixes_ahead(self, num_blocks: int) -> Sequence[bytes]:
         return [each for each in self._memory.prefixes_ahead(num_blocks) if each in self._kept]

@@ -20,6 +20,6 @@ class BlockRecency(EvictionPolicy):
     it resumes from and the KV of its whole prompt, but not the states that it passes. O(1).
     """
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the tick of the last use; of one tick, the deepest first."""
         return 0, checkpoint.last_used * _TICK - checkpoint.position

@@ -228,10 +228,10 @@ class ForesightEviction(EvictionPolicy):
         """One over the requests until each cell's next uses."""
         return self._foresight.scales
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the cell of the next use, and what it saves per byte held."""
         foresight = self._foresight
-        saving = checkpoint.saving / max(1, held_bytes)
+        saving = checkpoint.saving / max(1, freed_bytes)
         owner = checkpoint.owner
         assert owner is not None
         partings = owner.forecast

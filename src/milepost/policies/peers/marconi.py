@@ -76,11 +76,11 @@ class MarconiEviction(EvictionPolicy):
         """Take what replays prompts on a cache like the one that is served."""
         self._replay = replay
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the cell of its efficiency, and the tick of its last use."""
         if len(checkpoint.below) > 1:
             return _KEPT, checkpoint.last_used
-        efficiency = max(checkpoint.saving, 1e-9) / max(1, held_bytes)
+        efficiency = max(checkpoint.saving, 1e-9) / max(1, freed_bytes)
         self._unit = self._unit or efficiency
         cell = _NUM_EFFICIENCIES // 2 + round(_CELLS_PER_OCTAVE * math.log2(efficiency / self._unit))
         return min(max(0, cell), _NUM_EFFICIENCIES - 1), checkpoint.last_used

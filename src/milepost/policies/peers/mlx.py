@@ -34,7 +34,7 @@ class FirstMessageAndTail(PlacementPolicy):
 class StoringOrder(EvictionPolicy):
     """The one stored first goes first. O(1)."""
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return when it was stored."""
         return 0, checkpoint.serial
 

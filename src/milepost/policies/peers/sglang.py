@@ -83,7 +83,7 @@ class PathRecency(EvictionPolicy):
         """Both cells count alike."""
         return _TWO_CELLS
 
-    def rank(self, checkpoint: Checkpoint, held_bytes: int) -> tuple[int, float]:
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the cell, and the tick of the last use; of one tick, the shallowest first."""
         cell = STATE_CELL if checkpoint.below else KV_CELL
         return cell, checkpoint.last_used * _TICK + checkpoint.position
