@@ -13,7 +13,7 @@ class TokenAccount:
         num_tokens: Tokens of the prompts.
         reused: Not computed again.
         unseen: No earlier prompt had them.
-        alignment: Behind the last grid position that could be resumed from.
+        alignment: After the last grid position that could be resumed from.
         placement: No checkpoint was ever stored there.
         eviction: A checkpoint was there and was dropped.
         reset: A checkpoint was there, and went when the whole cache was emptied.

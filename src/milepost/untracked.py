@@ -6,7 +6,7 @@ that meets the pass waits for it: 3.9 s at 62,000 checkpoints. So the long-lived
 from the collector's lists. They are freed as all objects are, when their last reference goes.
 
 Law
-    Whoever takes a record from the collector breaks every cycle that it is part of: when the record leaves
+    Code that takes a record from the collector breaks every cycle that it is part of: when the record leaves
     the cache, and, for all that are left, when the cache itself goes (``RadixTree.__del__``). Nothing that
     the collector still visits may be reachable through such cycles alone.
 

@@ -1,14 +1,14 @@
-"""Learned distribution of where the next request will part from a prompt.
+"""Learned distribution of where the next request will diverge from a prompt.
 
 Law
     :meth:`OverlapModel.observe` is told of every request: how many leading tokens it shared with an earlier
     prompt, and how long that prompt was. :meth:`OverlapModel.predict` answers, for a prompt that is being
-    cached now, with a pmf over the depths at which a later request that shares it will part from it.
+    cached now, with a pmf over the depths at which a later request that shares it will diverge from it.
     :attr:`OverlapModel.sharing_rate` is the chance that there is such a request at all.
 
 Theory
     Overlap repeats in more than one coordinate. A shared system prompt ends at one distance from the *start*,
-    whatever follows; questions about a document part from it at one distance from the *end*, whatever its
+    whatever follows; questions about a document diverge from it at one distance from the *end*, whatever its
     length; a conversation that goes on shares the whole earlier prompt, distance 0 from the end. Each
     :class:`Coordinate` keeps a decayed histogram, and a last component, uniform over the prompt, explains
     what no coordinate does. The mixture is learned online: each sharing is assigned to the components in
@@ -21,9 +21,10 @@ Theory
 
     The ``1 / num_bins`` is the prior: a coordinate that has seen little predicts uniformly.
 
-    A *junction* is the depth at which a prompt has parted from an earlier one; another may part there too.
-    One more component says that a depth is one of those remembered lately, token for token. What it explains
-    and the coordinates do not, per parting, is the chance that a prompt's own junction sees another.
+    A *junction* is the depth at which a prompt has diverged from an earlier one; another may do so there
+    too. One more component says that a depth is one of those remembered lately, token for token. What it
+    explains and the coordinates do not, per divergence, is the chance that a prompt's own junction sees
+    another.
 
 A bin is represented by its shallow end, since a checkpoint a little too shallow costs a few tokens and one a
 little too deep costs the whole hit. Memory is bounded: of more than ``max_support`` bins the lightest is

@@ -14,14 +14,14 @@ _PRIOR = 0.1
 
 @final
 class BoundaryModel:
-    """Learns how often a request parts from a prompt at its last boundary, its last but one, and so on.
+    """Learns how often a request diverges from a prompt at its last boundary, its last but one, and so on.
 
-    A parting in the first tokens behind a boundary counts as one there, in proportion to how much better the
-    boundary explains it than ``expected``, what was predicted without.
+    A divergence in the first tokens after a boundary counts as one there, in proportion to how much better
+    the boundary explains it than ``expected``, what was predicted without.
 
     Args:
         decay: What one sharing leaves of the weight of all before it.
-        width: A parting less than this many tokens behind a boundary is at it.
+        width: A divergence less than this many tokens after a boundary is at it.
     """
 
     __slots__ = ("_decay", "_explained", "_seen", "width")
@@ -38,7 +38,7 @@ class BoundaryModel:
         return [(explained + _PRIOR) / (self._seen + 1.0) for explained in self._explained]
 
     def at(self, boundaries: Sequence[int], overlap_depth: int) -> int | None:
-        """Return the boundary that a parting is at; None for none. ``boundaries`` ascend. O(log n)."""
+        """Return the boundary that a divergence is at; None for none. ``boundaries`` ascend. O(log n)."""
         index = bisect_right(boundaries, overlap_depth) - 1
         return boundaries[index] if index >= 0 and overlap_depth - boundaries[index] < self.width else None
 
@@ -47,8 +47,8 @@ class BoundaryModel:
 
         Args:
             boundaries: Of that prompt, ascending, in tokens from its start.
-            overlap_depth: Where the request parted.
-            expected: Chance that it would part at this boundary, as far as anything else knew.
+            overlap_depth: Where the request diverged.
+            expected: Chance that it would diverge at this boundary, as far as anything else knew.
         """
         for place in range(_MOST_BOUNDARIES):
             self._explained[place] *= self._decay
@@ -73,7 +73,7 @@ class BoundaryModel:
         self._explained, self._seen = explained, float(exported["seen"])
 
     def predict(self, boundaries: Sequence[int]) -> list[tuple[int, float]]:
-        """Return each boundary of a prompt and the chance of a parting at it, ascending. O(n)."""
+        """Return each boundary of a prompt and the chance of a divergence at it, ascending. O(n)."""
         shares = self.shares
         places = [_place(boundaries, boundary) for boundary in boundaries]
         num_last = places.count(_MOST_BOUNDARIES - 1) or 1

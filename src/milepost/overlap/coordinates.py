@@ -1,4 +1,4 @@
-"""Coordinates in which the place where two prompts part repeats from prompt to prompt."""
+"""Coordinates in which the place where two prompts diverge repeats from prompt to prompt."""
 
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, final
@@ -12,7 +12,7 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 
 class Coordinate(Protocol):
-    """A way to say where two prompts part, such that the number returns from prompt to prompt.
+    """A way to say where two prompts diverge, such that the number returns from prompt to prompt.
 
     ``measure`` bins a depth; ``depths`` finds the bins again in another prompt (results outside it are
     ignored). ``deeper_measure_is_larger`` orders the bins.
@@ -60,7 +60,7 @@ class FromEnd:
         return False
 
     def measure(self, overlap_depth: int, num_tokens: int) -> int:
-        """Return the whole bins behind the depth: 0 is the whole prompt but for a part of a bin."""
+        """Return the whole bins after the depth: 0 is the whole prompt but for less than a bin."""
         return (num_tokens // self.bin_tokens - overlap_depth // self.bin_tokens) * self.bin_tokens
 
     def depths(self, measures: IntArray, num_tokens: int) -> IntArray:

@@ -21,7 +21,7 @@ _UNIFORM_POINTS = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OverlapDistribution:
-    """Where a later request will part from one prompt, given that it shares some of it.
+    """Where a later request will diverge from one prompt, given that it shares some of it.
 
     Attributes:
         depths: Tokens shared, ascending, above 0 and below the prompt's length, shape ``[K]``.
@@ -35,7 +35,7 @@ class OverlapDistribution:
 def with_points(
     depths: IntArray, weights: FloatArray, points: Sequence[tuple[int, float]]
 ) -> tuple[IntArray, FloatArray]:
-    """Return ascending ``depths`` and ``weights`` with more of both, behind equal depths. O(K log K)."""
+    """Return ascending ``depths`` and ``weights`` with more of both, after equal depths. O(K log K)."""
     all_depths = np.concatenate((depths, np.array([depth for depth, _ in points], np.int64)))
     all_weights = np.concatenate((weights, np.array([weight for _, weight in points])))
     order = np.argsort(all_depths, kind="stable")
@@ -73,7 +73,7 @@ def mix(
             descending. Depths outside the prompt are left out, and its very end counts as one token less: who
             shares all of it still computes the last token.
         weights: Their weights.
-        splits: Where each component begins, and the end, shape ``[components + 1]``. Nothing behind it
+        splits: Where each component begins, and the end, shape ``[components + 1]``. Nothing after it
             counts.
         shares: Share of each component.
         from_end: Whether a component's prior is equal in every octave of the distance from the end; else it

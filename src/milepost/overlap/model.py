@@ -18,10 +18,10 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 # What each component's share of the mixture starts from, in sharings.
 _SHARE_PRIOR = 0.5
-# Before any evidence, prompts are thought to part near their end (a question, a last message): the distance
-# from the end starts with so many sharings more.
+# Before any evidence, prompts are thought to diverge near their end (a question, a last message): the
+# distance from the end starts with this many sharings more.
 _END_PRIOR = 1.5
-# Junctions start as if another request had parted at one in four.
+# Junctions start as if another request had diverged at one in four.
 _JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0
 _REMEMBERED_JUNCTIONS = 64
 _EXPORTED_SUMS = ("_junction_explained", "_uniform_explained", "_requests", "_shared", "_partings")
@@ -58,14 +58,14 @@ class _Component:
 
 @final
 class OverlapModel:
-    """Learns from each request where the next one will part. See :mod:`milepost.overlap`.
+    """Learns from each request where the next one will diverge. See :mod:`milepost.overlap`.
 
     Args:
         bin_tokens: Width of a histogram bin.
         decay: What one sharing leaves of the weight of all before it; 0.99 remembers about 100.
         max_support: Most bins a coordinate keeps.
         least_overlap_tokens: Shorter overlaps count as not sharing: every chat begins with the same few
-            template tokens. Also how much of a prompt has to be left unshared to call it a parting.
+            template tokens. Also how much of a prompt has to be left unshared to call it a divergence.
         coordinates: The coordinates of the mixture; distance from the start and from the end if None.
 
     >>> model = OverlapModel()
@@ -143,12 +143,14 @@ class OverlapModel:
 
     @property
     def junction_rate(self) -> float:
-        """Chance that the next request parts from a prompt at that prompt's own junction."""
+        """Chance that the next request diverges from a prompt at that prompt's own junction."""
         returns = self._junction_explained + _JUNCTION_PRIOR_RETURNS
         return returns / (self._partings + _JUNCTION_PRIOR_PARTINGS)
 
     def is_junction(self, overlap_depth: int, num_tokens: int) -> bool:
-        """Say whether a request that shares so much of a prompt parts from it, rather than going on."""
+        """Say whether a request that shares ``overlap_depth`` tokens of a prompt diverges from it, rather
+        than going on.
+        """
         return self._least_overlap_tokens <= overlap_depth <= num_tokens - self._least_overlap_tokens
 
     def observe(self, overlap_depth: int, num_tokens: int) -> None:
@@ -176,11 +178,11 @@ class OverlapModel:
             self._assign(overlap_depth, num_tokens)
 
     def predict(self, num_tokens: int, *, junction_depth: int | None = None) -> OverlapDistribution:
-        """Return where a later request will part from a prompt of ``num_tokens`` tokens.
+        """Return where a later request will diverge from a prompt of ``num_tokens`` tokens.
 
         Args:
             num_tokens: Length of the prompt.
-            junction_depth: Where this prompt has parted from an earlier one, if it has.
+            junction_depth: Where this prompt has diverged from an earlier one, if it has.
 
         Depths end one token before the prompt's end: who shares all of it still computes the last token.
         Reads only. Complexity: O(S log S) for S = max_support.
@@ -214,7 +216,7 @@ class OverlapModel:
 
     def export(self) -> dict[str, Any]:
         """Return what was learned, as plain numbers. Junctions of late are not part of it: they belong to
-        prompts that whoever restores it has not seen.
+        prompts that the next process has not seen.
         """
         return {
             "components": [[each.explained, each.histogram.export()] for each in self._components],

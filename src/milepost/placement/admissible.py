@@ -12,7 +12,8 @@ def admissible(request: PlacementRequest, wished: Iterable[int]) -> Placement:
 
     Positions are floored to the grid, and those too deep for the budget to the deepest that it can hold.
     Dropped are those at or before the resume position, beyond the prompt, repeated, or stored. Of more
-    than ``max_checkpoints``, the *shallowest* go, since a deep position saves most to whoever can use it.
+    than ``max_checkpoints``, the *shallowest* go, since a deep position saves most where it can
+    be used.
 
     Complexity: O(w log w) for w wishes.
     """

@@ -30,7 +30,7 @@ class NoCheckpoints(PlacementPolicy):
 class Dense(PlacementPolicy):
     """Every multiple of ``every`` tokens: block caching, where each block boundary carries a state.
 
-    Nothing else: the rest of the prompt behind its last full block is recomputed.
+    Nothing else: the rest of the prompt after its last full block is recomputed.
     """
 
     every: int

@@ -1,4 +1,4 @@
-"""The policy of the paper: a histogram of overlap depths, and the exact planner at M checkpoints a prompt."""
+"""The policy of the paper: a histogram of overlap depths, and the exact planner at M per prompt."""
 
 from typing import final
 
@@ -20,7 +20,7 @@ _MAX_SUPPORT = 1 << 14
 
 @final
 class HistogramDP(PlacementPolicy):
-    """``count`` checkpoints a prompt, planned exactly for the overlap depths seen lately (arXiv 2605.05219).
+    """``count`` checkpoints per prompt, planned exactly for the overlaps seen lately (arXiv 2605.05219).
 
     The baseline that the learned policy is measured against, as in the authors' runs: depths from the start
     only, in bins, each request fading the ones before it by ``decay``, and every bin up to the deepest one
@@ -30,7 +30,7 @@ class HistogramDP(PlacementPolicy):
     stale.
 
     Args:
-        count: Checkpoints a prompt.
+        count: Checkpoints per prompt.
         decay: What one request leaves of the weight of all before it.
         smoothing: Weight added to each bin up to the deepest one seen; the authors' runs added none.
         bin_tokens: Width of a bin.

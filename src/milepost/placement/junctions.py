@@ -1,4 +1,4 @@
-"""Placements that serving engines use today: the prompt's tail, and junctions where prompts have parted."""
+"""Placements that serving engines use today: the prompt's tail, and junctions where prompts have diverged."""
 
 from dataclasses import dataclass
 from typing import final
@@ -10,7 +10,7 @@ __all__ = ["Junction", "PromptTail", "TailAndJunction", "junction_depth"]
 
 
 def junction_depth(request: PlacementRequest) -> int | None:
-    """Return where this prompt parts from an earlier one, None where it shares nothing or all of itself."""
+    """Return where this prompt diverges from an earlier one, None where it shares nothing or all."""
     return request.overlap_depth if 0 < request.overlap_depth < request.num_tokens else None
 
 
@@ -27,7 +27,7 @@ class PromptTail(PlacementPolicy):
 @final
 @dataclass(frozen=True, slots=True)
 class Junction(PlacementPolicy):
-    """The place where this prompt parts from an earlier one: its overlap depth.
+    """The place where this prompt diverges from an earlier one: its overlap depth.
 
     Seen at the second prompt through it, and of use to the third.
     """

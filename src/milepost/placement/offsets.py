@@ -15,7 +15,7 @@ __all__ = ["Offsets"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offsets(PlacementPolicy):
-    """Positions at fixed distances from the start and from the end, and optionally every so many tokens.
+    """Positions at fixed distances from the start and from the end, and optionally at equal intervals.
 
     Attributes:
         from_start: Distances from the start, above 0 (``additional_snapshot_offsets_from_start``).

@@ -44,14 +44,14 @@ def plan_worth(
     """Return the positions that maximise expected saving minus the price of the memory they take.
 
     A plan ``p_1 < ... < p_n`` beyond the resume position ``p_0`` saves ``F(p_k) - F(p_{k-1})`` whenever a
-    request parts at ``p_k`` or deeper. Each checkpoint costs its bytes; the deepest one also the KV up to it
-    that is not stored yet. The first of them may take the place of the checkpoint at ``p_0``: then what is
-    lost is the saving of requests that part between the two, if that is less than the price of one
+    request diverges at ``p_k`` or deeper. Each checkpoint costs its bytes; the deepest one also the KV up to
+    it that is not stored yet. The first of them may take the place of the checkpoint at ``p_0``: then what is
+    lost is the saving of requests that diverge between the two, if that is less than the price of one
     checkpoint.
 
     Args:
         request: The prompt.
-        depths: Where requests part, ascending, shape ``[K]``.
+        depths: Where requests diverge, ascending, shape ``[K]``.
         rates: How many do in each request's time, shape ``[K]``.
         branches: Further depths and rates.
         price_per_byte: What a byte is worth elsewhere: saving in each request's time.
@@ -112,7 +112,7 @@ def _candidates(
     depths: IntArray, rates: FloatArray, base: int, last: int, resident: int, grid: int
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Return the grid positions in ``(base, last]`` below some depth, and ``resident``; the rate of requests
-    that part at each or deeper, and the rate of those that part in ``[base, position)``.
+    that diverge at each or deeper, and the rate of those that do in ``[base, position)``.
     """
     size = depths.size
     positions = np.empty(size + 1, np.int64)
@@ -158,8 +158,8 @@ def _best_plan_within(
     resident: int,
     max_checkpoints: int,
 ) -> tuple[IntArray, float, float]:
-    """Return the positions of the best plan of at most so many checkpoints, what it saves, and the rate of
-    requests that part between the base and the first of them.
+    """Return the positions of the best plan of at most ``max_checkpoints``, what it saves, and the rate of
+    requests that diverge between the base and the first of them.
     """
     while True:
         chosen, saved = _best_plan(

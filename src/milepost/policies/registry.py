@@ -2,7 +2,7 @@
 
 A policy is written ``name``, ``name:value`` or ``name:option=value,option=value``; the bare value is that of
 the policy's first option, and lists of positions are joined by ``+``. Positions alone are evicted least
-recently used first; with ``/learned`` behind them, as the learned policy would::
+recently used first; with ``/learned`` after them, as the learned policy would::
 
     balanced:8        histogram-dp:count=8,decay=0.99        offsets:start=512+1024,end=64+192,every=4096
     tail+junction/learned
@@ -91,7 +91,7 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             Dyadic, "the powers of two from START on", (PolicyOption("start", "start", _whole_number, "768"),)
         ),
         "tail": PolicyKind(PromptTail, "the deepest position that the same prompt can resume from"),
-        "junction": PolicyKind(Junction, "where the prompt parts from an earlier one"),
+        "junction": PolicyKind(Junction, "where the prompt diverges from an earlier one"),
         "tail+junction": PolicyKind(TailAndJunction, "both of these"),
         "offsets": PolicyKind(
             Offsets, "fixed distances from the prompt's start and end", (_START, _END, _INTERVAL)

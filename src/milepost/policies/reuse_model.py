@@ -18,7 +18,7 @@ __all__ = ["Forecast", "ReuseModel", "generation_after"]
 
 FloatArray = npt.NDArray[np.float64]
 
-# Kinds of prompts: nobody has followed it; another has parted from it; another has taken over most of it.
+# Kinds of prompts: nobody has followed it; another has diverged from it; another has taken over most of it.
 _FRESH, _BRANCHED, _CONTINUED = 0, 1, 2
 _KIND_PRIORS = (1.0, 0.3, 0.1)
 _BRANCH_PRIORS = (0.3,)

@@ -117,7 +117,7 @@ class HazardTable(Generic[ThingT]):
 
     def advance(self) -> Iterator[ThingT]:
         """Let one request pass; yield the things whose age bin has changed by it."""
-        # Whoever changes its bin does so before this request counts as exposure, as its uses do.
+        # A thing that changes its bin does so before this request counts as exposure, as its uses do.
         now = self._tick + 1
         for age_bin in range(NUM_AGE_BINS - 1):
             queue = self._queues[age_bin]

@@ -47,7 +47,7 @@ class Delivery:
         self._states[position] = payload
 
     def add_segments(self, payloads: Sequence[Any]) -> None:
-        """Take in the KV behind what is stored already."""
+        """Take in the KV that follows what is stored already."""
         self._segments += payloads
 
     def checkpoint(self, position: int) -> Payload:
@@ -161,7 +161,7 @@ class Collector:
                 f"the source gave a {type(handed_out).__name__} for the KV of tokens {kv.start} to "
                 f"{kv.stop}; give a list of payloads, one a segment"
             )
-        # One more than are due is enough to tell, of whatever has no end.
+        # One more than are due is enough to tell, even if there is no end of them.
         payloads = list(islice(handed_out, len(kv) // self._rules.segment_tokens + 1))
         delivery.add_segments(payloads)
         self._rules.check_segments(payloads, kv)

@@ -1,4 +1,4 @@
-"""Which payloads left the cache, told to whoever owns their memory: each once, and none that stays."""
+"""Which payloads left the cache, told to the owner of their memory: each once, and none that stays."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

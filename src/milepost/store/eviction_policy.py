@@ -33,8 +33,8 @@ class Reranking:
     """What a request has changed.
 
     Attributes:
-        changed: Checkpoints to be ranked again. Where one became worth more, that can wait: whatever is about
-            to be evicted is ranked again first.
+        changed: Checkpoints to be ranked again. Where one became worth more, that can wait: what is about to
+            be evicted is ranked again first.
         moved: Prompts that belong to another of their cells now, with the checkpoints that they own.
         everything: All are to be ranked again.
     """
@@ -94,7 +94,7 @@ class EvictionPolicy(ABC):
 
 class Recency(EvictionPolicy):
     """Least recently used. Using a checkpoint refreshes it alone, not the ones before it on the same prompt:
-    those are kept only as long as requests really part there.
+    those are kept only as long as requests really diverge there.
     """
 
     def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:

@@ -1,8 +1,8 @@
 """Which checkpoint goes next: those that may be evicted in order, those that leases pin, and those to rank.
 
 A checkpoint whose circumstances have changed is only marked; it is ranked when somebody asks for a victim.
-And what comes to the top is ranked again first, so whatever became worth more in the meantime need not even
-be marked. Nothing here depends on how many checkpoints are stored, but for the logarithm of the heaps.
+And what comes to the top is ranked again first, so what became worth more in the meantime need not even be
+marked. Nothing here depends on how many checkpoints are stored, but for the logarithm of the heaps.
 """
 
 from collections.abc import Iterable, Sequence, Set

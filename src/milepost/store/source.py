@@ -24,7 +24,7 @@ _TOLERANCE = 8
 
 
 class PayloadSource(Protocol):
-    """Where payloads come from: an engine's hands, reaching out what one prompt's prefill left behind.
+    """Where payloads come from: an engine, handing out what one prompt's prefill computed.
 
     Hand out *copies*. What is stored must not change when the engine computes on, and must not keep more
     memory alive than its ``num_bytes`` say: a state that is a view (a slice of a chunk's activations, an

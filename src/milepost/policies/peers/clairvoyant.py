@@ -1,8 +1,8 @@
 """Knows the future: an approximate offline bound, to measure regret against.
 
 Placement
-    Each request resumes best where it parts from all earlier prompts; only such positions are ever placed, by
-    the requests that pass them before. A state is placed while it is worth its price.
+    Each request resumes best where it diverges from all earlier prompts; only such positions are ever placed,
+    by the requests that pass them before. A state is placed while it is worth its price.
 Worth
     ``saving / (bytes * requests until its next use)``: what the next use saves over the next shallower state,
     for each byte held alone and for each request that it has to be held. As Belady's rule, for things of
@@ -31,7 +31,7 @@ __all__ = ["Foresight", "ForesightEviction", "ForesightPlacement", "clairvoyant"
 
 FloatArray = npt.NDArray[np.float64]
 
-# Next uses are told apart in so many stretches of the trace; the last cell is for never.
+# Next uses are told apart in this many stretches of the trace; the last cell is for never.
 _NUM_CELLS = 2048
 _NEVER = _NUM_CELLS - 1
 _LEAST_SCALE = 1e-30
@@ -44,7 +44,7 @@ class _Span:
     """An edge of the tree of all prompts, those to come included; keys ``[start, end)``.
 
     Attributes:
-        uses: Requests, by index, that part from all earlier ones at this span's end.
+        uses: Requests, by index, that diverge from all earlier ones at this span's end.
     """
 
     __slots__ = ("children", "end", "keys", "parent", "start", "uses")
@@ -114,8 +114,8 @@ class Foresight:
             )
 
     def uses(self, index: int) -> list[tuple[int, list[int]]]:
-        """Return the depths of request ``index`` at which others part from it, ascending, and which requests
-        do. O(spans of the prompt).
+        """Return the depths of request ``index`` at which others diverge from it, ascending, and which
+        requests do. O(spans of the prompt).
         """
         found: list[tuple[int, list[int]]] = []
         span = self._ends[index]
@@ -158,7 +158,7 @@ _NO_KEYS = np.empty(0, np.int64)
 
 @final
 class _Partings:
-    """Where requests part from one prompt: depths ascending, and the requests at each."""
+    """Where requests diverge from one prompt: depths ascending, and the requests at each."""
 
     __slots__ = ("depths", "uses")
 
@@ -183,7 +183,7 @@ class _Partings:
 
 @final
 class ForesightPlacement(PlacementPolicy):
-    """Places states where requests to come will part from this prompt."""
+    """Places states where requests to come will diverge from this prompt."""
 
     def __init__(self, foresight: Foresight) -> None:
         self._foresight = foresight

@@ -6,8 +6,8 @@ Admission
 Eviction
     The least ``recency + alpha * efficiency``. Recency is one over the time since the last use; efficiency is
     the cost saved over the next shallower state, per byte that the eviction frees. Both are normalised to
-    0..1 over all candidates, which are the states with at most one other behind them. A use refreshes one
-    state, not those before it; one that is evicted hands the time of its last use to the one behind it.
+    0..1 over all candidates, which are the states with at most one other below them. A use refreshes one
+    state, not those before it; one that is evicted hands the time of its last use to the one below it.
 Tuning
     ``alpha`` is 0 until the first eviction, after ``n`` requests. After ``5 n`` requests, all of them are
     replayed on an empty cache under each ``alpha`` of a grid; the one that reuses most is kept for good.
@@ -17,7 +17,7 @@ to rank, O(cells) to evict. The tuning keeps the prompts of the window, and serv
 ``alpha`` of the grid, once.
 
 Unlike theirs, the state at the end is that of the prompt, not of the answer, which a replay does not know;
-and the memory behind efficiency is what an eviction frees, where their code counts the KV of the whole
+and the memory in efficiency is what an eviction frees, where their code counts the KV of the whole
 prefix. Their code spaces the grid by 0.1; here it is 0.2, in half the time.
 """
 
@@ -41,7 +41,7 @@ _ALPHAS = tuple(step / 5 for step in range(11))
 # Efficiencies from 2**-16 to 2**16 times the first one seen.
 _CELLS_PER_OCTAVE = 16
 _NUM_EFFICIENCIES = 32 * _CELLS_PER_OCTAVE + 1
-# States with several others behind them are no candidates: they go when nothing else is left.
+# States with several others below them are no candidates: they go when nothing else is left.
 _KEPT = _NUM_EFFICIENCIES
 _NUM_CELLS = _NUM_EFFICIENCIES + 1
 _KEPT_WORTH = 1e9
@@ -110,7 +110,7 @@ class MarconiEviction(EvictionPolicy):
         return Reranking()
 
     def note_eviction(self, checkpoint: Checkpoint, worth: float) -> None:
-        """Hand its last use to the state behind it, and begin the window at the first eviction."""
+        """Hand its last use to the state below it, and begin the window at the first eviction."""
         if self._window is None:
             self._window = _WINDOW_MULTIPLE * len(self._history)
         if len(checkpoint.below) == 1:

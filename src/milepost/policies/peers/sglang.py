@@ -8,7 +8,7 @@ KV
     Ends at the last state of each path: a leaf without a state is deleted.
 Eviction
     Two pools, one for states and one for KV, in a fixed ratio (``mamba_full_memory_ratio`` = 0.9 states to 1
-    KV). Short of states: the least recently used state goes, and its KV if nothing lies behind it. Short of
+    KV). Short of states: the least recently used state goes, and its KV if nothing lies below it. Short of
     KV: the least recently used leaf goes, with its state and with all KV up to the next state or branch. A
     request refreshes every state on its path, the deepest last.
 
@@ -69,7 +69,7 @@ class ChunkEnds(PlacementPolicy):
 class PathRecency(EvictionPolicy):
     """Least recently used, where a request uses every state on its path, the deepest last.
 
-    States with nothing behind them, which free KV, rank in a cell of their own. O(1), and O(states on the
+    States with nothing below them, which free KV, rank in a cell of their own. O(1), and O(states on the
     path) for each request.
     """
 

@@ -53,7 +53,7 @@ def tensorrt(
         from_start: Distances from the prompt's start.
         from_end: Distances back from its end; 0 is the end.
         every: Interval of periodic positions.
-        branch: Whether a state is kept where the prompt parts from earlier ones.
+        branch: Whether a state is kept where the prompt diverges from earlier ones.
 
     Raises:
         ConfigurationError: no offset at all, or one out of its range.
