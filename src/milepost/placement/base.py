@@ -97,7 +97,7 @@ class Placement:
 
 
 class PlacementPolicy(ABC):
-    """Chooses checkpoint positions. One class a policy; options are keyword-only constructor arguments."""
+    """Chooses checkpoint positions. One class per policy; options are keyword-only constructor arguments."""
 
     @abstractmethod
     def place(self, request: PlacementRequest) -> Placement:

@@ -22,7 +22,7 @@ Theory
 
     For a fixed ``j`` these are lines in ``shares[j]`` with slope ``gains[i]``. Slopes and queries both ascend
     whatever the cost is, as long as it is monotone, so one pass over their upper envelope fills a layer: O(K)
-    a layer and O(K M) for all budgets (:mod:`milepost.placement.hull`).
+    per layer and O(K M) for all budgets (:mod:`milepost.placement.hull`).
 
     The edge ``gains[i] * (shares[j] - shares[i])`` satisfies the quadrangle inequality, since for
     ``i < h <= j < k`` crossing edges lose ``(gains[h] - gains[i]) * (shares[k] - shares[j]) >= 0``. Hence

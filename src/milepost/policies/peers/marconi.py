@@ -1,7 +1,7 @@
 """Marconi: junction and last, evicted by recency and by what a byte saves (MLSys 2025, arXiv 2411.19379).
 
 Admission
-    At most two states a prompt: at its end, and where it branches off from what is stored, at the second
+    At most two states per prompt: at its end, and where it branches off from what is stored, at the second
     sighting. KV ends at the last state of each path.
 Eviction
     The least ``recency + alpha * efficiency``. Recency is one over the time since the last use; efficiency is
