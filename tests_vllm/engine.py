@@ -131,7 +131,9 @@ def _problem(scheduler) -> str | None:
     """Return what is wrong with the pool now that nothing runs."""
     import pool_account
 
-    most_missing = pool_account.blocks_of_a_prompt(scheduler) if hasattr(scheduler, "steward") else 0
+    most_missing = (
+        pool_account.blocks_of_a_prompt(scheduler) if hasattr(scheduler, "checkpoint_manager") else 0
+    )
     try:
         pool_account.assert_idle(scheduler, most_missing=most_missing)
     except AssertionError as error:
@@ -140,10 +142,10 @@ def _problem(scheduler) -> str | None:
 
 
 def _account(scheduler) -> dict[str, Any]:
-    if not hasattr(scheduler, "steward"):
+    if not hasattr(scheduler, "checkpoint_manager"):
         return {}
-    steward = scheduler.steward
-    account, counts = steward.statistics(), steward.counts
+    manager = scheduler.checkpoint_manager
+    account, counts = manager.statistics(), manager.counts
     return {
         "counts": {name: getattr(counts, name) for name in counts.__slots__},
         "reused": account.reused,

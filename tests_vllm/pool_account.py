@@ -1,4 +1,4 @@
-"""What must hold of vLLM's pool and of the steward's belief about it, whatever has happened."""
+"""What must hold of vLLM's pool and of the checkpoint manager's belief about it, whatever has happened."""
 
 from collections import Counter
 
@@ -16,12 +16,12 @@ def cached_blocks(scheduler) -> list[set]:
 
 
 def believed_keys(scheduler) -> set:
-    """Return the keys of what the steward's cache holds; they add up to what it says it holds."""
-    steward = scheduler.steward
-    steward.catch_up()
-    steward.check()
-    layout, memory = steward.layout, steward._memory
-    account = steward.statistics()
+    """Return the keys of what the manager's cache holds; they add up to what it says it holds."""
+    manager = scheduler.checkpoint_manager
+    manager.catch_up()
+    manager.check()
+    layout, memory = manager.layout, manager._memory
+    account = manager.statistics()
     num_blocks = (account.checkpoint_bytes + account.kv_bytes) // layout.block_tokens
     wanted = memory.wanted_keys()
     assert len(wanted) == num_blocks, (len(wanted), num_blocks, account.num_checkpoints)
@@ -33,7 +33,7 @@ def assert_no_orphans(scheduler) -> None:
     stock's rule leads, vLLM keeps more, and takes it by itself.
     """
     believed = believed_keys(scheduler)
-    if not scheduler.steward.is_led_by_learning:
+    if not scheduler.checkpoint_manager.is_led_by_learning:
         return
     orphans = [keys for keys in cached_blocks(scheduler) if keys.isdisjoint(believed)]
     assert not orphans, f"{len(orphans)} cached blocks are unknown to the cache"
@@ -64,9 +64,9 @@ def assert_idle(scheduler, *, most_missing: int = 0) -> None:
         assert not part.req_to_blocks
         assert not part.num_cached_block
         assert not part._partial_hit_reqs
-    if hasattr(scheduler, "steward"):
-        assert scheduler.steward.num_open == 0
-        assert scheduler.steward._cache._store.queue.pinned == [], "a lease is open"
+    if hasattr(scheduler, "checkpoint_manager"):
+        assert scheduler.checkpoint_manager.num_open == 0
+        assert scheduler.checkpoint_manager._cache.current._store.queue.pinned == [], "a lease is open"
         assert_no_orphans(scheduler)
         assert num_missing(scheduler) <= most_missing
         is_cached = [block.block_hash is not None for block in free]
@@ -77,4 +77,4 @@ def blocks_of_a_prompt(scheduler) -> int:
     """Return how many keys may be gone without anyone having noticed: vLLM takes them from the queue where
     all the rest is in use, and the cache learns of it at the next lookup.
     """
-    return scheduler.steward.layout.num_blocks // 2
+    return scheduler.checkpoint_manager.layout.num_blocks // 2

@@ -7,9 +7,9 @@ import pytest
 from bare_scheduler import BareEngine
 from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 
+from milepost.vllm.checkpoint_manager import CheckpointManager
+from milepost.vllm.request_state import RequestState, Stage
 from milepost.vllm.scheduler import PlannedScheduler
-from milepost.vllm.steward import Steward
-from milepost.vllm.ticket import Stage, Ticket
 
 LOOPS = ["always", "late", "never", "sometimes"]
 
@@ -51,7 +51,7 @@ def test_every_state_promised_in_an_answer_is_there(is_async, bitmask, unit, mod
             block_size=16 if unit is None else 64,
             prefix_match_unit=unit,
         )
-        counts = engine.scheduler.steward.counts
+        counts = engine.scheduler.checkpoint_manager.counts
         assert counts.answers > 0
         assert counts.stale == 0
         pool_account.assert_idle(engine.scheduler)
@@ -69,19 +69,19 @@ def test_no_loop_caches_less_than_vllms_own(model_folder):
 
 def test_a_promise_for_a_boundary_that_has_passed_is_noticed(model_folder, monkeypatch):
     # All that keeps it from happening is taken away.
-    monkeypatch.setattr(Ticket, "is_due", False)
+    monkeypatch.setattr(RequestState, "is_due", False)
     monkeypatch.setattr(PlannedScheduler, "update_from_output", StockScheduler.update_from_output)
     monkeypatch.setattr(
-        Ticket,
+        RequestState,
         "answer_reaches",
-        lambda self, boundary: self.stage is Stage.SETTLED and boundary > self.num_prompt_tokens,
+        lambda self, boundary: self.stage is Stage.CONFIRMED and boundary > self.num_prompt_tokens,
     )
     engine = serve_chats(model_folder("qwen3-next"), seed=0, bitmask="never")
-    assert engine.scheduler.steward.counts.stale + pool_account.num_missing(engine.scheduler) > 0
+    assert engine.scheduler.checkpoint_manager.counts.stale + pool_account.num_missing(engine.scheduler) > 0
 
 
 def test_a_key_that_a_full_block_forgets_is_noticed(model_folder, monkeypatch):
-    monkeypatch.setattr(Steward, "kept_inside", lambda *_: [])
+    monkeypatch.setattr(CheckpointManager, "kept_inside", lambda *_: [])
     missing = [
         pool_account.num_missing(
             serve_chats(model_folder("qwen3-next"), seed=seed, block_size=64, prefix_match_unit=16).scheduler

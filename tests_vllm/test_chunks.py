@@ -39,7 +39,7 @@ def num_chunks(engine, tokens) -> int:
 @pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
 def test_a_checkpoint_costs_one_chunk(unit, model_folder):
     engine = new_engine(model_folder, unit)
-    counts = engine.scheduler.steward.counts
+    counts = engine.scheduler.checkpoint_manager.counts
     rng = random.Random(0)
     document = [rng.randrange(1000) for _ in range(1500)]
     num_stops = 0

@@ -109,7 +109,7 @@ def test_breakpoints_that_make_no_sense_are_left_out(new_engine):
     bare.add(range(300), extra_args={"milepost_breakpoints": given})
     bare.add(range(300), extra_args={"milepost_breakpoints": "nonsense"})
     bare.run()
-    assert bare.scheduler.steward.statistics().num_requests == 2
+    assert bare.scheduler.checkpoint_manager.statistics().num_requests == 2
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("1", "PlannedScheduler"), ("0", "Scheduler")])

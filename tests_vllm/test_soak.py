@@ -122,7 +122,7 @@ def test_what_the_cache_believes_in_is_there(unit, model_folder):
         engine.add(document[: rng.randrange(600, 3000)])
         engine.run()
         assert pool_account.num_missing(engine.scheduler) == 0
-    assert engine.scheduler.steward.statistics().num_evictions > 50
+    assert engine.scheduler.checkpoint_manager.statistics().num_evictions > 50
 
 
 def serve_bursts(model, *, seed):

@@ -126,7 +126,7 @@ def measure(spec: RunSpec) -> Measurement:
         raise RuntimeError(
             f"vLLM chose blocks of {server.scheduler.block_size} tokens, not {spec.block_tokens}"
         )
-    if spec.setting.scheduler is not None and not hasattr(server.scheduler, "steward"):
+    if spec.setting.scheduler is not None and not hasattr(server.scheduler, "checkpoint_manager"):
         raise RuntimeError(f"{spec.setting.scheduler} has fallen back to stock vLLM; its warning says why")
     warm_up(server, num_tokens=WARM_UP_TOKENS)
     watch = SchedulerWatch(server.scheduler)
@@ -172,7 +172,7 @@ def _least_chunks(served: Sequence[Served], budget_tokens: int) -> int:
 
 
 def _plugin_counts(scheduler: Any) -> dict[str, float]:
-    steward = getattr(scheduler, "steward", None)
-    if steward is None:
+    manager = getattr(scheduler, "checkpoint_manager", None)
+    if manager is None:
         return {}
-    return asdict(steward.counts) | asdict(steward.statistics())
+    return asdict(manager.counts) | asdict(manager.statistics())

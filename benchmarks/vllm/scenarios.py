@@ -137,7 +137,7 @@ def compare(scenario: Scenario, *, folder: Path, asks_bitmask: bool = True) -> O
         plugin_by_request=tuple(found[MILEPOST.name][0]),
         stock_steps=found[STOCK.name][1],
         plugin_steps=found[MILEPOST.name][1],
-        num_stale=found[MILEPOST.name][2].steward.counts.stale,
+        num_stale=found[MILEPOST.name][2].checkpoint_manager.counts.stale,
     )
 
 

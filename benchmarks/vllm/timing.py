@@ -116,7 +116,7 @@ def measure(spec: RunSpec) -> Pair:
                 served[which] = ended
                 todo.remove(which)
         todo.reverse()
-    plugin = servers[1].scheduler.steward  # type: ignore[attr-defined]
+    plugin = servers[1].scheduler.checkpoint_manager  # type: ignore[attr-defined]
     stock_timing, plugin_timing = map(_timing, served, clocks, steps)
     return Pair(stock=stock_timing, plugin=plugin_timing, stop_tokens=plugin.step_cost.stop_tokens)
 

@@ -7,13 +7,14 @@ to a limit.
 
 import hashlib
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from milepost.policies import parse_policy
+from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.options import Options
-from milepost.vllm.steward import Steward
 
 STATE_GROUPS, KV_GROUPS = (0, 1, 2), (3,)
 
@@ -110,7 +111,14 @@ class Pool:
     def doubt_kv(self, prefix_hashes):
         self.doubtful += [(prefix_hash, group) for prefix_hash in prefix_hashes for group in KV_GROUPS]
 
-    def clean(self):
+    @contextmanager
+    def deferred(self):
+        try:
+            yield
+        finally:
+            self._clean()
+
+    def _clean(self):
         for key in self.doubtful:
             block = self.found.get(key)
             if block is None or not self.wanted.isdisjoint(self.keys[block]):
@@ -151,7 +159,7 @@ class Running:
 
 
 class SmallVllm:
-    """See the module. The model computes, and the steward catches up, after each batch of so many chunks;
+    """See the module. The model computes, and the cache catches up, after each batch of so many chunks;
     with 0, it does so at once, before a block is given a hash. The learned rule leads from the start unless
     it has to prove itself.
     """
@@ -177,14 +185,17 @@ class SmallVllm:
             kv_groups=KV_GROUPS,
             state_groups=STATE_GROUPS,
         )
-        self.steward = Steward(
+        self.checkpoint_manager = CheckpointManager(
             layout=self.layout,
             memory=self.pool,
             policy=parse_policy(policy),
             options=Options(stop_tokens=stop_tokens, **options),
         )
         if not has_to_prove_itself:
-            self.steward._leader.is_led_by_learning, self.steward._leader._rivals = True, None
+            (
+                self.checkpoint_manager._cache.leader.is_led_by_learning,
+                self.checkpoint_manager._cache.leader._rivals,
+            ) = True, None
         self.chunk = chunk
         self.batch = batch
         self.num_chunks = 0
@@ -200,12 +211,12 @@ class SmallVllm:
         ends = range(step, len(tokens) + 1, step)
         return [hashlib.sha256(repr(list(tokens[:end])).encode()).digest() for end in ends]
 
-    def look_up(self, request):
-        """Return how many tokens can be found for it, and tell the steward."""
-        self.steward.catch_up()
+    def plan_request(self, request):
+        """Return how many tokens can be found for it, and tell the manager."""
+        self.checkpoint_manager.catch_up()
         hit = self._hit(request) if request.may_hit else 0
         request.hit, request.shared = hit, self._shared(request) if request.may_hit else 0
-        self.steward.look_up(
+        self.checkpoint_manager.plan_request(
             request.name,
             request.hashes,
             len(request.tokens),
@@ -214,17 +225,17 @@ class SmallVllm:
             may_hit=request.may_hit,
             breakpoints=request.breakpoints,
         )
-        ticket = self.steward._tickets.get(request.name)
-        request.overlap = 0 if ticket is None else ticket.lease.request.overlap_depth
+        state = self.checkpoint_manager._requests.get(request.name)
+        request.overlap = 0 if state is None else state.lease.request.overlap_depth
         return hit
 
     def step(self, request) -> bool:
         """Compute the next chunk of ``request``, admitting it first; False where there is no room."""
         if not request.is_admitted:
-            self.look_up(request)
+            self.plan_request(request)
         start = request.computed if request.is_admitted else request.hit
         end = min(start + self.chunk, len(request.tokens))
-        end = self.steward.next_stop(request.name, start, end)
+        end = self.checkpoint_manager.next_stop(request.name, start, end)
         assert start < end <= len(request.tokens)
         hit_blocks = [] if request.is_admitted else self._hit_blocks(request)
         held = len(request.kv) if request.is_admitted else -(-start // self.layout.block_tokens)
@@ -237,23 +248,23 @@ class SmallVllm:
             self.pool.touch(hit_blocks)
             request.kv, request.is_admitted, request.computed = hit_blocks, True, start
             request.hashed = start // self.layout.block_tokens * self.layout.block_tokens
-        self.steward.make_room(needed)
+        self.checkpoint_manager.make_room(needed)
         request.kv += self.pool.take(num_kv)
         previous, request.state = request.state, self.pool.take(len(STATE_GROUPS))
         self._hash(request, end)
         self.pool.release(previous)
         request.computed = end
         request.ends.append(end)
-        self.steward.note_step(request.name, end)
+        self.checkpoint_manager.on_step(request.name, end)
         self.num_chunks += 1
         if self.batch == 0 or self.num_chunks % self.batch == 0:
-            self.steward.catch_up()
+            self.checkpoint_manager.catch_up()
         return True
 
     def finish(self, request):
         """Free its blocks: it is answered or aborted."""
         self._free(request)
-        self.steward.close(request.name)
+        self.checkpoint_manager.finish(request.name)
 
     def preempt(self, request):
         """Free its blocks; it waits again."""
@@ -270,14 +281,14 @@ class SmallVllm:
 
     def check(self, *, is_idle=True):
         """What must hold whenever; and more where nothing runs."""
-        self.steward.catch_up()
-        self.steward.check()
-        account, pool = self.steward.statistics(), self.pool
+        self.checkpoint_manager.catch_up()
+        self.checkpoint_manager.check()
+        account, pool = self.checkpoint_manager.statistics(), self.pool
         assert len(pool.wanted) * self.layout.block_tokens == account.checkpoint_bytes + account.kv_bytes
-        for keys in pool.keys if self.steward.is_led_by_learning else ():
+        for keys in pool.keys if self.checkpoint_manager.is_led_by_learning else ():
             assert not keys or keys & pool.wanted, "a block nobody wants can be found"
         if is_idle:
-            assert self.steward.num_open == 0
+            assert self.checkpoint_manager.num_open == 0
             assert sorted(pool.free) == list(range(len(pool.keys)))
             is_found = [bool(pool.keys[block]) for block in pool.free]
             assert is_found == sorted(is_found), "a clean block lies behind one that can be found"
@@ -316,14 +327,14 @@ class SmallVllm:
 
     def _hash(self, request, end):
         step, block = self.layout.match_tokens, self.layout.block_tokens
-        stops = self.steward.admit(request.name)
+        stops = self.checkpoint_manager.commit(request.name)
         if self.batch == 0:
-            self.steward.catch_up()
-            stops = self.steward.admit(request.name)
+            self.checkpoint_manager.catch_up()
+            stops = self.checkpoint_manager.commit(request.name)
         if end in stops:
             for group, state in zip(STATE_GROUPS, request.state, strict=True):
                 self.pool.hash(state, (request.hashes[end // step - 1], group))
-        limit = min(end, self.steward.kv_limit(request.name))
+        limit = min(end, self.checkpoint_manager.kv_limit(request.name))
         for at in range(request.hashed + block, limit + 1, block):
             self.pool.hash(request.kv[at // block - 1], (request.hashes[at // step - 1], 3))
             request.hashed = at

@@ -16,7 +16,7 @@ def ask_about_parts(vllm, *, num_requests, seed=0):
 
 
 def leads(vllm) -> bool:
-    return vllm.steward.is_led_by_learning
+    return vllm.checkpoint_manager.is_led_by_learning
 
 
 def test_stocks_rule_leads_at_first():
@@ -27,9 +27,9 @@ def test_the_learned_rule_leads_where_it_reuses_more():
     vllm = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000)
     ask_about_parts(vllm, num_requests=60)
     assert leads(vllm)
-    before = vllm.steward.statistics().reused
+    before = vllm.checkpoint_manager.statistics().reused
     ask_about_parts(vllm, num_requests=20, seed=0)
-    assert vllm.steward.statistics().reused - before > 20 * 100
+    assert vllm.checkpoint_manager.statistics().reused - before > 20 * 100
 
 
 def test_it_does_not_where_nothing_is_shared():
@@ -48,5 +48,34 @@ def test_what_was_learned_elsewhere_leads_from_the_start(tmp_path):
     lessons = tmp_path / "lessons.json"
     teacher = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000, learned=lessons)
     ask_about_parts(teacher, num_requests=40)
-    teacher.steward.save()
+    teacher.checkpoint_manager.save()
     assert leads(SmallVllm(has_to_prove_itself=True, num_blocks=110, learned=lessons))
+
+
+class Scripted:
+    """Rivals of whom the test says what they find."""
+
+    def __init__(self, by_learning, by_stock):
+        self.found = by_learning, by_stock
+
+    def serve(self, lease):
+        return self.found
+
+
+def serve_against(vllm, *, by_learning, by_stock, num_requests, first):
+    """Serve prompts that share nothing, beside rivals who would have found so much of each."""
+    vllm.checkpoint_manager._cache.leader._rivals = Scripted(by_learning, by_stock)
+    for number in range(first, first + num_requests):
+        vllm.serve(range(1000 * number, 1000 * number + 100))
+
+
+def test_what_it_would_have_found_before_is_no_credit_once_it_leads():
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=400)
+    serve_against(vllm, by_learning=90, by_stock=0, num_requests=50, first=0)
+    assert leads(vllm)
+    serve_against(vllm, by_learning=0, by_stock=50, num_requests=1, first=100)
+    assert leads(vllm), "once is noise"
+    serve_against(vllm, by_learning=0, by_stock=50, num_requests=1, first=200)
+    assert not leads(vllm)
+    serve_against(vllm, by_learning=90, by_stock=0, num_requests=50, first=300)
+    assert leads(vllm), "it may prove itself anew"

@@ -15,7 +15,7 @@ class StockVllm(SmallVllm):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.steward = _Nobody(self.layout)
+        self.checkpoint_manager = _Nobody(self.layout)
 
 
 class _Nobody:
@@ -24,15 +24,15 @@ class _Nobody:
     def __init__(self, layout):
         self._layout = layout
         self._stops = {}
-        self._tickets = {}
+        self._requests = {}
 
-    def look_up(self, name, hashes, num_tokens, *, hit, shared, **_):
+    def plan_request(self, name, hashes, num_tokens, *, hit, shared, **_):
         self._stops[name] = stock_positions(self._layout, num_tokens=num_tokens, resumed=hit, shared=shared)
 
     def next_stop(self, name, start, end):
         return next((at for at in self._stops[name] if start < at < end), end)
 
-    def admit(self, name):
+    def commit(self, name):
         return self._stops[name]
 
     def kv_limit(self, name):
@@ -44,10 +44,10 @@ class _Nobody:
     def make_room(self, num_blocks):
         pass
 
-    def note_step(self, name, num_computed):
+    def on_step(self, name, num_computed):
         pass
 
-    def close(self, name):
+    def finish(self, name):
         pass
 
 
@@ -67,7 +67,7 @@ def prompts(*, seed, num, longest):
 def test_with_memory_to_spare_no_prompt_finds_less_than_by_stock_vllm(match):
     for seed in range(2):
         plugin = SmallVllm(num_blocks=3000, match=match, has_to_prove_itself=True)
-        plugin.steward._leader._rivals = None
+        plugin.checkpoint_manager._cache.leader._rivals = None
         stock = StockVllm(num_blocks=3000, match=match)
         found = [
             (plugin.serve(prompt).hit, stock.serve(prompt).hit)
@@ -83,7 +83,7 @@ def test_with_memory_to_spare_no_prompt_finds_less_than_by_stock_vllm(match):
 def test_where_no_extra_pays_the_blocks_are_the_same_and_in_the_same_order(num_blocks, match):
     options = {"num_blocks": num_blocks, "match": match, "stop_tokens": 100_000}
     plugin, stock = SmallVllm(has_to_prove_itself=True, **options), StockVllm(**options)
-    plugin.steward._leader._rivals = None
+    plugin.checkpoint_manager._cache.leader._rivals = None
     for prompt in prompts(seed=9, num=60, longest=400):
         assert plugin.serve(prompt).hit == stock.serve(prompt).hit
         assert plugin.pool.keys == stock.pool.keys
@@ -96,21 +96,21 @@ def test_extras_go_first():
     document = list(range(300))
     for last in range(6):
         plugin.serve([*document[:200], *range(1000 * last + 400, 1000 * last + 500)])
-    extras = set(plugin.steward._following._extras)
+    extras = set(plugin.checkpoint_manager._cache.following._extras)
     assert extras
-    checkpoints = plugin.steward.statistics().num_checkpoints
-    plugin.steward.make_room(plugin.pool.num_clean(400) + 1)
-    assert set(plugin.steward._following._extras) < extras
-    assert plugin.steward.statistics().num_checkpoints < checkpoints
+    checkpoints = plugin.checkpoint_manager.statistics().num_checkpoints
+    plugin.checkpoint_manager.make_room(plugin.pool.num_clean(400) + 1)
+    assert set(plugin.checkpoint_manager._cache.following._extras) < extras
+    assert plugin.checkpoint_manager.statistics().num_checkpoints < checkpoints
     plugin.check()
 
 
 def test_what_the_pool_has_taken_is_not_believed_in():
     plugin = SmallVllm(num_blocks=60, has_to_prove_itself=True)
-    plugin.steward._leader._rivals = None
+    plugin.checkpoint_manager._cache.leader._rivals = None
     for prompt in prompts(seed=3, num=60, longest=400):
         plugin.serve(prompt)
-    account = plugin.steward.statistics()
+    account = plugin.checkpoint_manager.statistics()
     assert account.num_evictions > 10
     states = {key for key in plugin.pool.wanted if key[1] in STATE_GROUPS}
     assert states
@@ -120,11 +120,11 @@ def test_what_the_pool_has_taken_is_not_believed_in():
 
 def test_where_the_learned_rule_takes_over_only_what_the_cache_keeps_is_found():
     plugin = SmallVllm(num_blocks=60, has_to_prove_itself=True)
-    plugin.steward._leader._rivals = None
+    plugin.checkpoint_manager._cache.leader._rivals = None
     for prompt in prompts(seed=3, num=60, longest=400):
         plugin.serve(prompt)
     assert any(keys and not keys & plugin.pool.wanted for keys in plugin.pool.keys), "or nothing is shown"
-    leader = plugin.steward._leader
+    leader = plugin.checkpoint_manager._cache.leader
     leader.catch_up = lambda: not setattr(leader, "is_led_by_learning", True)
     plugin.serve(range(5000, 5100))
     plugin.check()

@@ -6,7 +6,7 @@ vLLM's block pool is the memory and its prefix lookup the only truth about hits.
 choice: where prefill chunks end and which of their states are kept (:mod:`~milepost.vllm.scheduler`,
 :mod:`~milepost.vllm.managers`), and which cached blocks go first (:mod:`~milepost.vllm.pool`). All of it is
 decided by one :class:`~milepost.hosted_cache.HostedCache` over the prompts' block hashes
-(:mod:`~milepost.vllm.steward`), the same object that serves transformers and the simulator.
+(:mod:`~milepost.vllm.checkpoint_manager`), the same object that serves transformers and the simulator.
 
 Only :mod:`~milepost.vllm.scheduler`, :mod:`~milepost.vllm.managers`, :mod:`~milepost.vllm.plugin` and
 :mod:`~milepost.vllm.compatibility` import vLLM, and nothing does before it is asked for.

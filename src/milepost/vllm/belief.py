@@ -41,8 +41,8 @@ def acquire_as_found(
     while lease.resume_position > hit:
         believed = lease.resume_position
         # The pool has evicted it, unless another request is computing it just now and holds it.
-        lease.discard()
-        memory.clean()
+        with memory.deferred():
+            lease.discard()
         lease = acquire()
         if lease.resume_position == believed:
             lease.release()

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-__all__ = ["StewardCounts"]
+__all__ = ["CheckpointCounts"]
 
 
 @dataclass(slots=True)
-class StewardCounts:
+class CheckpointCounts:
     """What became of the checkpoints, since the start.
 
     Attributes:
@@ -16,7 +16,7 @@ class StewardCounts:
         stops: Prefill chunks that ended at a planned position.
         answers: States kept inside answers, beside those that were planned.
         stale: Checkpoints that vLLM had evicted by itself.
-        settled: Requests whose checkpoints are all captured; changes with each of the above.
+        confirmed: Requests whose checkpoints are all captured; changes with each of the above.
     """
 
     planned: int = 0
@@ -25,4 +25,4 @@ class StewardCounts:
     stops: int = 0
     answers: int = 0
     stale: int = 0
-    settled: int = 0
+    confirmed: int = 0

@@ -58,18 +58,21 @@ class Following:
             if self._memory.num_clean(num_blocks) >= num_blocks:
                 return
             blocks = _blocks_of(checkpoint)
-            if self._cache.evict(checkpoint):
-                self._memory.doubt_state(blocks)
-                self._memory.clean()
+            with self._memory.deferred():
+                if self._cache.evict(checkpoint):
+                    self._memory.doubt_state(blocks)
         self._at_risk += map(self._kept.__getitem__, self._prefixes_ahead(num_blocks))
 
     def catch_up(self) -> None:
         """Drop what vLLM has taken."""
         at_risk, self._at_risk = self._at_risk, []
-        for checkpoint in at_risk:
-            is_there = checkpoint.payload is not None
-            if is_there and not self._memory.holds(_blocks_of(checkpoint)):
-                self._cache.evict(checkpoint)
+        if not at_risk:
+            return
+        with self._memory.deferred():
+            for checkpoint in at_risk:
+                is_there = checkpoint.payload is not None
+                if is_there and not self._memory.holds(_blocks_of(checkpoint)):
+                    self._cache.evict(checkpoint)
 
     def _prefixes_ahead(self, num_blocks: int) -> Sequence[bytes]:
         return [each for each in self._memory.prefixes_ahead(num_blocks) if each in self._kept]

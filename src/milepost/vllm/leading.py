@@ -25,9 +25,12 @@ __all__ = ["Leader"]
 # How much of the lead each request leaves: a lead of some hundred requests ago says little.
 _REMEMBERED = 0.99
 # The learned rule leads from when it is so many standard errors ahead, that of a sum of differences which
-# might as well have gone the other way, and half an average prompt; until it is behind.
+# might as well have gone the other way, and half an average prompt.
 _LEAST_LEAD_ERRORS = 1.9
 _LEAST_LEAD_PROMPTS = 0.5
+# It leads until it is behind by more standard errors than that, of what was found since: what it would have
+# found before is no credit.
+_MOST_LAG_ERRORS = 1.0
 
 
 @final
@@ -87,14 +90,15 @@ class Leader:
         self._squares = self._squares * _REMEMBERED + ahead * ahead
         self._num_prompts += 1
         self._num_tokens += lease.request.num_tokens
-        least = max(
-            _LEAST_LEAD_PROMPTS * self._num_tokens / self._num_prompts,
-            _LEAST_LEAD_ERRORS * math.sqrt(self._squares),
-        )
+        error = math.sqrt(self._squares)
         if self.is_led_by_learning:
-            self.is_led_by_learning = self._lead_tokens >= 0.0
+            changes = self._lead_tokens < -_MOST_LAG_ERRORS * error
         else:
-            self.is_led_by_learning = self._lead_tokens > least
+            prompt_tokens = self._num_tokens / self._num_prompts
+            changes = self._lead_tokens > max(_LEAST_LEAD_PROMPTS * prompt_tokens, _LEAST_LEAD_ERRORS * error)
+        if changes:
+            self.is_led_by_learning = not self.is_led_by_learning
+            self._lead_tokens = self._squares = 0.0
 
 
 class _Rivals:

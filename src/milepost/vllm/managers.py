@@ -1,12 +1,12 @@
-"""vLLM's cache managers, told by the steward what to keep."""
+"""vLLM's cache managers, told by the checkpoint manager what to keep."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
 
+from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import junction_switch
-from milepost.vllm.steward import Steward
 
 __all__ = ["ATTENTION_ROLE", "STATE_ROLE", "PlannedAttentionManager", "PlannedStateManager"]
 
@@ -19,12 +19,14 @@ class PlannedStateManager(MambaManager):
     """Keeps the recurrent states at planned positions, and no others."""
 
     # Given once the scheduler is built: vLLM makes its managers without arguments of ours.
-    steward: Steward | None = None
+    checkpoint_manager: CheckpointManager | None = None
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
         """Have the least valuable blocks come first."""
-        if self.steward is not None and (num := self._num_blocks_taken(request_id, num_tokens_main_model)):
-            self.steward.make_room(num)
+        if self.checkpoint_manager is not None and (
+            num := self._num_blocks_taken(request_id, num_tokens_main_model)
+        ):
+            self.checkpoint_manager.make_room(num)
         return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
 
     def _num_blocks_taken(self, request_id: str, num_tokens: int) -> int:
@@ -45,10 +47,10 @@ class PlannedStateManager(MambaManager):
         replay_boundaries: Sequence[int],
     ) -> None:
         """Give a hash to the states at planned positions."""
-        if self.steward is not None:
-            if not self._checkpoints and self.steward.rests_at(request.request_id, num_tokens):
+        if self.checkpoint_manager is not None:
+            if not self._checkpoints and self.checkpoint_manager.rests_at(request.request_id, num_tokens):
                 return
-            stops = self.steward.note_blocks(request.request_id, request.block_hashes, num_tokens)
+            stops = self.checkpoint_manager.on_blocks(request.request_id, request.block_hashes, num_tokens)
             retention_interval = 0
             replay_boundaries = [position for position in stops if position % self.block_size == 0]
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
@@ -57,9 +59,9 @@ class PlannedStateManager(MambaManager):
         self, request: Any, num_tokens: int, retention_interval: int | None
     ) -> bytes | None:
         """Give a hash to a state inside a block, where one is planned."""
-        if self.steward is None:
+        if self.checkpoint_manager is None:
             return super()._cache_partial_tail_block(request, num_tokens, retention_interval)
-        stops = self.steward.admit(request.request_id)
+        stops = self.checkpoint_manager.commit(request.request_id)
         exported = self._checkpoints.get(request.request_id)
         if exported is not None:
             position, index = exported
@@ -85,7 +87,7 @@ class PlannedStateManager(MambaManager):
 class PlannedAttentionManager(FullAttentionManager):
     """Keeps the KV before the last checkpoint of a prompt, and no other."""
 
-    steward: Steward | None = None
+    checkpoint_manager: CheckpointManager | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -125,11 +127,11 @@ class PlannedAttentionManager(FullAttentionManager):
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
         """Have the least valuable blocks come first."""
-        if self.steward is not None:
+        if self.checkpoint_manager is not None:
             held = len(self.req_to_blocks[request_id])
             is_copied = request_id in self._partial_hit_reqs
             if num := max(0, -(-num_tokens // self.block_size) - held) + is_copied:
-                self.steward.make_room(num)
+                self.checkpoint_manager.make_room(num)
         return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
 
     def cache_blocks(
@@ -142,26 +144,26 @@ class PlannedAttentionManager(FullAttentionManager):
     ) -> None:
         """Give a hash to the blocks that some checkpoint needs."""
         request_id = request.request_id
-        if self.steward is None:
+        if self.checkpoint_manager is None:
             super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
             return
-        if self.steward.rests_at(request_id, num_tokens):
+        if self.checkpoint_manager.rests_at(request_id, num_tokens):
             return
-        self.steward.note_blocks(request_id, request.block_hashes, num_tokens)
+        self.checkpoint_manager.on_blocks(request_id, request.block_hashes, num_tokens)
         before = self.num_cached_block.get(request_id, 0)
-        num_tokens = min(num_tokens, self.steward.kv_limit(request_id))
+        num_tokens = min(num_tokens, self.checkpoint_manager.kv_limit(request_id))
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
         now = self.num_cached_block.get(request_id, 0)
         if now > before:
             blocks = self.req_to_blocks[request_id]
             # vLLM takes from a block that is full now the keys of the prefixes that end inside it.
-            for position in self.steward.kept_inside(
+            for position in self.checkpoint_manager.kept_inside(
                 request_id, before * self.block_size, now * self.block_size
             ):
                 self._find_inside(request, position, blocks)
             filled = blocks[before:now]
             self._filled_this_step.update(block.block_id for block in filled)
-            if self.steward.is_led_by_learning:
+            if self.checkpoint_manager.is_led_by_learning:
                 self._drop_duplicates(filled)
 
     def _drop_duplicates(self, blocks: Sequence[Any]) -> None:
@@ -179,19 +181,19 @@ class PlannedAttentionManager(FullAttentionManager):
 
     def _cache_partial_tail_block(self, request: Any, num_tokens: int) -> None:
         """Let the KV inside a block be found where a checkpoint is planned there."""
-        if self.steward is None:
+        if self.checkpoint_manager is None:
             super()._cache_partial_tail_block(request, num_tokens)
             return
         blocks = self.req_to_blocks[request.request_id]
         # Deepest first: a longer prefix in the same block replaces a shorter one, not the other way round.
-        for position in reversed(self.steward.admit(request.request_id)):
+        for position in reversed(self.checkpoint_manager.commit(request.request_id)):
             if position % self.block_size != 0 and position <= num_tokens:
                 self._find_inside(request, position, blocks)
 
     def _find_inside(self, request: Any, position: int, blocks: Sequence[Any]) -> None:
         """Let the KV before ``position``, inside one of the request's ``blocks``, be found."""
         index = position // self.block_size
-        is_once = self.steward is not None and self.steward.is_led_by_learning
+        is_once = self.checkpoint_manager is not None and self.checkpoint_manager.is_led_by_learning
         if is_once and index < len(blocks) and self._is_elsewhere(request, position, blocks[index]):
             return
         if index < len(blocks):

@@ -1,10 +1,10 @@
-"""The steward's account on vLLM's own ``/metrics``."""
+"""The account of the checkpoints on vLLM's own ``/metrics``."""
 
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Gauge
 
-from milepost.vllm.steward import Steward
+from milepost.vllm.checkpoint_manager import CheckpointManager
 
 __all__ = ["Metrics"]
 
@@ -32,8 +32,8 @@ class Metrics:
     ``PROMETHEUS_MULTIPROC_DIR`` is set before the server starts.
     """
 
-    def __init__(self, steward: Steward) -> None:
-        self._steward = steward
+    def __init__(self, manager: CheckpointManager) -> None:
+        self._manager = manager
         self._counters = {name: _metric(Counter, name, text) for name, text in _COUNTERS.items()}
         self._gauges = {
             name: _metric(Gauge, name, text, multiprocess_mode="livesum") for name, text in _GAUGES.items()
@@ -43,11 +43,11 @@ class Metrics:
 
     def update(self) -> None:
         """Add what has changed since the last time. Next to free where nothing has."""
-        counts = self._steward.counts
-        if counts.settled == self._num_updated:
+        counts = self._manager.counts
+        if counts.confirmed == self._num_updated:
             return
-        self._num_updated = counts.settled
-        account = self._steward.statistics()
+        self._num_updated = counts.confirmed
+        account = self._manager.statistics()
         now = {
             "milepost_requests": account.num_requests,
             "milepost_checkpoints_planned": counts.planned,

@@ -6,7 +6,8 @@ hash and go to the front of the queue, where vLLM takes new ones from; so as lon
 those without a hash, lie there, vLLM's own least-recently-used order is never asked.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol, final
 
 __all__ = ["BlockMemory", "PrefixBlocks", "VllmMemory"]
@@ -31,7 +32,7 @@ class PrefixBlocks(NamedTuple):
 
 
 class BlockMemory(Protocol):
-    """What the steward needs of a pool."""
+    """What a checkpoint manager needs of a pool."""
 
     def num_clean(self, limit: int) -> int:
         """Return how many clean blocks come next, counted up to ``limit``. O(limit)."""
@@ -46,27 +47,29 @@ class BlockMemory(Protocol):
         """Return whether the cache wants to keep ``blocks``."""
 
     def forget(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
-        """Note that the cache wants these no more, states and KV. Until :meth:`clean`, it may change its
-        mind: to make room on a path may drop KV that the next checkpoint of the same path needs.
+        """Note that the cache wants these no more, states and KV. Until :meth:`deferred` ends, it may change
+        its mind: to make room on a path may drop KV that the next checkpoint of the same path needs.
         """
 
     def leave(self, dropped: Iterable[PrefixBlocks | bytes]) -> None:
         """Do as :meth:`forget`, and leave the blocks to vLLM as they are."""
 
     def doubt_state(self, blocks: PrefixBlocks) -> None:
-        """Have :meth:`clean` look after the state in ``blocks``, which somebody may want or not."""
+        """Have :meth:`deferred` look after the state in ``blocks``, which somebody may want or not."""
 
     def doubt_kv(self, prefix_hashes: Iterable[bytes]) -> None:
-        """Have :meth:`clean` look after the last KV block of each prefix, which somebody may want or not."""
+        """Have :meth:`deferred` look after the last KV block of each prefix, wanted or not."""
 
     def doubt_everything(self) -> None:
-        """Have :meth:`clean` look after all blocks. O(blocks)."""
+        """Have :meth:`deferred` look after all blocks. O(blocks)."""
 
     def prefixes_ahead(self, num_blocks: int) -> Sequence[bytes]:
         """Return the prefixes that can be found in the blocks that vLLM takes next. O(num_blocks)."""
 
-    def clean(self) -> None:
-        """Clean what was forgotten or doubted and is not wanted."""
+    def deferred(self) -> AbstractContextManager[None]:
+        """Return a context around whatever drops checkpoints. At its end, also where it raises, the blocks
+        that were forgotten or doubted and that nobody wants are cleaned.
+        """
 
     def holds(self, blocks: PrefixBlocks) -> bool:
         """Return whether all of ``blocks`` can be hit."""
@@ -172,8 +175,15 @@ class VllmMemory:
             block = block.next_free_block
         return prefixes
 
-    def clean(self) -> None:
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
         """See ``BlockMemory``. What is free then comes next."""
+        try:
+            yield
+        finally:
+            self._clean()
+
+    def _clean(self) -> None:
         if not self._doubtful:
             return
         pool = self._pool

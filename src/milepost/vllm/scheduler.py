@@ -10,6 +10,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, MambaSp
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
 from milepost.policies import parse_policy
+from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import why_not
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.managers import (
@@ -21,7 +22,6 @@ from milepost.vllm.managers import (
 from milepost.vllm.metrics import Metrics
 from milepost.vllm.options import Options
 from milepost.vllm.pool import VllmMemory
-from milepost.vllm.steward import Steward
 
 __all__ = ["PlannedAsyncScheduler", "PlannedScheduler", "Scheduler"]
 
@@ -55,10 +55,12 @@ class _Planned(_Base):
             prefix_of=get_block_hash,
             kv_groups=layout.kv_groups,
         )
-        self.steward = Steward(layout=layout, memory=memory, policy=parse_policy("learned"), options=options)
+        self.checkpoint_manager = CheckpointManager(
+            layout=layout, memory=memory, policy=parse_policy("learned"), options=options
+        )
         for manager in self.kv_cache_manager.coordinator.single_type_managers:
-            manager.steward = self.steward
-        self._metrics = Metrics(self.steward)
+            manager.checkpoint_manager = self.checkpoint_manager
+        self._metrics = Metrics(self.checkpoint_manager)
         logger.info(
             "Milepost plans the checkpoints: the smallest prefix that can be reused is %d tokens, a "
             "checkpoint takes %d of the pool's %d blocks, a block holds %d tokens of KV.%s",
@@ -72,9 +74,9 @@ class _Planned(_Base):
 
     def _get_local_prefix_cache_hit(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         # What has to go goes before vLLM finds it.
-        self.steward.catch_up()
+        self.checkpoint_manager.catch_up()
         blocks, hit, shared, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
-        self.steward.look_up(
+        self.checkpoint_manager.plan_request(
             request.request_id,
             request.block_hashes,
             request.num_prompt_tokens,
@@ -110,37 +112,37 @@ class _Planned(_Base):
                     request, num_new_tokens, num_new_local_computed_tokens, num_external_computed_tokens
                 )
             )
-        return self.steward.next_stop(request.request_id, start, end) - start
+        return self.checkpoint_manager.next_stop(request.request_id, start, end) - start
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         super()._update_after_schedule(scheduler_output)
         num_prefill_tokens = 0
         for request_id, num_tokens in scheduler_output.num_scheduled_tokens.items():
             request = self.requests[request_id]
-            self.steward.note_step(request_id, request.num_computed_tokens)
+            self.checkpoint_manager.on_step(request_id, request.num_computed_tokens)
             # The step counts as computed already.
             start = request.num_computed_tokens - num_tokens
             num_prefill_tokens += max(0, min(num_tokens, request.num_prompt_tokens - start))
         if scheduler_output.total_num_scheduled_tokens:
-            self.steward.step_cost.note_schedule(num_prefill_tokens)
+            self.checkpoint_manager.step_cost.note_schedule(num_prefill_tokens)
 
     def get_grammar_bitmask(self, *args: Any, **kwargs: Any) -> Any:
         # vLLM asks for it when it has sent a step to the workers: while the model computes, time is free.
-        self.steward.catch_up()
-        self.steward.make_room(self._num_blocks_soon())
+        self.checkpoint_manager.catch_up()
+        self.checkpoint_manager.make_room(self._num_blocks_soon())
         return super().get_grammar_bitmask(*args, **kwargs)
 
     def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         # An embedder's loop may not ask for the bitmask, and vLLM's own asks late where one waits for tokens.
         if scheduler_output.total_num_scheduled_tokens:
-            self.steward.step_cost.note_output()
-        self.steward.catch_up()
+            self.checkpoint_manager.step_cost.note_output()
+        self.checkpoint_manager.catch_up()
         self._metrics.update()
         return super().update_from_output(scheduler_output, *args, **kwargs)
 
     def _num_blocks_soon(self) -> int:
         """Return how many blocks the next step needs for prompts that are not computed yet. O(running)."""
-        layout, budget, num_blocks = self.steward.layout, self.max_num_scheduled_tokens, 0
+        layout, budget, num_blocks = self.checkpoint_manager.layout, self.max_num_scheduled_tokens, 0
         for request in self.running:
             start = request.num_computed_tokens
             num_tokens = min(request.num_prompt_tokens - start, budget)
@@ -152,19 +154,19 @@ class _Planned(_Base):
 
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         freed = super()._free_request(request, *args, **kwargs)
-        self.steward.close(request.request_id)
+        self.checkpoint_manager.finish(request.request_id)
         return freed
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> Any:
         done = super().reset_prefix_cache(*args, **kwargs)
         if done:
-            self.steward.clear()
+            self.checkpoint_manager.clear()
         return done
 
     def shutdown(self) -> None:
         super().shutdown()
         try:
-            self.steward.save()
+            self.checkpoint_manager.save()
         except OSError as error:
             logger.warning("What was learned of the traffic is lost: %s", error)
 

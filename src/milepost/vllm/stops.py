@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import final
 
-from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
+from milepost.vllm.checkpoint_cache import CheckpointCache
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.pool import BlockMemory
 from milepost.vllm.stock import MOST_STOCK_POSITIONS, seen_junction, stock_positions
@@ -17,7 +17,7 @@ class StopPlanner:
     """Plans prompts of one cache.
 
     Args:
-        cache: Whose policy plans.
+        cache: Whose policy plans, and which knows who leads.
         memory: The pool.
         layout: How caches lie in it.
         max_stops: Most stops of a prompt beside those that vLLM makes by itself.
@@ -26,7 +26,7 @@ class StopPlanner:
 
     def __init__(
         self,
-        cache: HostedCache,
+        cache: CheckpointCache,
         *,
         memory: BlockMemory,
         layout: PoolLayout,
@@ -40,7 +40,7 @@ class StopPlanner:
         self._stop_tokens = stop_tokens
 
     def plan(
-        self, lease: Lease, num_tokens: int, *, hit: int, shared: int, leads: bool
+        self, lease: Lease, num_tokens: int, *, hit: int, shared: int
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return where states of a prompt of ``num_tokens`` tokens are to be kept, ascending, and which of
         those stock vLLM would keep. Where it stops too, a stop costs nothing beside it. So with memory to
@@ -52,9 +52,8 @@ class StopPlanner:
             num_tokens: Its length.
             hit: Where vLLM resumes it.
             shared: Up to where vLLM sees it shared, where that lies behind.
-            leads: Whether the learned rule leads.
         """
-        layout, cache = self._layout, self._cache
+        layout, cache, leads = self._layout, self._cache.current, self._cache.is_led_by_learning
         num_new_tokens = num_tokens - hit
         num_spare_blocks = self.note_room(num_new_tokens)
         if leads:
@@ -69,13 +68,13 @@ class StopPlanner:
             return planned, given
         return given, given
 
-    def may_keep_answer(self, *, leads: bool) -> bool:
+    def may_keep_answer(self) -> bool:
         """Return whether the state of an answer may be kept at a block boundary: where it takes the place of
         others, that is a matter of the learned rule.
         """
         layout = self._layout
         num_blocks = len(layout.state_groups) + len(layout.kv_groups)
-        return self.note_room(layout.block_tokens) >= num_blocks or leads
+        return self.note_room(layout.block_tokens) >= num_blocks or self._cache.is_led_by_learning
 
     def note_room(self, num_new_tokens: int) -> int:
         """Tell the cache what it may take now: what it has, and the clean blocks that a request of so many
@@ -85,6 +84,7 @@ class StopPlanner:
         running = len(layout.state_groups)
         useful = layout.blocks_of_kv(num_new_tokens) + self._most_states * layout.blocks_of_state(1)
         spare = max(0, self._memory.num_clean(useful + running) - running)
-        self._cache.resize(self._cache.stored_bytes + spare * layout.block_tokens)
-        self._memory.clean()
+        cache = self._cache.current
+        with self._memory.deferred():
+            cache.resize(cache.stored_bytes + spare * layout.block_tokens)
         return spare

@@ -1,4 +1,4 @@
-"""What the steward keeps, without vLLM: promises, beliefs, room, and nothing left open."""
+"""What a checkpoint manager keeps, without vLLM: promises, beliefs, room, and nothing left open."""
 
 from dataclasses import replace
 from random import Random
@@ -25,13 +25,13 @@ def test_what_is_shared_is_resumed_from():
     hits = [vllm.serve([*DOCUMENT, *range(500 + i, 530 + i)]).hit for i in range(3)]
     assert hits == [len(DOCUMENT)] * 3
     vllm.check()
-    assert vllm.steward.counts.hits >= 3
+    assert vllm.checkpoint_manager.counts.hits >= 3
 
 
 def test_the_account_is_that_of_the_requests():
     vllm = SmallVllm()
     served = [vllm.serve([*DOCUMENT, *range(i * 40, i * 41 + 33)]) for i in range(6)]
-    account = vllm.steward.statistics()
+    account = vllm.checkpoint_manager.statistics()
     assert account.num_requests == 6
     assert account.num_tokens == sum(len(request.tokens) for request in served)
     assert account.reused == sum(request.hit for request in served)
@@ -41,7 +41,7 @@ def test_chunks_end_where_a_checkpoint_is_planned_and_it_is_kept():
     vllm = SmallVllm(chunk=1000)
     request = vllm.serve([*DOCUMENT, 1, 2, 3])
     assert request.ends[:-1] == [at for at in vllm.kept(request.tokens) if at < len(request.tokens)]
-    assert vllm.steward.counts.kept == vllm.steward.counts.planned
+    assert vllm.checkpoint_manager.counts.kept == vllm.checkpoint_manager.counts.planned
 
 
 def stock_ends(request, vllm) -> set:
@@ -97,38 +97,38 @@ def test_promises_that_were_not_kept_are_taken_back():
     vllm = SmallVllm(chunk=16)
     request = vllm.ask([*DOCUMENT, 1, 2, 3])
     assert vllm.step(request)
-    assert vllm.steward.statistics().num_checkpoints > 0
-    promised = vllm.steward.statistics().num_checkpoints
+    assert vllm.checkpoint_manager.statistics().num_checkpoints > 0
+    promised = vllm.checkpoint_manager.statistics().num_checkpoints
     vllm.finish(request)
     kept = vllm.kept(request.tokens)
-    assert vllm.steward.statistics().num_checkpoints == len(kept) < promised
-    assert vllm.steward.counts.kept == len(kept)
+    assert vllm.checkpoint_manager.statistics().num_checkpoints == len(kept) < promised
+    assert vllm.checkpoint_manager.counts.kept == len(kept)
     vllm.check()
 
 
 def test_aborted_while_waiting():
     vllm = taught()
-    before = vllm.steward.statistics()
+    before = vllm.checkpoint_manager.statistics()
     request = vllm.ask([*DOCUMENT, 7, 8, 9])
-    vllm.look_up(request)
-    assert vllm.steward.num_open == 1
+    vllm.plan_request(request)
+    assert vllm.checkpoint_manager.num_open == 1
     vllm.finish(request)
-    after = replace(vllm.steward.statistics(), capacity_bytes=before.capacity_bytes)
+    after = replace(vllm.checkpoint_manager.statistics(), capacity_bytes=before.capacity_bytes)
     assert after == before, "it was no request"
     vllm.check()
 
 
 def test_looked_up_ten_times_before_it_is_admitted():
     vllm = taught()
-    before = vllm.steward.statistics().num_requests
+    before = vllm.checkpoint_manager.statistics().num_requests
     request = vllm.ask([*DOCUMENT, 7, 8, 9])
     for _ in range(10):
-        assert vllm.look_up(request) == len(DOCUMENT)
-    assert vllm.steward.num_open == 1
+        assert vllm.plan_request(request) == len(DOCUMENT)
+    assert vllm.checkpoint_manager.num_open == 1
     while request.computed < len(request.tokens):
         assert vllm.step(request)
     vllm.finish(request)
-    assert vllm.steward.statistics().num_requests == before + 1
+    assert vllm.checkpoint_manager.statistics().num_requests == before + 1
     vllm.check()
 
 
@@ -139,14 +139,14 @@ def test_preempted_it_keeps_what_was_captured_and_counts_once():
         assert vllm.step(request)
     captured = vllm.kept(request.tokens)
     vllm.preempt(request)
-    assert vllm.look_up(request) == captured[-1]
+    assert vllm.plan_request(request) == captured[-1]
     vllm.check(is_idle=False)
     while request.computed < len(request.tokens):
         assert vllm.step(request)
     vllm.finish(request)
     vllm.check()
     assert vllm.kept(request.tokens) == captured
-    assert vllm.steward.statistics().num_requests == 1
+    assert vllm.checkpoint_manager.statistics().num_requests == 1
 
 
 def test_a_belief_goes_when_the_pool_has_lost_the_block():
@@ -155,17 +155,17 @@ def test_a_belief_goes_when_the_pool_has_lost_the_block():
     vllm.pool.lose(lost)
     request = vllm.serve([*DOCUMENT, 7, 8, 9])
     assert request.hit < len(DOCUMENT)
-    assert vllm.steward.counts.stale >= 1
-    assert vllm.steward.statistics().reused <= request.hit + 4 * len(DOCUMENT)
+    assert vllm.checkpoint_manager.counts.stale >= 1
+    assert vllm.checkpoint_manager.statistics().reused <= request.hit + 4 * len(DOCUMENT)
 
 
 def test_a_request_that_must_not_read_resumes_nowhere():
     vllm = taught()
-    before = vllm.steward.statistics()
+    before = vllm.checkpoint_manager.statistics()
     request = vllm.serve([*DOCUMENT, 7, 8, 9], may_hit=False)
-    after = vllm.steward.statistics()
+    after = vllm.checkpoint_manager.statistics()
     assert (request.hit, request.ends[0] <= 64, after.reused) == (0, True, before.reused)
-    assert vllm.steward.counts.stale == 0, "what is there is believed still"
+    assert vllm.checkpoint_manager.counts.stale == 0, "what is there is believed still"
     assert vllm.serve([*DOCUMENT, 10, 11]).hit == len(DOCUMENT)
     vllm.check()
 
@@ -209,7 +209,7 @@ def test_prompts_shorter_than_a_block_are_left_alone():
     vllm = SmallVllm()
     for _ in range(3):
         assert vllm.serve([1, 2, 3]).hit == 0
-    assert vllm.steward.statistics().num_requests == 0
+    assert vllm.checkpoint_manager.statistics().num_requests == 0
     vllm.check()
 
 
@@ -229,7 +229,7 @@ def test_kv_behind_the_last_checkpoint_cannot_be_found():
     request = vllm.ask([*DOCUMENT, *range(64)])
     while request.computed < len(request.tokens):
         assert vllm.step(request)
-        limit = vllm.steward.kv_limit(request.name)
+        limit = vllm.checkpoint_manager.kv_limit(request.name)
         found = [at for at, each in enumerate(vllm.hashes(request.tokens), 1) if (each, 3) in vllm.pool.found]
         assert not found or found[-1] * BLOCK <= max(limit, *vllm.kept(request.tokens), 0)
     vllm.finish(request)
@@ -241,15 +241,15 @@ def test_room_is_made_of_what_is_worth_least():
     for other in range(6):
         vllm.serve(range(5000 + 1000 * other, 5100 + 1000 * other))
         vllm.serve([*DOCUMENT, *range(700 + other, 730 + other)])
-    assert vllm.steward.statistics().num_evictions > 0
+    assert vllm.checkpoint_manager.statistics().num_evictions > 0
     assert vllm.serve([*DOCUMENT, 3, 2, 1]).hit == len(DOCUMENT), "it was asked for again and again"
     vllm.check()
 
 
 def test_making_room_stops_where_nothing_is_left():
     vllm = taught()
-    vllm.steward.make_room(10**6)
-    assert vllm.steward.statistics().num_checkpoints == 0
+    vllm.checkpoint_manager.make_room(10**6)
+    assert vllm.checkpoint_manager.statistics().num_checkpoints == 0
     assert vllm.pool.num_clean(10**6) == 200
     vllm.check()
 
@@ -257,17 +257,17 @@ def test_making_room_stops_where_nothing_is_left():
 def test_cleared_with_the_pool():
     vllm = taught()
     waiting = vllm.ask([*DOCUMENT, 7, 8, 9])
-    vllm.look_up(waiting)
+    vllm.plan_request(waiting)
     for block in range(200):
         vllm.pool.wipe(block)
-    vllm.steward.clear()
-    assert vllm.steward.num_open == 0, "it will be looked up again"
-    assert vllm.look_up(waiting) == 0
+    vllm.checkpoint_manager.clear()
+    assert vllm.checkpoint_manager.num_open == 0, "it will be looked up again"
+    assert vllm.plan_request(waiting) == 0
     vllm.finish(waiting)
-    before = vllm.steward.statistics()
+    before = vllm.checkpoint_manager.statistics()
     assert before.num_checkpoints == 0
     assert vllm.serve([*DOCUMENT, 7, 8, 9]).hit == 0
-    after = vllm.steward.statistics()
+    after = vllm.checkpoint_manager.statistics()
     assert after.reset - before.reset == len(DOCUMENT)
     assert (after.placement, after.eviction) == (before.placement, before.eviction)
     vllm.check()
@@ -280,8 +280,8 @@ def test_cleared_while_requests_run():
     vllm.preempt(running)
     for block in range(200):
         vllm.pool.wipe(block)
-    vllm.steward.clear()
-    assert vllm.look_up(running) == 0
+    vllm.checkpoint_manager.clear()
+    assert vllm.plan_request(running) == 0
     while running.computed < len(running.tokens):
         assert vllm.step(running)
     vllm.finish(running)
@@ -308,14 +308,14 @@ def test_a_checkpoint_finds_its_kv_where_another_on_its_path_made_room_for_it(ma
             revisions(vllm, seed=seed)
             vllm.check()
             assert vllm.pool.wanted <= vllm.pool.found.keys()
-        assert late.steward.statistics().num_evictions > 0
-        assert late.steward.statistics() == at_once.steward.statistics()
+        assert late.checkpoint_manager.statistics().num_evictions > 0
+        assert late.checkpoint_manager.statistics() == at_once.checkpoint_manager.statistics()
 
 
 prompts = st.tuples(st.integers(0, 2), st.integers(1, 120), st.integers(0, 40), st.integers(0, 3))
 asks = st.tuples(st.just("ask"), prompts, st.booleans())
 steps = st.tuples(st.just("step"), st.integers(0, 7))
-turns = st.tuples(st.sampled_from(["preempt", "abort", "look_up"]), st.integers(0, 7))
+turns = st.tuples(st.sampled_from(["preempt", "abort", "plan_request"]), st.integers(0, 7))
 losses = st.tuples(st.just("lose"), st.integers(0, 200))
 pools = {
     "num_blocks": st.sampled_from([20, 45, 120]),
@@ -352,8 +352,8 @@ def follow_script(script, *, is_checked=True, **options) -> SmallVllm:
                 alive.remove(request)
             elif action == "preempt" and request.is_admitted:
                 vllm.preempt(request)
-            elif action == "look_up" and not request.is_admitted:
-                vllm.look_up(request)
+            elif action == "plan_request" and not request.is_admitted:
+                vllm.plan_request(request)
             elif action == "step":
                 vllm.step(request)
         if is_checked:
@@ -372,7 +372,7 @@ def follow_script(script, *, is_checked=True, **options) -> SmallVllm:
 )
 def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script, pool):
     vllm = follow_script(script, **pool)
-    vllm.steward.make_room(pool["num_blocks"])
+    vllm.checkpoint_manager.make_room(pool["num_blocks"])
     assert vllm.pool.num_clean(pool["num_blocks"]) == pool["num_blocks"]
 
 
@@ -381,7 +381,7 @@ def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script
 def test_it_decides_the_same_where_it_catches_up_late(script, pool, batch):
     late, at_once = (follow_script(script, batch=each, is_checked=False, **pool) for each in (batch, 0))
     # Where the cache says no to a promise, who hears of it late stops once more.
-    assume(at_once.steward.statistics().checkpoints_rejected == 0)
-    assert late.steward.statistics() == at_once.steward.statistics()
-    assert late.steward.counts == at_once.steward.counts
+    assume(at_once.checkpoint_manager.statistics().checkpoints_rejected == 0)
+    assert late.checkpoint_manager.statistics() == at_once.checkpoint_manager.statistics()
+    assert late.checkpoint_manager.counts == at_once.checkpoint_manager.counts
     assert late.pool.found.keys() == at_once.pool.found.keys()

@@ -1,0 +1,212 @@
+"""The cache of a pool's checkpoints: told late, and up to date for whoever asks.
+
+No request waits for the cache to take in what has become of it. That is done in ``catch_up``, while the model
+computes; and before anything reads or changes the cache, since the only way to it is ``current``. So it
+decides as if it were told at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, final
+
+from milepost.accounting import CacheStatistics
+from milepost.hosted_cache import HostedCache
+from milepost.placement import Placement
+from milepost.policies import CachePolicy, load_lessons, save_lessons
+from milepost.vllm.counts import CheckpointCounts
+from milepost.vllm.following import Following
+from milepost.vllm.layout import PoolLayout
+from milepost.vllm.leading import Leader
+from milepost.vllm.options import Options
+from milepost.vllm.pool import BlockMemory
+from milepost.vllm.request_state import RequestState, Stage
+
+__all__ = ["CheckpointCache"]
+
+# Stock vLLM asks nobody for room.
+_NO_LIMIT = 1 << 60
+
+# A remembered token takes 8 bytes for every block hash: next to nothing.
+_HISTORY_PER_POOL = 30
+
+
+@final
+class CheckpointCache:
+    """See the module.
+
+    Args:
+        layout: How caches lie in the pool.
+        memory: The pool.
+        policy: Places and evicts.
+        options: The plugin's settings.
+        counts: What becomes of the checkpoints is counted there.
+        stop_tokens: What a stop costs now, in tokens computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: PoolLayout,
+        memory: BlockMemory,
+        policy: CachePolicy,
+        options: Options,
+        counts: CheckpointCounts,
+        stop_tokens: Callable[[], int],
+    ) -> None:
+        self.policy = policy
+        self._layout = layout
+        self._memory = memory
+        self._counts = counts
+        self._learned = options.learned
+        learned_from = self._learned if self._learned is not None and self._learned.exists() else None
+        if learned_from is not None:
+            load_lessons(policy, learned_from)
+        history = options.history_tokens
+        new_cache = partial(
+            HostedCache,
+            footprint=layout.footprint,
+            grid=layout.grid_tokens,
+            segment_tokens=layout.block_tokens,
+            key_tokens=layout.match_tokens,
+            history_tokens=_HISTORY_PER_POOL * layout.capacity if history is None else history,
+            max_checkpoints=options.max_stops,
+        )
+        # As it is, which may be late; see `current`.
+        self._told = new_cache(capacity_bytes=layout.capacity, policy=policy, on_drop=self._forget)
+        # Requests that it has to be told of.
+        self._late: list[RequestState] = []
+        #: Where the checkpoints lie while vLLM keeps and evicts by itself.
+        self.following = Following(self._told, memory)
+        #: Which rule leads.
+        self.leader = Leader(
+            layout,
+            policy=policy,
+            learned_from=learned_from,
+            make_cache=lambda capacity, rule: new_cache(capacity_bytes=capacity, policy=rule),
+            stop_tokens=stop_tokens,
+        )
+        # Tokens behind the last whole hash of each prompt: to be computed, whatever was seen.
+        self._num_untold = 0
+
+    @property
+    def current(self) -> HostedCache:
+        """The cache, told of all that has happened."""
+        self.catch_up()
+        return self._told
+
+    @property
+    def is_led_by_learning(self) -> bool:
+        """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
+        return self.leader.is_led_by_learning
+
+    def tell_later(self, request: RequestState) -> None:
+        """Have the cache be told of a request that has its blocks, or whose last checkpoint is captured."""
+        self._late.append(request)
+
+    def catch_up(self) -> None:
+        """Tell the cache what it has not been told yet."""
+        self.following.catch_up()
+        late, self._late = self._late, []
+        for request in late:
+            if request.stage is Stage.SCHEDULED:
+                self._commit(request)
+            if request.is_captured:
+                self._confirm(request, self._memory.holds)
+
+    def let_go(self, request: RequestState, *, is_intact: Callable[[Any], bool] | None = None) -> None:
+        """Release what a request holds, and take back those of its promises whose state is not there, or not
+        intact; nothing where that was done before.
+        """
+        self.catch_up()
+        if request.stage is Stage.WAITING:
+            request.lease.release()
+        else:
+            self._confirm(request, is_intact or self._memory.holds)
+
+    def make_room(self, num_blocks: int) -> None:
+        """Have so many clean blocks come next, as far as evicting checkpoints can do it; or leave it to vLLM,
+        where stock's rule leads.
+        """
+        if self._memory.num_clean(num_blocks) >= num_blocks:
+            return
+        cache = self.current
+        if not self.is_led_by_learning:
+            self.following.make_room(num_blocks)
+            return
+        while self._memory.num_clean(num_blocks) < num_blocks:
+            with self._memory.deferred():
+                if not cache.evict_least():
+                    return
+
+    def compare_rules(self) -> None:
+        """See which rule does better by now, which no request should wait for."""
+        if self.leader.catch_up():
+            # What stock vLLM keeps beside the checkpoints is memory for others.
+            with self._memory.deferred():
+                self._memory.doubt_everything()
+
+    def clear(self) -> None:
+        """Forget all checkpoints; what was learned stays."""
+        cache = self.current
+        with self._memory.deferred():
+            cache.clear()
+
+    def save(self) -> None:
+        """Write what was learned to the file that the options name, if any."""
+        self.catch_up()
+        if self._learned is not None:
+            save_lessons(self.policy, self._learned)
+
+    def statistics(self) -> CacheStatistics:
+        """Return the account, up to the last :meth:`catch_up`; memory is in units of the layout."""
+        account, num_untold = self._told.statistics(), self._num_untold
+        return replace(
+            account, num_tokens=account.num_tokens + num_untold, unseen=account.unseen + num_untold
+        )
+
+    def check(self) -> None:
+        """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
+        self._told.check()
+
+    def _commit(self, request: RequestState) -> None:
+        lease, planned = request.lease, request.stops
+        request.enter(Stage.COMMITTED)
+        with self._memory.deferred():
+            if not self.is_led_by_learning:
+                self._told.resize(_NO_LIMIT)
+            self._told.commit(lease, Placement(planned), request.prompt)
+            stored = tuple(c.position for c in lease.pinned if c.position in planned)
+            if stored != planned:
+                # Its first chunk went by what was planned.
+                limit = max((request.hit, *stored))
+                self._memory.doubt_kv(request.prompt.block_ends(limit, request.kv_limit))
+                request.stops, request.kv_limit = stored, limit
+            for checkpoint in lease.pinned:
+                if checkpoint.position in planned:
+                    self.following.note_kept(checkpoint, is_extra=checkpoint.position not in request.given)
+        self._num_untold += request.num_untold
+        self.leader.note(lease, found=request.hit)
+        self._counts.planned += len(planned)
+        self._counts.hits += lease.resume_position > 0
+
+    def _confirm(self, request: RequestState, is_intact: Callable[[Any], bool]) -> None:
+        if request.stage is not Stage.COMMITTED:
+            return
+        request.enter(Stage.CONFIRMED)
+        with self._memory.deferred():
+            num_lost = self._told.confirm(request.lease, is_intact)
+        self._counts.kept += max(0, len(request.stops) - num_lost)
+        self._counts.confirmed += 1
+        block_tokens = self._layout.block_tokens
+        request.kept_inside = tuple(position for position in request.stops if position % block_tokens)
+        # From here on its blocks may be evicted, and must not be given their hashes again.
+        request.stops, request.kv_limit, request.kv_hashed = (), 0, request.kv_limit
+
+    def _forget(self, dropped: Sequence[Any]) -> None:
+        payloads = [blocks for blocks in dropped if blocks is not None]
+        self.following.note_dropped(payloads)
+        if self.is_led_by_learning:
+            self._memory.forget(payloads)
+        else:
+            self._memory.leave(payloads)

@@ -1,0 +1,291 @@
+"""Decides for one vLLM scheduler what to keep, and keeps the account.
+
+A request comes by five times:
+
+    plan_request   it is about to be admitted: how far does it follow earlier prompts, where are its stops?
+    commit         it has its blocks: its checkpoints are committed, as promises
+    next_stop      where does its next prefill chunk have to end?
+    on_step        its last promise is kept: whatever vLLM holds of them can be evicted from now on
+    finish         it is gone, served or not: promises that were not kept are taken back
+
+vLLM's lookup is the truth: where it finds less than the cache believes to be there, the belief goes.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+from milepost.accounting import CacheStatistics
+from milepost.policies import CachePolicy
+from milepost.vllm.belief import acquire_as_found
+from milepost.vllm.checkpoint_cache import CheckpointCache
+from milepost.vllm.counts import CheckpointCounts
+from milepost.vllm.layout import PoolLayout
+from milepost.vllm.options import Options
+from milepost.vllm.pool import BlockMemory
+from milepost.vllm.prompt_blocks import PromptBlocks, hash_keys
+from milepost.vllm.request_state import RequestState, Stage
+from milepost.vllm.step_cost import StepCost
+from milepost.vllm.stops import StopPlanner
+
+__all__ = ["CheckpointCounts", "CheckpointManager"]
+
+# Stock vLLM gives all KV a hash.
+_ALL_TOKENS = 1 << 60
+
+
+@final
+class CheckpointManager:
+    """See the module.
+
+    Args:
+        layout: How caches lie in the pool.
+        memory: The pool.
+        policy: Places and evicts.
+        options: The plugin's settings.
+    """
+
+    def __init__(
+        self, *, layout: PoolLayout, memory: BlockMemory, policy: CachePolicy, options: Options | None = None
+    ) -> None:
+        options = options or Options()
+        self.layout = layout
+        self.counts = CheckpointCounts()
+        #: What a stop costs; told of the steps by whoever runs them.
+        self.step_cost = StepCost()
+        self._stop_tokens = options.stop_tokens
+        self._memory = memory
+        self._cache = CheckpointCache(
+            layout=layout,
+            memory=memory,
+            policy=policy,
+            options=options,
+            counts=self.counts,
+            stop_tokens=self._cost_of_a_stop,
+        )
+        self._planner = StopPlanner(
+            self._cache,
+            memory=memory,
+            layout=layout,
+            max_stops=options.max_stops,
+            stop_tokens=self._cost_of_a_stop,
+        )
+        self._requests: dict[str, RequestState] = {}
+
+    def plan_request(
+        self,
+        request_id: str,
+        block_hashes: Sequence[bytes],
+        num_tokens: int,
+        *,
+        hit: int,
+        shared: int = 0,
+        may_hit: bool = True,
+        breakpoints: Sequence[int] = (),
+    ) -> None:
+        """Plan a request that vLLM found ``hit`` tokens of. Called anew for as long as it waits, and when it
+        was preempted.
+
+        Args:
+            request_id: vLLM's.
+            block_hashes: Of all whole blocks of ``match_tokens`` tokens of the prompt.
+            num_tokens: Length of the prompt.
+            hit: Tokens that it will resume from.
+            shared: Tokens up to which vLLM has seen that it is shared, where those are more; else 0.
+            may_hit: False where the request must not read the cache, whatever is there.
+            breakpoints: Positions of its messages' ends, where the client said so.
+        """
+        earlier = self._requests.get(request_id)
+        if earlier is not None:
+            self._cache.let_go(earlier)
+            if earlier.stage is not Stage.WAITING:
+                # What it was to keep is kept or lost.
+                earlier.enter(Stage.PREEMPTED)
+                earlier.stops, earlier.kv_limit = (), hit
+                return
+            self._requests.pop(request_id).enter(Stage.FINISHED)
+        match_tokens = self.layout.match_tokens
+        if not self.layout.grid_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
+            # Too short to be resumed, or not hashed.
+            return
+        # Depths are known in whole match units, so the length is told in them too: a rest of many tokens
+        # would blur how far from its end a prompt was shared.
+        num_told = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
+        lease, num_stale = acquire_as_found(
+            self._cache.current,
+            self._memory,
+            hash_keys(block_hashes, num_told, match_tokens),
+            num_told,
+            hit=hit,
+            may_hit=may_hit,
+            breakpoints=[position for position in breakpoints if position <= num_told],
+        )
+        self.counts.stale += num_stale
+        if lease.checkpoint is not None and shared < hit + self.layout.block_tokens:
+            # Stock vLLM would keep a state here now.
+            self._cache.following.note_used(lease.checkpoint)
+        stops, given = self._planner.plan(lease, num_tokens, hit=hit, shared=shared)
+        prompt = PromptBlocks(block_hashes, self.layout, self._memory)
+        self._requests[request_id] = RequestState(
+            lease, prompt, hit, stops, given, num_untold=num_tokens - num_told
+        )
+
+    def next_stop(self, request_id: str, start: int, end: int) -> int:
+        """Return where a chunk of ``[start, end)`` has to end."""
+        request = self._request(request_id)
+        if request is None or request.stage in (Stage.CONFIRMED, Stage.PREEMPTED):
+            return end
+        for position in request.stops:
+            if start < position < end:
+                return position
+        return end
+
+    def commit(self, request_id: str) -> tuple[int, ...]:
+        """Promise the checkpoints of a request that has its blocks, once; return those to keep, ascending."""
+        request = self._request(request_id)
+        if request is None:
+            return ()
+        if request.stage is Stage.WAITING:
+            request.enter(Stage.SCHEDULED)
+            request.kv_limit = max((request.hit, *request.stops))
+            self._cache.tell_later(request)
+        return request.stops
+
+    def rests_at(self, request_id: str, num_tokens: int) -> bool:
+        """Return whether :meth:`on_blocks` has nothing to say. O(1), asked for each token of an answer."""
+        request = self._requests.get(request_id)
+        if request is None or request.stage is Stage.PREEMPTED:
+            return self.is_led_by_learning
+        return request.rests_at(num_tokens, self.layout.block_tokens)
+
+    def on_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
+        """Do as :meth:`commit` for a request that has blocks for ``num_tokens`` tokens. Where its answer has
+        just reached a block boundary, keep the state there too if that is worth it: it exists anyway, and who
+        asks on resumes there.
+        """
+        request = self._request(request_id)
+        if request is None:
+            return ()
+        boundary = num_tokens // self.layout.block_tokens * self.layout.block_tokens
+        if request.answer_reaches(boundary):
+            self._keep_answer(request, block_hashes, boundary)
+        return self.commit(request_id)
+
+    def kv_limit(self, request_id: str) -> int:
+        """Return how many tokens of a request have KV that is to be found: what lies behind the last
+        checkpoint can never be resumed from, but tells stock vLLM what is shared.
+        """
+        if not self.is_led_by_learning:
+            return _ALL_TOKENS
+        request = self._request(request_id)
+        return 0 if request is None else request.kv_limit
+
+    def kept_inside(self, request_id: str, start: int, end: int) -> list[int]:
+        """Return where, in ``(start, end)``, checkpoints of a request lie inside blocks and are wanted still:
+        a block that fills up forgets by what else it was found.
+        """
+        request = self._request(request_id)
+        if request is None or not request.kept_inside:
+            return []
+        return [
+            position
+            for position in request.kept_inside
+            if start < position < end and self._memory.wants(request.prompt.blocks(position))
+        ]
+
+    def on_step(self, request_id: str, num_computed_tokens: int) -> None:
+        """Note how far the prefill has come; let go of a request whose last checkpoint is captured."""
+        request = self._request(request_id)
+        if request is None:
+            return
+        if request.stage is Stage.CONFIRMED:
+            # Every group has seen the state that was promised in the answer.
+            request.stops = ()
+        if request.stage not in (Stage.SCHEDULED, Stage.COMMITTED):
+            return
+        request.num_computed = num_computed_tokens
+        self.counts.stops += num_computed_tokens in request.stops
+        if request.is_captured:
+            self._cache.tell_later(request)
+
+    def finish(self, request_id: str) -> None:
+        """Forget a request that is finished or aborted."""
+        self.catch_up()
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return
+        self._cache.let_go(request)
+        request.enter(Stage.FINISHED)
+        self._cache.compare_rules()
+
+    def catch_up(self) -> None:
+        """Tell the cache what has happened, while there is time for it."""
+        self._cache.catch_up()
+
+    def make_room(self, num_blocks: int) -> None:
+        """Have so many clean blocks come next, as far as evicting checkpoints can do it; or leave it to vLLM,
+        where stock's rule leads.
+        """
+        self._cache.make_room(num_blocks)
+
+    def clear(self) -> None:
+        """Forget all checkpoints, since the pool was emptied; what was learned stays. Requests that wait will
+        be planned again.
+        """
+        for request_id, request in list(self._requests.items()):
+            self._cache.let_go(request, is_intact=lambda _: True)
+            if request.stage is Stage.WAITING:
+                self._requests.pop(request_id).enter(Stage.FINISHED)
+        self._cache.clear()
+
+    def save(self) -> None:
+        """Write what was learned to the file that the options name, if any."""
+        self._cache.save()
+
+    def statistics(self) -> CacheStatistics:
+        """Return the account of all admitted requests, up to the last :meth:`catch_up`; memory is in units of
+        the layout.
+        """
+        return self._cache.statistics()
+
+    def check(self) -> None:
+        """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
+        self._cache.check()
+
+    @property
+    def is_led_by_learning(self) -> bool:
+        """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
+        return self._cache.is_led_by_learning
+
+    @property
+    def num_open(self) -> int:
+        """How many requests are on their way."""
+        return len(self._requests)
+
+    def _cost_of_a_stop(self) -> int:
+        return self.step_cost.stop_tokens if self._stop_tokens is None else self._stop_tokens
+
+    def _keep_answer(self, request: RequestState, block_hashes: Sequence[bytes], position: int) -> None:
+        cache, layout = self._cache.current, self.layout
+        hashed = request.kv_hashed // layout.block_tokens * layout.block_tokens
+        prompt = PromptBlocks(block_hashes, layout, self._memory)
+        if hashed and not self._memory.holds_kv(prompt.ending(hashed)):
+            # The KV of the prompt was evicted, and its blocks are not given their hashes again.
+            return
+        if not self._planner.may_keep_answer():
+            return
+        keys = hash_keys(block_hashes, position, layout.match_tokens)
+        with self._memory.deferred():
+            stored = cache.extend(request.lease, keys, prompt)
+        if stored:
+            request.stops, request.kv_limit, request.kv_hashed = (stored,), stored, stored
+            self.counts.answers += 1
+            with cache.acquire(keys, num_tokens=position + 1) as lease:
+                if lease.checkpoint is not None:
+                    self._cache.following.note_kept(lease.checkpoint, is_extra=True)
+
+    def _request(self, request_id: str) -> RequestState | None:
+        """Return a request that is planned for, up to date whatever vLLM has called before."""
+        request = self._requests.get(request_id)
+        if request is not None and request.is_due:
+            self._cache.catch_up()
+        return request
