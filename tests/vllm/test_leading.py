@@ -73,8 +73,8 @@ def test_what_it_would_have_found_before_is_no_credit_once_it_leads():
     vllm = SmallVllm(has_to_prove_itself=True, num_blocks=400)
     serve_against(vllm, by_learning=90, by_stock=0, num_requests=50, first=0)
     assert leads(vllm)
-    serve_against(vllm, by_learning=0, by_stock=50, num_requests=1, first=100)
-    assert leads(vllm), "once is noise"
+    serve_against(vllm, by_learning=0, by_stock=50, num_requests=3, first=100)
+    assert leads(vllm), "that may be chance"
     serve_against(vllm, by_learning=0, by_stock=50, num_requests=1, first=200)
     assert not leads(vllm)
     serve_against(vllm, by_learning=90, by_stock=0, num_requests=50, first=300)

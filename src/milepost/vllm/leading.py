@@ -28,8 +28,8 @@ _REMEMBERED = 0.99
 # might as well have gone the other way, and half an average prompt.
 _LEAST_LEAD_ERRORS = 1.9
 _LEAST_LEAD_PROMPTS = 0.5
-# It leads until it is behind by more standard errors than that, of what was found since: what it would have
-# found before is no credit.
+# It leads until it is behind by more standard errors than that, by what was found since: what it would have
+# found before is no credit, but tells how much is chance.
 _MOST_LAG_ERRORS = 1.0
 
 
@@ -98,7 +98,7 @@ class Leader:
             changes = self._lead_tokens > max(_LEAST_LEAD_PROMPTS * prompt_tokens, _LEAST_LEAD_ERRORS * error)
         if changes:
             self.is_led_by_learning = not self.is_led_by_learning
-            self._lead_tokens = self._squares = 0.0
+            self._lead_tokens = 0.0
 
 
 class _Rivals:
