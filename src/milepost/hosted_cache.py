@@ -52,7 +52,7 @@ class HostedCache(PrefixCache):
         found = store.look_up(keys, num_tokens=num_tokens, tenant=lease.tenant, limit=position)
         if not store.is_owned(found.match, by=prompt):
             return 0
-        planned = self._planned_answer(lease, found, num_tokens=num_tokens)
+        planned = self._planned_answer(lease, found)
         positions = (position,) if position > found.resume_position and position in planned else ()
         costs = self.footprint.costs_before(positions)
         delivery = self._collector.collect(
@@ -83,7 +83,7 @@ class HostedCache(PrefixCache):
             if checkpoint.num_pins == 0 and checkpoint.is_stored and not is_intact(checkpoint.payload)
         ]
         for checkpoint in lost:
-            self._store.remove(checkpoint)
+            self._store.checkpoints.remove(checkpoint)
         return len(lost)
 
     def evict(self, checkpoint: Checkpoint) -> bool:
@@ -143,14 +143,16 @@ class HostedCache(PrefixCache):
     def _last_position(self, keys: KeyArray) -> int:
         return keys.size * self.key_tokens // self.grid * self.grid
 
-    def _planned_answer(self, lease: Lease, found: Lookup, *, num_tokens: int) -> Sequence[int]:
-        """Return where the policy places checkpoints on the prompt of ``lease`` once it is ``num_tokens``
-        long, its answer included, of which ``found`` is stored.
+    def _planned_answer(self, lease: Lease, found: Lookup) -> Sequence[int]:
+        """Return where the policy places checkpoints on the prompt of ``lease`` with its answer, of which
+        ``found`` is stored.
         """
         prompt, placement = lease.situation.prompt, self.policy.placement
-        situation: Situation = self._situation(found, prompt, num_tokens=num_tokens)
+        situation = Situation.of(found, prompt, store=self._store, limits=self._limits)
         # All but the last token will be known by then, as this very prompt's.
-        situation.request = replace(situation.request, overlap_depth=num_tokens - 1, matched_num_tokens=None)
+        situation.request = replace(
+            situation.request, overlap_depth=found.num_tokens - 1, matched_num_tokens=None
+        )
         situation.earlier = None
         # The engine has the state anyway.
         placed = place(placement, situation, given_positions=(), capture_tokens=0)

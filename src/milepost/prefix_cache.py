@@ -27,13 +27,12 @@ from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.lease import Lease, require_lease
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest, as_placement
-from milepost.policies import CachePolicy, Situation, place
+from milepost.policies import CachePolicy, PlacementLimits, Situation, place
 from milepost.prompt_replay import PromptReplay
 from milepost.store import (
     Collector,
     Delivery,
     DropReports,
-    Lookup,
     PayloadRules,
     PayloadSource,
     PrefixStore,
@@ -99,7 +98,8 @@ class PrefixCache:
         self.key_tokens = options.key_tokens
         # Without states, only whole segments can be resumed from.
         self.grid = options.segment_tokens if footprint.is_stateless else options.grid
-        self._options = options
+        self._capture_tokens = options.capture_tokens
+        self._limits = PlacementLimits(footprint, grid=self.grid, max_checkpoints=options.max_checkpoints)
         self._drops = DropReports(on_drop)
         self._store = PrefixStore(
             capacity_bytes=options.capacity_bytes,
@@ -167,7 +167,7 @@ class PrefixCache:
             tokens=keys,
             tenant=tenant,
             found=found,
-            situation=self._situation(found, prompt, num_tokens=num_tokens),
+            situation=Situation.of(found, prompt, store=self._store, limits=self._limits),
             usable_position=min(found.overlap_depth // self.grid * self.grid, last_usable),
         )
 
@@ -192,10 +192,10 @@ class PrefixCache:
         placement, request = self.policy.placement, lease.request
         if self.footprint.is_stateless and not isinstance(placement, NoCheckpoints):
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
-            last = self._affordable(request.num_tokens)[0]
+            last = self._limits.affordable(self._store, request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
         if capture_tokens is None:
-            capture_tokens = self._options.capture_tokens
+            capture_tokens = self._capture_tokens
         placed = place(
             placement, lease.situation, given_positions=given_positions, capture_tokens=capture_tokens
         )
@@ -247,7 +247,7 @@ class PrefixCache:
         store = self._store
         return CacheStatistics(
             **self._ledger.as_dict(),
-            num_checkpoints=store.num_checkpoints,
+            num_checkpoints=store.checkpoints.count,
             num_evictions=store.num_evictions,
             checkpoint_bytes=store.budget.state_bytes,
             kv_bytes=store.kv.num_bytes,
@@ -258,38 +258,6 @@ class PrefixCache:
     def check(self) -> None:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
         check_store(self._store)
-
-    def _situation(self, found: Lookup, prompt: SeenPrompt, *, num_tokens: int) -> Situation:
-        """Return what the policy is told of a prompt of which ``found`` is stored."""
-        footprint, checkpoint, earlier = self.footprint, found.checkpoint, found.earlier
-        affordable_position, max_checkpoints = self._affordable(
-            num_tokens, beside_bytes=0 if checkpoint is None else checkpoint.num_bytes
-        )
-        request = PlacementRequest(
-            num_tokens=num_tokens,
-            overlap_depth=found.overlap_depth,
-            resume_position=found.resume_position,
-            grid=self.grid,
-            checkpoint_positions=found.checkpoint_positions,
-            checkpoint_bytes=footprint.checkpoint_bytes,
-            kv_bytes_per_token=footprint.kv_bytes_per_token,
-            resident_kv_tokens=found.resident_kv_tokens,
-            fallback_position=0 if checkpoint is None else checkpoint.above_position,
-            branch_positions=tuple(point.position for point in found.branch_points),
-            breakpoints=prompt.breakpoints,
-            matched_num_tokens=None if earlier is None else max(earlier.num_tokens, found.overlap_depth),
-            max_checkpoints=max_checkpoints,
-            affordable_position=affordable_position,
-            # Only ratios of costs matter, so where every token costs the same, tokens will do.
-            cost=None if footprint.cost.is_linear else footprint.cost,
-        )
-        return Situation(
-            request=request,
-            prompt=prompt,
-            earlier=earlier,
-            branch_points=found.branch_points,
-            room_worth=self._store.room_worth,
-        )
 
     def _store_all(self, lease: Lease, positions: Sequence[int], delivery: Delivery, *, kv_end: int) -> int:
         """Remember the prompt, and store what there is room for; return how many checkpoints were stored."""
@@ -316,17 +284,6 @@ class PrefixCache:
             store.keep_kv(path, kv_end, source=delivery, tick=tick)
         store.forget_history()
         return num_stored
-
-    def _affordable(self, num_tokens: int, *, beside_bytes: int = 0) -> tuple[int, int]:
-        """Return the deepest grid position of a prompt that the budget could hold a checkpoint at, KV
-        included, beside ``beside_bytes`` of the state that it resumes from; and how many fit beside that KV.
-        """
-        position, num_states = self._store.budget.affordable(
-            num_tokens // self.grid * self.grid,
-            state_bytes=self.footprint.checkpoint_bytes,
-            beside_bytes=beside_bytes,
-        )
-        return position, min(self._options.max_checkpoints, num_states)
 
 
 def _checked_positions(placement: Placement, request: PlacementRequest) -> tuple[int, ...]:

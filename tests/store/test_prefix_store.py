@@ -232,7 +232,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.budget.stored_bytes == self.naive.stored_bytes() <= self.store.budget.capacity_bytes
         found = stored(self.store)
         assert found.keys() == self.naive.held.keys()
-        assert self.store.num_checkpoints == len(found)
+        assert self.store.checkpoints.count == len(found)
         for prefix, checkpoint in found.items():
             above = self.naive.above(prefix)
             assert checkpoint.above is (None if above is None else found[above])
@@ -253,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
         free = self.store.budget.capacity_bytes - kv - sum(c.num_bytes for c in pinned.values())
         assert math.isfinite(self.store.room_worth(free))
         # What victims hold alone is counted in tokens, what they free in whole segments.
-        rounding = self.store.num_checkpoints * self.store.kv.segment_bytes
+        rounding = self.store.checkpoints.count * self.store.kv.segment_bytes
         assert self.store.room_worth(free + rounding + 1) == math.inf
         assert self.store.room_worth(self.store.budget.capacity_bytes - self.store.budget.stored_bytes) == 0.0
 
@@ -364,7 +364,7 @@ def deepest(store: PrefixStore) -> Checkpoint:
 CORRUPTIONS = {
     "a KV total": lambda s: setattr(s.kv, "num_segments", s.kv.num_segments + 1),
     "a byte total": lambda s: setattr(s.budget, "state_bytes", s.budget.state_bytes - 1),
-    "a checkpoint total": lambda s: setattr(s, "num_checkpoints", 0),
+    "a checkpoint total": lambda s: setattr(s.checkpoints, "count", 0),
     "a key total": lambda s: setattr(s.tree, "num_keys", 5),
     "the capacity": lambda s: s.budget.resize(s.budget.stored_bytes - 1),
     "a lost KV segment": lambda s: (

@@ -4,11 +4,12 @@ from milepost.policies.base import CachePolicy
 from milepost.policies.learned import learned
 from milepost.policies.lessons_file import load_lessons, save_lessons
 from milepost.policies.registry import POLICIES, describe_policies, parse_policy
-from milepost.policies.situation import SituatedPlacement, Situation, place
+from milepost.policies.situation import PlacementLimits, SituatedPlacement, Situation, place
 
 __all__ = [
     "POLICIES",
     "CachePolicy",
+    "PlacementLimits",
     "SituatedPlacement",
     "Situation",
     "describe_policies",

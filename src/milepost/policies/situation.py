@@ -5,11 +5,40 @@ them.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self, final
 
+from milepost.footprint import Footprint
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
-from milepost.store import BranchPoint, SeenPrompt
+from milepost.store import BranchPoint, Lookup, PrefixStore, SeenPrompt
 
-__all__ = ["SituatedPlacement", "Situation", "place"]
+__all__ = ["PlacementLimits", "SituatedPlacement", "Situation", "place"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PlacementLimits:
+    """What bounds the checkpoints of every prompt of a cache.
+
+    Attributes:
+        footprint: What a checkpoint and a token of KV cost.
+        grid: Checkpoints sit at multiples of this many tokens.
+        max_checkpoints: Most checkpoints on one prompt.
+    """
+
+    footprint: Footprint
+    grid: int
+    max_checkpoints: int
+
+    def affordable(self, store: PrefixStore, num_tokens: int, *, beside_bytes: int = 0) -> tuple[int, int]:
+        """Return the deepest grid position of a prompt where the budget could hold a checkpoint, KV included,
+        beside ``beside_bytes`` of the state that it resumes from; and how many fit beside that KV.
+        """
+        position, num_states = store.budget.affordable(
+            num_tokens // self.grid * self.grid,
+            state_bytes=self.footprint.checkpoint_bytes,
+            beside_bytes=beside_bytes,
+        )
+        return position, min(self.max_checkpoints, num_states)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +61,39 @@ class Situation:
     branch_points: tuple[BranchPoint, ...] = ()
     room_worth: Callable[[int], float] | None = None
     forecast: object | None = None
+
+    @classmethod
+    def of(cls, found: Lookup, prompt: SeenPrompt, *, store: PrefixStore, limits: PlacementLimits) -> Self:
+        """Return the situation of a prompt, of which ``found`` is stored."""
+        footprint, checkpoint, earlier = limits.footprint, found.checkpoint, found.earlier
+        affordable_position, max_checkpoints = limits.affordable(
+            store, found.num_tokens, beside_bytes=0 if checkpoint is None else checkpoint.num_bytes
+        )
+        request = PlacementRequest(
+            num_tokens=found.num_tokens,
+            overlap_depth=found.overlap_depth,
+            resume_position=found.resume_position,
+            grid=limits.grid,
+            checkpoint_positions=found.checkpoint_positions,
+            checkpoint_bytes=footprint.checkpoint_bytes,
+            kv_bytes_per_token=footprint.kv_bytes_per_token,
+            resident_kv_tokens=found.resident_kv_tokens,
+            fallback_position=0 if checkpoint is None else checkpoint.above_position,
+            branch_positions=tuple(point.position for point in found.branch_points),
+            breakpoints=prompt.breakpoints,
+            matched_num_tokens=None if earlier is None else max(earlier.num_tokens, found.overlap_depth),
+            max_checkpoints=max_checkpoints,
+            affordable_position=affordable_position,
+            # Only ratios of costs matter, so where every token costs the same, tokens will do.
+            cost=None if footprint.cost.is_linear else footprint.cost,
+        )
+        return cls(
+            request=request,
+            prompt=prompt,
+            earlier=earlier,
+            branch_points=found.branch_points,
+            room_worth=store.room_worth,
+        )
 
 
 class SituatedPlacement(PlacementPolicy):

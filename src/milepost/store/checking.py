@@ -24,7 +24,7 @@ def check_store(store: PrefixStore) -> None:
     for name, counted, held in (
         ("history keys", num_keys, store.tree.num_keys),
         ("KV segments", num_segments, store.kv.num_segments),
-        ("checkpoints", num_checkpoints, store.num_checkpoints),
+        ("checkpoints", num_checkpoints, store.checkpoints.count),
         ("bytes of states", state_bytes, store.budget.state_bytes),
         ("ranked and pinned checkpoints", num_checkpoints, len(store.queue) + len(store.queue.pinned)),
     ):

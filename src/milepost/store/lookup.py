@@ -18,6 +18,7 @@ class Lookup:
 
     Attributes:
         match: Nodes of the shared part.
+        num_tokens: Length of the prompt.
         overlap_depth: Leading tokens that some earlier prompt of the tenant shares.
         resume_position: The deepest position to resume from, 0 where there is none.
         checkpoint: The checkpoint at ``resume_position``; None at 0, and where KV alone is resumed from.
@@ -30,6 +31,7 @@ class Lookup:
     """
 
     match: TreeMatch
+    num_tokens: int
     overlap_depth: int
     resume_position: int
     checkpoint: Checkpoint | None
@@ -80,6 +82,7 @@ def look_up(
         deepest = next((c for n in match.path if (c := n.checkpoint_at(resume))), None)
     return Lookup(
         match=match,
+        num_tokens=num_tokens,
         overlap_depth=depth,
         resume_position=resume,
         checkpoint=deepest,

@@ -25,17 +25,17 @@ A checkpoint goes in one of three ways: it is *evicted* where memory is needed, 
 import math
 from bisect import insort
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any, final
 
 from milepost.store.budget import Budget
-from milepost.store.checkpoint import Checkpoint, Payload
+from milepost.store.checkpoint import Checkpoint
 from milepost.store.eviction_policy import EvictionPolicy
 from milepost.store.eviction_queue import EvictionQueue
-from milepost.store.kv_tails import keep_tail, strip_state, trim_tail
+from milepost.store.kv_tails import KVOnly, drop_shorter_tails, trim_tail
 from milepost.store.lookup import Lookup, look_up
-from milepost.store.neighbours import link, unlink
+from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.node import Node
+from milepost.store.resident_checkpoints import ResidentCheckpoints
 from milepost.store.resident_kv import ResidentKV, node_at
 from milepost.store.seen import SeenPrompt
 from milepost.store.source import PayloadSource
@@ -44,11 +44,8 @@ from milepost.tokens import KeyArray
 
 __all__ = ["PrefixStore"]
 
-_position_of = attrgetter("position")
 # The tick before the first request.
 _NEVER = 0
-# Above a place where more checkpoints follow at once, the loss of one changes little for the others.
-_MOST_SIBLINGS_MARKED = 8
 _NO_LIMIT = 1 << 62
 
 
@@ -61,6 +58,7 @@ class PrefixStore:
         kv: The KV that is stored.
         budget: What all of it may take.
         queue: Which checkpoint goes next.
+        checkpoints: Those that are stored.
     """
 
     def __init__(
@@ -80,19 +78,26 @@ class PrefixStore:
     ) -> None:
         self.is_stateless = is_stateless
         self.keeps_kv = keeps_kv
-        self.num_checkpoints = 0
         self.num_evictions = 0
         self.tree = RadixTree(segment_tokens=segment_tokens, key_tokens=key_tokens)
+        self._drop = on_drop or _nobody_asks
         self.kv = ResidentKV(
-            segment_tokens=segment_tokens, bytes_per_token=kv_bytes_per_token, drop=self.drop
+            segment_tokens=segment_tokens, bytes_per_token=kv_bytes_per_token, drop=self._drop
         )
         self.budget = Budget(capacity_bytes, state_share=state_share, kv=self.kv)
         self.queue = EvictionQueue(eviction, kv_bytes_per_token=kv_bytes_per_token)
         self._eviction = eviction
-        self._on_drop = on_drop
         self._state_bytes = state_bytes
         self._history_keys = history_tokens // key_tokens
-        self._next_serial = 0
+        self.checkpoints = ResidentCheckpoints(
+            tree=self.tree,
+            kv=self.kv,
+            budget=self.budget,
+            queue=self.queue,
+            drop=self._drop,
+            is_stateless=is_stateless,
+            weighs_neighbours=eviction.weighs_neighbours,
+        )
 
     def look_up(
         self, keys: KeyArray, *, num_tokens: int, tenant: str, limit: int, resume_limit: int | None = None
@@ -135,7 +140,7 @@ class PrefixStore:
         if self.queue.unpin(checkpoint) and checkpoint.last_used == _NEVER:
             # An anchor that only held a place for a request that came to nothing, or one that is not wanted
             # any more.
-            self.remove(checkpoint)
+            self.checkpoints.remove(checkpoint)
 
     def pin_resumed(self, found: Lookup) -> Checkpoint | None:
         """Pin what a request resumes from, and return it. Where that is KV alone, an anchor is put there, so
@@ -146,7 +151,9 @@ class PrefixStore:
             if found.resume_position == 0:
                 return None
             node = node_at(found.match.path, found.resume_position)
-            checkpoint = self.add(node, found.resume_position, payload=None, num_bytes=0, tick=_NEVER)
+            checkpoint = self.checkpoints.add(
+                node, found.resume_position, payload=None, num_bytes=0, tick=_NEVER
+            )
         self.pin(checkpoint)
         return checkpoint
 
@@ -200,16 +207,16 @@ class PrefixStore:
         if (present := node.checkpoint_at(position)) is not None:
             if not present.is_kv_only:
                 return present
-            self.remove(present)
+            self.checkpoints.remove(present)
         payload = None if self.is_stateless else source.checkpoint(position)
         num_bytes = 0 if payload is None else int(payload.num_bytes)
         if not self._make_room(path, position, num_bytes):
-            self.drop((payload,))
+            self._drop((payload,))
             return None
         resident, aligned = self.kv.reach(path), self.kv.aligned(position)
         if aligned > resident:
             self.kv.fill(path, source.kv_segments(resident, aligned))
-        checkpoint = self.add(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
+        checkpoint = self.checkpoints.add(node, position, payload=payload, num_bytes=num_bytes, tick=tick)
         if cost is not None:
             checkpoint.cost = cost
         return checkpoint
@@ -235,7 +242,13 @@ class PrefixStore:
 
     def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
         """Keep the KV of a whole prompt, as far as there is room, whether or not a state needs it."""
-        keep_tail(self, path, num_tokens, source=source, tick=tick)
+        position = self.kv.aligned(num_tokens)
+        drop_shorter_tails(self.checkpoints, path, position)
+        if position and node_at(path, position).checkpoint_at(position) is None:
+            # Also where the KV is kept by longer prompts: it is not as old as theirs.
+            tail = self.put(path, position, source=KVOnly(source), tick=tick)
+            if tail is not None:
+                self.checkpoints.keep_as_kv_only(tail)
 
     def forget_history(self) -> None:
         """Forget the oldest prompts without checkpoints beyond ``history_tokens``."""
@@ -250,7 +263,7 @@ class PrefixStore:
         self._eviction.note_eviction(checkpoint, worth)
         if checkpoint.is_kv_only:
             # There is nothing else to keep of it.
-            self.remove(checkpoint)
+            self.checkpoints.remove(checkpoint)
         else:
             self.evict(checkpoint)
         return True
@@ -264,15 +277,17 @@ class PrefixStore:
         """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
         insort(checkpoint.node.evicted, checkpoint.position)
         self.num_evictions += 1
-        if not (self.keeps_kv and strip_state(self, checkpoint)):
-            self.remove(checkpoint)
+        if self.keeps_kv and exclusive_kv_tokens(checkpoint):
+            self.checkpoints.strip(checkpoint)
+        else:
+            self.checkpoints.remove(checkpoint)
 
     def clear(self) -> None:
         """Take out every checkpoint that nothing pins; what was learned stays."""
         for checkpoint in self.queue.checkpoints():
             if not checkpoint.is_kv_only:
                 insort(checkpoint.node.cleared, checkpoint.position)
-            self.remove(checkpoint)
+            self.checkpoints.remove(checkpoint)
 
     def forget_tenant(self, tenant: str) -> int:
         """Take out all that a tenant has, for good; what a lease pins goes when it is released, and then only
@@ -285,99 +300,11 @@ class PrefixStore:
                     checkpoint.last_used = _NEVER
                     num_pinned += 1
                 else:
-                    self.remove(checkpoint)
+                    self.checkpoints.remove(checkpoint)
                     num_removed += 1
         if not num_pinned:
             self._note_forgotten(self.tree.forget_tenant(tenant))
         return num_removed
-
-    def remove(self, checkpoint: Checkpoint) -> None:
-        """Take out an unpinned ``checkpoint`` as if it had not been placed, with the KV it alone needs."""
-        self.queue.remove(checkpoint)
-        node = checkpoint.node
-        node.checkpoints.remove(checkpoint)
-        neighbours = unlink(checkpoint)
-        if checkpoint.owner is not None:
-            del checkpoint.owner.owned[checkpoint.serial]
-            checkpoint.owner = None
-        self.drop((checkpoint.payload,))
-        # A lease that still knows the checkpoint must not keep its memory alive.
-        checkpoint.payload = None
-        self.budget.state_bytes -= checkpoint.num_bytes
-        self.num_checkpoints -= 1
-        self._release_kv(node)
-        self._mark_neighbours(checkpoint, *neighbours)
-
-    def add(
-        self, node: Node, position: int, *, payload: Payload | None, num_bytes: int, tick: int
-    ) -> Checkpoint:
-        """Put a checkpoint on ``node``, for which there is room and whose KV is there. O(depth)."""
-        checkpoint = Checkpoint(
-            node=node,
-            position=position,
-            payload=payload,
-            num_bytes=num_bytes,
-            serial=self._next_serial,
-            tick=tick,
-        )
-        self._next_serial += 1
-        was_live = node.is_live
-        insort(node.checkpoints, checkpoint, key=_position_of)
-        if payload is not None or self.is_stateless:
-            # KV alone is nothing to resume from: the state that went from here would be missing still.
-            for gone in (node.evicted, node.cleared):
-                if position in gone:
-                    gone.remove(position)
-        self.budget.state_bytes += num_bytes
-        self.num_checkpoints += 1
-        self._spread_life(node, was_live=was_live)
-        node.owner.own(checkpoint)
-        link(checkpoint)
-        self.queue.mark_stale(checkpoint)
-        self._mark_neighbours(checkpoint, checkpoint.above, list(checkpoint.below.values()))
-        return checkpoint
-
-    def drop(self, payloads: Sequence[Any]) -> None:
-        """Tell the owner of the memory of ``payloads`` that the cache has let go of them."""
-        if self._on_drop is not None:
-            self._on_drop(payloads)
-
-    def _mark_neighbours(
-        self, checkpoint: Checkpoint, above: Checkpoint | None, below: Sequence[Checkpoint]
-    ) -> None:
-        """Have those ranked again whose worth depends on ``checkpoint``, just put in or taken out."""
-        if not self._eviction.weighs_neighbours:
-            return
-        if above is not None:
-            self.queue.mark_stale(above)
-            # A branch fewer or more may change who holds the KV in between alone.
-            if len(above.below) <= _MOST_SIBLINGS_MARKED:
-                for sibling in above.below.values():
-                    if sibling is not checkpoint:
-                        self.queue.mark_stale(sibling)
-        for deeper in below:
-            self.queue.mark_stale(deeper)
-
-    def _spread_life(self, node: Node, *, was_live: bool) -> None:
-        """Count a node that came alive at its parent, and so on upwards."""
-        self.tree.note_life(node)
-        while not was_live and node.parent is not None and node.parent.parent is not None:
-            node = node.parent
-            was_live = node.is_live
-            node.num_live_children += 1
-            self.tree.note_life(node)
-
-    def _release_kv(self, node: Node) -> None:
-        """Free the KV of ``node`` and its ancestors that no checkpoint needs any more."""
-        while True:
-            self.kv.trim(node)
-            if node.is_live:
-                return
-            self.tree.note_death(node)
-            if node.parent is None or node.parent.parent is None:
-                return
-            node = node.parent
-            node.num_live_children -= 1
 
     def _make_room(self, path: list[Node], position: int, num_bytes: int) -> bool:
         """Evict until states of ``num_bytes`` fit with the KV before ``position``, or return False and evict
@@ -394,7 +321,7 @@ class PrefixStore:
             checkpoint, worth = self.queue.victim(shortage.cell)
             self._eviction.note_eviction(checkpoint, worth)
             if checkpoint.is_kv_only:
-                trim_tail(self, checkpoint, shortage.num_bytes)
+                trim_tail(self.checkpoints, self.kv, checkpoint, shortage.num_bytes)
             else:
                 self.evict(checkpoint)
             shortage = self.budget.shortage(path, position, num_bytes)
@@ -403,3 +330,7 @@ class PrefixStore:
     def _note_forgotten(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
             self._eviction.note_forgotten(node)
+
+
+def _nobody_asks(payloads: Sequence[Any]) -> None:
+    """Leave it to the garbage collector to free ``payloads``."""
