@@ -3,6 +3,7 @@ they come, and what a byte is worth.
 """
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
 from typing import Any, final
 
@@ -61,9 +62,8 @@ class Forecast:
         self.weights = expected.weights
         self.version = version
         self.meet(branch_points)
-        # Depths and the weight before each, made when they are first searched; as lists, since that is done
-        # one number at a time.
-        self._table: tuple[list[int], list[float]] | None = None
+        # Depths and the weight before each, made when they are first searched, one number at a time.
+        self._table: tuple[array[int], array[float]] | None = None
         untracked(self)
 
     def meet(self, branch_points: list[BranchPoint]) -> None:
@@ -83,8 +83,8 @@ class Forecast:
         first ``passed`` tokens: other prompts own those.
         """
         if self._table is None:
-            depths, before = self.depths.tolist(), [0.0, *self.weights.cumsum().tolist()]
-            self._table = untracked((untracked(depths), untracked(before)))
+            sums = np.concatenate(([0.0], self.weights.cumsum()))
+            self._table = untracked((array("q", self.depths.tobytes()), array("d", sums.tobytes())))
         depths, before = self._table
         total = before[-1]
         mass = (total if end == math.inf else before[bisect_left(depths, end)]) - before[

@@ -1,11 +1,13 @@
 """Which checkpoint goes next: those that may be evicted in order, those that leases pin, and those to rank.
 
-A checkpoint whose circumstances have changed is only marked; it is ranked when somebody asks for a victim.
-And what comes to the top is ranked again first, so what became worth more in the meantime need not even be
-marked. Nothing here depends on how many checkpoints are stored, but for the logarithm of the heaps.
+A checkpoint whose circumstances have changed is only marked; it is ranked when somebody asks for a victim,
+or a few with each request once memory runs short, so that no request pays for all of them. And what comes to
+the top is ranked again first, so what became worth more in the meantime need not even be marked. Nothing here
+depends on how many checkpoints are stored, but for the logarithm of the heaps.
 """
 
 from collections.abc import Iterable, Sequence, Set
+from itertools import islice
 from typing import final
 
 from milepost.store.checkpoint import Checkpoint
@@ -77,6 +79,12 @@ class EvictionQueue:
         """
         if checkpoint.num_pins == 0 and checkpoint.is_stored:
             self._mark(checkpoint)
+
+    def rank_some(self, most: int) -> None:
+        """Rank up to ``most`` of those marked, the longest marked first. O(most · log n)."""
+        for checkpoint in list(islice(self._stale.values(), most)):
+            del self._stale[checkpoint.serial]
+            self._order.enter(checkpoint, self.freed_bytes(checkpoint))
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Take ``checkpoint`` from those that may be evicted."""

@@ -47,6 +47,10 @@ __all__ = ["PrefixStore"]
 # The tick before the first request.
 _NEVER = 0
 _NO_LIMIT = 1 << 62
+# From half of the capacity on, what is marked is ranked before the first victim is wanted. A request marks
+# about a dozen; several times that many are ranked with each, until none is left.
+_SHORT_OF_MEMORY = 2
+_MOST_RANKED_A_REQUEST = 64
 
 
 @final
@@ -172,6 +176,8 @@ class PrefixStore:
         self.queue.move(reranking.moved)
         for checkpoint in self.queue.checkpoints() if reranking.everything else reranking.changed:
             self.queue.mark_stale(checkpoint)
+        if _SHORT_OF_MEMORY * self.budget.stored_bytes > self.budget.capacity_bytes:
+            self.queue.rank_some(_MOST_RANKED_A_REQUEST)
         return inserted
 
     def extend(
