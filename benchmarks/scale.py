@@ -5,7 +5,8 @@
 2,000 documents of 2,000 tokens, the first ones far more popular; prompts that follow one for 500 to 2,000
 tokens and add 48 of their own; a grid of 64, states of 3.3 MB, 2 kB a token of KV, 200 GiB. FOLDER is another
 checkout, such as one made by ``git worktree add FOLDER COMMIT``: both builds serve the same requests in one
-run, a thousand in turn, each in a process of its own. Seconds are CPU time, garbage collection included.
+run, a thousand in turn, each in a process of its own. Seconds are CPU time, garbage collection included, but
+not that of what the imported libraries hold.
 """
 
 import argparse

@@ -84,7 +84,8 @@ class Forecast:
         """
         if self._table is None:
             sums = np.concatenate(([0.0], self.weights.cumsum()))
-            self._table = untracked((array("q", self.depths.tobytes()), array("d", sums.tobytes())))
+            depths, before = array("q", self.depths.tobytes()), array("d", sums.tobytes())
+            self._table = untracked((untracked(depths), untracked(before)))
         depths, before = self._table
         total = before[-1]
         mass = (total if end == math.inf else before[bisect_left(depths, end)]) - before[
