@@ -31,11 +31,13 @@ def address(model_folder, tmp_path_factory):
         *("--scheduler-cls", "milepost.vllm.Scheduler", "--enable-prompt-tokens-details"),
     ]
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
-    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    for ours in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL"):
+        environment.pop(ours, None)
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             _wait(f"http://127.0.0.1:{port}/health", server, folder / "log")
+            assert "Milepost plans the checkpoints" in (folder / "log").read_text()
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()

@@ -28,7 +28,8 @@ __all__ = ["PlannedAsyncScheduler", "PlannedScheduler", "Scheduler"]
 # Key in ``SamplingParams.extra_args`` and ``vllm_xargs``: token positions where messages end.
 _BREAKPOINTS_KEY = "milepost_breakpoints"
 
-logger = init_logger(__name__)
+# Below vLLM's own logger: it configures no other, and lines of information would be lost.
+logger = init_logger("vllm.milepost")
 
 
 # A mixin, so that one text serves both of vLLM's schedulers.
