@@ -49,6 +49,11 @@ class EvictionQueue:
         return len(self._order) + sum(each not in self._order for each in self._stale.values())
 
     @property
+    def num_marked(self) -> int:
+        """How many wait to be ranked."""
+        return len(self._stale)
+
+    @property
     def pinned(self) -> Sequence[Checkpoint]:
         """What leases pin."""
         return list(self._pinned.values())

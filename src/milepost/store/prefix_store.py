@@ -47,9 +47,10 @@ __all__ = ["PrefixStore"]
 # The tick before the first request.
 _NEVER = 0
 _NO_LIMIT = 1 << 62
-# From half of the capacity on, what is marked is ranked before the first victim is wanted. A request marks
-# about a dozen; several times that many are ranked with each, until none is left.
+# Ranking is best left until a victim is wanted, when most is known. But where more than ``_MOST_MARKED`` wait
+# for that, a few are ranked with each request from half of the capacity on: a request marks about a dozen.
 _SHORT_OF_MEMORY = 2
+_MOST_MARKED = 512
 _MOST_RANKED_A_REQUEST = 64
 
 
@@ -176,7 +177,8 @@ class PrefixStore:
         self.queue.move(reranking.moved)
         for checkpoint in self.queue.checkpoints() if reranking.everything else reranking.changed:
             self.queue.mark_stale(checkpoint)
-        if _SHORT_OF_MEMORY * self.budget.stored_bytes > self.budget.capacity_bytes:
+        is_short = _SHORT_OF_MEMORY * self.budget.stored_bytes > self.budget.capacity_bytes
+        if is_short and self.queue.num_marked > _MOST_MARKED:
             self.queue.rank_some(_MOST_RANKED_A_REQUEST)
         return inserted
 
