@@ -48,8 +48,8 @@ __all__ = ["PrefixStore"]
 _NEVER = 0
 _NO_LIMIT = 1 << 62
 # Ranking is best left until a victim is wanted, when most is known. But where more than ``_MOST_MARKED`` wait
-# for that, a few are ranked with each request from half of the capacity on: a request marks about a dozen.
-_SHORT_OF_MEMORY = 2
+# for that, a few are ranked with each request once this share is full: a request marks about a dozen.
+_NEARLY_FULL = 15 / 16
 _MOST_MARKED = 512
 _MOST_RANKED_A_REQUEST = 64
 
@@ -177,8 +177,8 @@ class PrefixStore:
         self.queue.move(reranking.moved)
         for checkpoint in self.queue.checkpoints() if reranking.everything else reranking.changed:
             self.queue.mark_stale(checkpoint)
-        is_short = _SHORT_OF_MEMORY * self.budget.stored_bytes > self.budget.capacity_bytes
-        if is_short and self.queue.num_marked > _MOST_MARKED:
+        is_nearly_full = self.budget.stored_bytes > _NEARLY_FULL * self.budget.capacity_bytes
+        if is_nearly_full and self.queue.num_marked > _MOST_MARKED:
             self.queue.rank_some(_MOST_RANKED_A_REQUEST)
         return inserted
 
