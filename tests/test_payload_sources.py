@@ -1,6 +1,7 @@
 """What a source hands out is checked before anything is stored: whatever is wrong with it changes nothing."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -302,8 +303,17 @@ def test_what_was_handed_out_in_vain_is_given_back_to_its_owner(policy, footprin
 
         def kv_segments(self, start, end):
             segments = super().kv_segments(start, end)
+            return self.recorded(segments) if isinstance(segments, Iterator) else self.noted(segments)
+
+        def noted(self, segments):
             self.handed_out = (*self.handed_out, *segments) if isinstance(segments, list) else self.handed_out
             return segments
+
+        def recorded(self, segments):
+            """What comes out one by one is handed out only as far as it is taken."""
+            for segment in segments:
+                self.handed_out = (*self.handed_out, segment)
+                yield segment
 
     for tokens in sequence[:-1]:
         serve(cache, tokens)
