@@ -78,9 +78,7 @@ class HostedCache(PrefixCache):
         pinned = lease.pinned
         lease.release()
         lost = [
-            checkpoint
-            for checkpoint in pinned
-            if checkpoint.num_pins == 0 and checkpoint.is_stored and not is_intact(checkpoint.payload)
+            checkpoint for checkpoint in pinned if checkpoint.may_go and not is_intact(checkpoint.payload)
         ]
         for checkpoint in lost:
             self._store.checkpoints.remove(checkpoint)
@@ -90,7 +88,7 @@ class HostedCache(PrefixCache):
         """Evict ``checkpoint``, whose memory its owner has taken or wants. Return False, and change nothing,
         where a lease pins it, or it is gone already.
         """
-        if checkpoint.num_pins or not checkpoint.is_stored:
+        if not checkpoint.may_go:
             return False
         self._store.evict(checkpoint)
         return True

@@ -128,7 +128,7 @@ class Lease:
         """Release, and evict what was resumed from, for a payload that its owner does not trust."""
         self.release()
         checkpoint = self.checkpoint
-        if checkpoint is not None and checkpoint.num_pins == 0 and checkpoint.is_stored:
+        if checkpoint is not None and checkpoint.may_go:
             self._store.evict(checkpoint)
 
     def __enter__(self) -> Self:

@@ -37,6 +37,7 @@ from milepost.store import (
     PayloadSource,
     PrefixStore,
     SeenPrompt,
+    TreeMatch,
     check_store,
 )
 from milepost.tokens import TokenLike, as_breakpoints, as_prompt
@@ -235,7 +236,7 @@ class PrefixCache:
             self._drops.note(delivery.left())
             lease.require_open(store)
         with self._drops.gathered(delivery):
-            num_stored = self._store_all(lease, positions, delivery, kv_end=kv_end)
+            num_stored = self._store_all(lease, positions, delivery, match=match, kv_end=kv_end)
         report = lease.report(num_stored=num_stored, num_rejected=len(positions) - num_stored)
         self._ledger.add(report)
         lease.is_committed = True
@@ -259,7 +260,15 @@ class PrefixCache:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
         check_store(self._store)
 
-    def _store_all(self, lease: Lease, positions: Sequence[int], delivery: Delivery, *, kv_end: int) -> int:
+    def _store_all(
+        self,
+        lease: Lease,
+        positions: Sequence[int],
+        delivery: Delivery,
+        *,
+        match: TreeMatch,
+        kv_end: int,
+    ) -> int:
         """Remember the prompt, and store what there is room for; return how many checkpoints were stored."""
         store, tick = self._store, self._ledger.num_requests + 1
         for checkpoint in delivery.present.values():
@@ -268,7 +277,7 @@ class PrefixCache:
             store.touch(lease.checkpoint, tick=tick)
         prompt = lease.situation.prompt
         prompt.forecast = lease.situation.forecast
-        path = store.remember(lease.tokens, tenant=lease.tenant, prompt=prompt, match=lease.found.match).path
+        path = store.remember(lease.tokens, tenant=lease.tenant, prompt=prompt, match=match).path
         num_stored = 0
         if not self.footprint.windows:
             # Early states are smaller than the footprint says; room for those is made one by one.

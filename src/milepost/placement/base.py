@@ -65,6 +65,13 @@ class PlacementRequest:
     affordable_position: int | None = None
     cost: CostFunction | None = None
 
+    def cost_between(self, start: int, end: int) -> float:
+        """Return the cost of computing the tokens in ``[start, end)``."""
+        if self.cost is None:
+            return float(end - start)
+        before, after = self.cost(np.array([start, end], np.int64))
+        return float(after - before)
+
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise ConfigurationError(f"grid={self.grid}; a grid is at least 1 token")

@@ -66,7 +66,7 @@ class LearnedPlacement(SituatedPlacement):
         if capture_tokens:
             # Paid once, for as many requests as will come: at their rate, it is paid off while they do.
             returns = model.expected_returns(generation, proven=bool(given_positions))
-            cost = _cost_between(request, 0, capture_tokens)
+            cost = request.cost_between(0, capture_tokens)
             cost_per_capture = cost * rate / returns if returns else math.inf
         for _ in range(_BIDS):
             plan = plan_worth(
@@ -233,7 +233,7 @@ def _beside_given(
         above, position = chosen[at - 1], chosen[at]
         deeper = chosen[at + 1] if at + 1 < len(chosen) else request.num_tokens
         rate = before[np.searchsorted(depths, deeper)] - before[np.searchsorted(depths, position)]
-        return float(rate) * _cost_between(request, above, position)
+        return float(rate) * request.cost_between(above, position)
 
     while True:
         extras = [at for at in range(1, len(chosen)) if chosen[at] not in given]
@@ -241,10 +241,3 @@ def _beside_given(
         if least is None or gain(least) >= cost_per_capture:
             return Placement(tuple(chosen[1:]))
         del chosen[least]
-
-
-def _cost_between(request: PlacementRequest, start: int, end: int) -> float:
-    if request.cost is None:
-        return float(end - start)
-    above, below = request.cost(np.array([start, end], np.int64))
-    return float(below - above)

@@ -71,6 +71,11 @@ class Checkpoint:
         return self.owner is not None
 
     @property
+    def may_go(self) -> bool:
+        """Whether it is stored and no lease pins it."""
+        return self.num_pins == 0 and self.owner is not None
+
+    @property
     def above_position(self) -> int:
         """Where a request has to resume without this checkpoint."""
         return 0 if self.above is None else self.above.position

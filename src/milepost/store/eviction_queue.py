@@ -82,7 +82,7 @@ class EvictionQueue:
         """Have ``checkpoint`` ranked again before the next eviction: its circumstances have changed. O(1)
         now, O(log n) then.
         """
-        if checkpoint.num_pins == 0 and checkpoint.is_stored:
+        if checkpoint.may_go:
             self._mark(checkpoint)
 
     def rank_some(self, most: int) -> None:

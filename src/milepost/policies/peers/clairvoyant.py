@@ -202,7 +202,7 @@ class ForesightPlacement(PlacementPolicy):
                 continue
             kv_tokens = max(0, position - max(above, request.resident_kv_tokens))
             num_bytes = request.checkpoint_bytes + kv_tokens * request.kv_bytes_per_token
-            worth = _cost(request, above, position) / max(1, num_bytes) / (uses[next_use] - index)
+            worth = request.cost_between(above, position) / max(1, num_bytes) / (uses[next_use] - index)
             if worth >= foresight.price:
                 wished.append(position)
                 above = position
@@ -257,10 +257,3 @@ def clairvoyant() -> CachePolicy:
     """Return a new policy, whose ``prepare`` takes all requests before they are served in that order."""
     foresight = Foresight()
     return CachePolicy(ForesightPlacement(foresight), ForesightEviction(foresight), prepare=foresight.read)
-
-
-def _cost(request: PlacementRequest, start: int, end: int) -> float:
-    if request.cost is None:
-        return float(end - start)
-    before, after = request.cost(np.array([start, end], np.int64))
-    return float(after - before)

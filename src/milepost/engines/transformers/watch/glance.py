@@ -105,11 +105,6 @@ class Glance:
         except (RuntimeError, NotImplementedError):
             return False  # one has lost its memory
 
-    @property
-    def num_unversioned(self) -> int:
-        """Number of tensors without a version counter, of which a sample is read on each look."""
-        return len(self._unversioned)
-
     def _take_containers(self, inventory: Inventory) -> None:
         # Children, parameters and buffers: the only one of its module, by its name, and several, in order.
         lone_parts: dict[str, list[dict[str, Any]]] = {}
