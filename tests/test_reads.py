@@ -78,7 +78,7 @@ def test_looking_at_a_cache_changes_nothing(cache):
     store = cache._store
     assert len(store.queue.checkpoints()) == len(store.queue)
     for num_bytes in (1, 500, 3_000, 100_000):
-        assert store.room_worth(num_bytes) >= 0.0
+        assert store.evictor.room_worth(num_bytes) >= 0.0
     assert state(cache) == before
     cache.check()
 

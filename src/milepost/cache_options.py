@@ -1,5 +1,6 @@
 """What a prefix cache is made with, each value read for what it plainly means, or refused by name."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from milepost.errors import CapacityError, ConfigurationError
 from milepost.footprint import Footprint
 from milepost.placement import PlacementPolicy
 from milepost.policies import CachePolicy, parse_policy
+from milepost.store import PrefixStore
 
 __all__ = ["CacheOptions"]
 
@@ -69,6 +71,23 @@ class CacheOptions:
             key_tokens=key_tokens,
             max_checkpoints=as_count("max_checkpoints", max_checkpoints, least=1),
             capture_tokens=as_count("capture_tokens", capture_tokens),
+        )
+
+    def new_store(self, *, on_drop: Callable[[Sequence[Any]], None] | None) -> PrefixStore:
+        """Return an empty store, which tells ``on_drop`` of the payloads that leave it."""
+        footprint, policy = self.footprint, self.policy
+        return PrefixStore(
+            capacity_bytes=self.capacity_bytes,
+            segment_tokens=self.segment_tokens,
+            kv_bytes_per_token=footprint.kv_bytes_per_token,
+            is_stateless=footprint.is_stateless,
+            eviction=policy.eviction,
+            history_tokens=self.history_tokens,
+            key_tokens=self.key_tokens,
+            state_bytes=footprint.checkpoint_bytes,
+            keeps_kv=policy.keeps_kv,
+            state_share=policy.state_share,
+            on_drop=on_drop,
         )
 
 

@@ -90,7 +90,7 @@ class HostedCache(PrefixCache):
         """
         if not checkpoint.may_go:
             return False
-        self._store.evict(checkpoint)
+        self._store.evictor.evict(checkpoint)
         return True
 
     def resize(self, capacity_bytes: int | str) -> None:
@@ -100,13 +100,13 @@ class HostedCache(PrefixCache):
             ConfigurationError: it is no amount of memory.
         """
         self._store.budget.resize(parse_bytes(capacity_bytes))
-        self._store.shrink()
+        self._store.evictor.shrink()
 
     def evict_least(self) -> bool:
         """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether
         there was one that no lease pins.
         """
-        return self._store.evict_least()
+        return self._store.evictor.evict_least()
 
     def clear(self) -> None:
         """Take out all checkpoints that no lease pins. What was learned stays; who misses them is told apart

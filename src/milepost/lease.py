@@ -1,13 +1,14 @@
-"""One request's hold on what it resumes from."""
+"""One request's hold on what it resumes from, and on what is stored for it."""
 
 from collections.abc import Sequence
 from typing import Any, Self, final
 
 from milepost.accounting import RequestReport
-from milepost.errors import InvalidRequestError
-from milepost.placement import PlacementRequest
+from milepost.errors import ConfigurationError, InvalidRequestError
+from milepost.footprint import Footprint
+from milepost.placement import Placement, PlacementRequest, as_placement
 from milepost.policies import Situation
-from milepost.store import Checkpoint, Lookup, Payload, PrefixStore
+from milepost.store import Checkpoint, Delivery, Lookup, Payload, PrefixStore, TreeMatch
 from milepost.tokens import KeyArray
 
 __all__ = ["Lease", "require_lease"]
@@ -15,7 +16,8 @@ __all__ = ["Lease", "require_lease"]
 
 @final
 class Lease:
-    """One request's hold on what it resumes from: pinned until released, by ``with`` or :meth:`release`.
+    """One request's hold on what it resumes from, and on what is stored for it: pinned until released, by
+    ``with`` or :meth:`release`.
 
     Attributes:
         tokens: The prompt.
@@ -92,12 +94,82 @@ class Lease:
         if not self.is_committed:
             raise InvalidRequestError("the lease is not committed, so its prompt is unknown; commit it first")
 
-    def pin(self, checkpoint: Checkpoint) -> None:
-        """Pin ``checkpoint`` until this lease is released."""
+    def captured_positions(self, placement: Placement) -> tuple[int, ...]:
+        """Return the positions of ``placement``, which may be a plain sequence of them.
+
+        Raises:
+            InvalidRequestError: no checkpoint of this prompt can be at one of them.
+        """
+        try:
+            return as_placement(placement, self.request).positions
+        except ConfigurationError as error:
+            raise InvalidRequestError(str(error)) from None
+
+    def keep(
+        self, delivery: Delivery, *, match: TreeMatch, kv_end: int, footprint: Footprint, tick: int
+    ) -> RequestReport:
+        """Have the store remember the prompt and keep of ``delivery`` what there is room for, and pin that.
+
+        Args:
+            delivery: The states captured, and the KV.
+            match: The prompt, as the tree knows it now.
+            kv_end: Where the KV ends that is kept whether or not a state needs it.
+            footprint: What a state and a token cost.
+            tick: The time, in requests.
+        """
+        store, prompt, positions = self._store, self.situation.prompt, delivery.positions
+        for checkpoint in delivery.present.values():
+            self._pin(checkpoint)
+        if self.checkpoint is not None:
+            store.touch(self.checkpoint, tick=tick)
+        prompt.forecast = self.situation.forecast
+        path = store.remember(self.tokens, tenant=self.tenant, prompt=prompt, match=match).path
+        if not footprint.windows:
+            # Early states are smaller than the footprint says; room for those is made one by one.
+            store.make_room(path, positions)
+        num_stored = 0
+        for position, cost in zip(positions, footprint.costs_before(positions), strict=True):
+            stored = store.put(path, position, source=delivery, tick=tick, cost=cost)
+            if stored is not None:
+                if position not in delivery.present:
+                    self._pin(stored)
+                store.touch(stored, tick=tick)
+                num_stored += 1
+        if kv_end:
+            store.keep_kv(path, kv_end, source=delivery, tick=tick)
+        store.forget_history()
+        return self._report(num_stored=num_stored, num_rejected=len(positions) - num_stored)
+
+    def release(self) -> None:
+        """Let go of everything, the payloads included: what is evicted from now on must not live on in a
+        lease that somebody keeps. Harmless when done twice.
+        """
+        self.is_released = True
+        self.state = None
+        self.kv_segments = ()
+        while self._pinned:
+            self._store.unpin(self._pinned.pop())
+        # The budget may have been made smaller than what was held.
+        self._store.evictor.shrink()
+
+    def discard(self) -> None:
+        """Release, and evict what was resumed from, for a payload that its owner does not trust."""
+        self.release()
+        checkpoint = self.checkpoint
+        if checkpoint is not None and checkpoint.may_go:
+            self._store.evictor.evict(checkpoint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _pin(self, checkpoint: Checkpoint) -> None:
         self._store.pin(checkpoint)
         self._pinned.append(checkpoint)
 
-    def report(self, *, num_stored: int, num_rejected: int) -> RequestReport:
+    def _report(self, *, num_stored: int, num_rejected: int) -> RequestReport:
         """Return where every token of the prompt went."""
         request, found = self.situation.request, self.found
         return RequestReport(
@@ -111,31 +183,6 @@ class Lease:
             checkpoints_stored=num_stored,
             checkpoints_rejected=num_rejected,
         )
-
-    def release(self) -> None:
-        """Let go of everything, the payloads included: what is evicted from now on must not live on in a
-        lease that somebody keeps. Harmless when done twice.
-        """
-        self.is_released = True
-        self.state = None
-        self.kv_segments = ()
-        while self._pinned:
-            self._store.unpin(self._pinned.pop())
-        # The budget may have been made smaller than what was held.
-        self._store.shrink()
-
-    def discard(self) -> None:
-        """Release, and evict what was resumed from, for a payload that its owner does not trust."""
-        self.release()
-        checkpoint = self.checkpoint
-        if checkpoint is not None and checkpoint.may_go:
-            self._store.evict(checkpoint)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 def require_lease(lease: object) -> None:

@@ -23,21 +23,18 @@ from typing import Any
 from milepost.accounting import CacheStatistics, Ledger, RequestReport
 from milepost.cache_options import CacheOptions
 from milepost.counts import as_count
-from milepost.errors import ConfigurationError, InvalidRequestError
+from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.lease import Lease, require_lease
-from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, PlacementRequest, as_placement
+from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, as_placement
 from milepost.policies import CachePolicy, PlacementLimits, Situation, place
 from milepost.prompt_replay import PromptReplay
 from milepost.store import (
     Collector,
-    Delivery,
     DropReports,
     PayloadRules,
     PayloadSource,
-    PrefixStore,
     SeenPrompt,
-    TreeMatch,
     check_store,
 )
 from milepost.tokens import TokenLike, as_breakpoints, as_prompt
@@ -102,29 +99,12 @@ class PrefixCache:
         self._capture_tokens = options.capture_tokens
         self._limits = PlacementLimits(footprint, grid=self.grid, max_checkpoints=options.max_checkpoints)
         self._drops = DropReports(on_drop)
-        self._store = PrefixStore(
-            capacity_bytes=options.capacity_bytes,
-            segment_tokens=options.segment_tokens,
-            kv_bytes_per_token=footprint.kv_bytes_per_token,
-            is_stateless=footprint.is_stateless,
-            eviction=self.policy.eviction,
-            history_tokens=options.history_tokens,
-            key_tokens=options.key_tokens,
-            state_bytes=footprint.checkpoint_bytes,
-            keeps_kv=self.policy.keeps_kv,
-            state_share=self.policy.state_share,
-            on_drop=None if on_drop is None else self._drops.note,
-        )
+        self._store = options.new_store(on_drop=None if on_drop is None else self._drops.note)
         rules = PayloadRules(footprint, options.segment_tokens)
         self._collector = Collector(self._store, rules=rules, drops=self._drops)
         self._ledger = Ledger()
         if self.policy.attach is not None:
             self.policy.attach(PromptReplay(options, PrefixCache))
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of all KV and checkpoints that are stored now."""
-        return self._store.budget.stored_bytes
 
     def acquire(
         self,
@@ -224,7 +204,7 @@ class PrefixCache:
         require_lease(lease)
         lease.require_open(self._store)
         request, store = lease.request, self._store
-        positions = _checked_positions(placement, request)
+        positions = lease.captured_positions(placement)
         keeps_kv = source is not None and self.policy.keeps_kv and not self.footprint.is_stateless
         kv_end = request.num_tokens if keeps_kv else 0
         match = store.match(lease.tokens, tenant=lease.tenant, known=lease.found.match)
@@ -236,12 +216,17 @@ class PrefixCache:
             self._drops.note(delivery.left())
             lease.require_open(store)
         with self._drops.gathered(delivery):
-            num_stored = self._store_all(lease, positions, delivery, match=match, kv_end=kv_end)
-        report = lease.report(num_stored=num_stored, num_rejected=len(positions) - num_stored)
+            tick = self._ledger.num_requests + 1
+            report = lease.keep(delivery, match=match, kv_end=kv_end, footprint=self.footprint, tick=tick)
         self._ledger.add(report)
         lease.is_committed = True
         self.policy.placement.observe(request)
         return report
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all KV and checkpoints that are stored now."""
+        return self._store.budget.stored_bytes
 
     def statistics(self) -> CacheStatistics:
         """Return totals over all requests and what is stored now. O(1)."""
@@ -249,7 +234,7 @@ class PrefixCache:
         return CacheStatistics(
             **self._ledger.as_dict(),
             num_checkpoints=store.checkpoints.count,
-            num_evictions=store.num_evictions,
+            num_evictions=store.evictor.num_evictions,
             checkpoint_bytes=store.budget.state_bytes,
             kv_bytes=store.kv.num_bytes,
             capacity_bytes=store.budget.capacity_bytes,
@@ -259,45 +244,3 @@ class PrefixCache:
     def check(self) -> None:
         """Recompute every invariant of the store; raise ``CacheCorruptionError`` where one is broken."""
         check_store(self._store)
-
-    def _store_all(
-        self,
-        lease: Lease,
-        positions: Sequence[int],
-        delivery: Delivery,
-        *,
-        match: TreeMatch,
-        kv_end: int,
-    ) -> int:
-        """Remember the prompt, and store what there is room for; return how many checkpoints were stored."""
-        store, tick = self._store, self._ledger.num_requests + 1
-        for checkpoint in delivery.present.values():
-            lease.pin(checkpoint)
-        if lease.checkpoint is not None:
-            store.touch(lease.checkpoint, tick=tick)
-        prompt = lease.situation.prompt
-        prompt.forecast = lease.situation.forecast
-        path = store.remember(lease.tokens, tenant=lease.tenant, prompt=prompt, match=match).path
-        num_stored = 0
-        if not self.footprint.windows:
-            # Early states are smaller than the footprint says; room for those is made one by one.
-            store.make_room(path, positions)
-        for position, cost in zip(positions, self.footprint.costs_before(positions), strict=True):
-            stored = store.put(path, position, source=delivery, tick=tick, cost=cost)
-            if stored is not None:
-                if position not in delivery.present:
-                    lease.pin(stored)
-                store.touch(stored, tick=tick)
-                num_stored += 1
-        if kv_end:
-            store.keep_kv(path, kv_end, source=delivery, tick=tick)
-        store.forget_history()
-        return num_stored
-
-
-def _checked_positions(placement: Placement, request: PlacementRequest) -> tuple[int, ...]:
-    """Return the positions of ``placement``, which may be a plain sequence of them."""
-    try:
-        return as_placement(placement, request).positions
-    except ConfigurationError as error:
-        raise InvalidRequestError(str(error)) from None

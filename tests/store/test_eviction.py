@@ -127,7 +127,7 @@ def test_the_victim_is_worth_least_of_all_at_the_scales_of_the_moment(sequence, 
                 store.unpin(checkpoint)
         check_store(store)
         assert {serial for serial, c in held.items() if c.is_stored} == held.keys()
-        assert len(policy.evicted) == store.num_evictions
+        assert len(policy.evicted) == store.evictor.num_evictions
 
 
 def test_scales_alone_turn_the_order_around():

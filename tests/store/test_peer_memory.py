@@ -134,7 +134,7 @@ class KeptKVMachine(RuleBasedStateMachine):
         if located.checkpoint is None:
             return
         num_segments, num_checkpoints = self.store.kv.num_segments, self.store.budget.state_bytes
-        self.store.evict(located.checkpoint)
+        self.store.evictor.evict(located.checkpoint)
         assert self.store.kv.num_segments == num_segments
         assert self.store.budget.state_bytes == num_checkpoints - self.state_bytes
         assert self._locate(tokens, limit=len(tokens)).resume_position < located.resume_position
@@ -194,7 +194,7 @@ def serve(store: PrefixStore, tokens, position: int | None, *, tick: int) -> Che
     keys, source = np.asarray(tokens, np.int32), Source(tokens, 4, 10)
     path = store.remember(keys, tenant="", prompt=SeenPrompt(len(tokens))).path
     checkpoint = None if position is None else store.put(path, position, source=source, tick=tick)
-    if store.keeps_kv:
+    if store.evictor.keeps_kv:
         store.keep_kv(path, len(tokens), source=source, tick=tick)
     check_store(store)
     return checkpoint
@@ -218,7 +218,7 @@ def test_a_store_that_does_not_keep_it_has_kv_for_its_states_alone():
     store = new_store(capacity_bytes=PLENTY, keeps_kv=False)
     serve(store, range(22), 8, tick=1)
     state = located(store, range(22)).checkpoint
-    store.evict(state)
+    store.evictor.evict(state)
     assert store.kv.num_bytes == 0
 
 
@@ -240,7 +240,7 @@ def test_a_state_can_be_stored_where_only_kv_was_and_counts_as_dropped_once_it_i
     assert located(store, range(20)).reached_position == 0, "there was never a state"
     serve(store, range(20), 20, tick=2)
     assert located(store, range(20)).resume_position == 20
-    store.evict(located(store, range(20)).checkpoint)
+    store.evictor.evict(located(store, range(20)).checkpoint)
     serve(store, range(20), None, tick=3)
     found = located(store, range(20))
     assert (found.resume_position, found.reached_position, found.resident_kv_tokens) == (0, 20, 20)

@@ -212,7 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
         located = locate(self.store, tokens, limit=len(tokens))
         if located.checkpoint is not None and not located.checkpoint.num_pins:
             assert located.checkpoint.is_stored
-            self.store.evict(located.checkpoint)
+            self.store.evictor.evict(located.checkpoint)
             assert not located.checkpoint.is_stored
             prefix = tokens[: located.resume_position]
             del self.naive.held[prefix]
@@ -251,11 +251,14 @@ class StoreMachine(RuleBasedStateMachine):
         pinned = {p: c for p, c in stored(self.store).items() if c.num_pins}
         kv = len(self.naive.kv_segments(set(pinned))) * self.naive.kv_segment_bytes
         free = self.store.budget.capacity_bytes - kv - sum(c.num_bytes for c in pinned.values())
-        assert math.isfinite(self.store.room_worth(free))
+        assert math.isfinite(self.store.evictor.room_worth(free))
         # What victims hold alone is counted in tokens, what they free in whole segments.
         rounding = self.store.checkpoints.count * self.store.kv.segment_bytes
-        assert self.store.room_worth(free + rounding + 1) == math.inf
-        assert self.store.room_worth(self.store.budget.capacity_bytes - self.store.budget.stored_bytes) == 0.0
+        assert self.store.evictor.room_worth(free + rounding + 1) == math.inf
+        assert (
+            self.store.evictor.room_worth(self.store.budget.capacity_bytes - self.store.budget.stored_bytes)
+            == 0.0
+        )
 
 
 StoreMachine.TestCase.settings = settings(
@@ -343,7 +346,7 @@ def store_with_everything() -> PrefixStore:
         path = remember(store, tokens)
         for position in positions:
             store.put(path, position, source=Source(tuple(tokens), 4, 7), tick=tick)
-    store.evict(locate(store, range(24), limit=19).checkpoint)
+    store.evictor.evict(locate(store, range(24), limit=19).checkpoint)
     store.pin(locate(store, range(24), limit=8).checkpoint)
     check_store(store)
     return store

@@ -247,10 +247,10 @@ def test_no_walk_recurses_over_the_depth(deep_store):
     assert located.resume_position == CHAIN // 2
     assert len(deep_store.kv_segments(located)) == CHAIN // 2000
     deep_store.unpin(deepest)
-    deep_store.evict(deepest)
+    deep_store.evictor.evict(deepest)
     check_store(deep_store)
     assert deep_store.kv.num_segments == CHAIN // 2000
-    deep_store.evict(located.checkpoint)
+    deep_store.evictor.evict(located.checkpoint)
     num_tokens = deep_store.tree.num_tokens
     deep_store.tree.forget(until_num_keys=num_tokens - 2000)
     check_store(deep_store)

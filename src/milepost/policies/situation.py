@@ -92,7 +92,7 @@ class Situation:
             prompt=prompt,
             earlier=earlier,
             branch_points=found.branch_points,
-            room_worth=store.room_worth,
+            room_worth=store.evictor.room_worth,
         )
 
 

@@ -27,13 +27,20 @@ class Delivery:
     """What a source handed out for one prompt, checked. A source for the store, each payload taken once.
 
     Attributes:
-        present: Checkpoints that are stored already, by position; nothing was asked for them.
+        positions: Where a checkpoint is to be.
+        present: Those that are stored already, by position; nothing was asked for them.
         restored: KV that was stored before, and was taken from here because it had been evicted since.
     """
 
     def __init__(
-        self, resident: Sequence[Any], *, segment_tokens: int, present: Mapping[int, Checkpoint]
+        self,
+        positions: Sequence[int],
+        resident: Sequence[Any],
+        *,
+        segment_tokens: int,
+        present: Mapping[int, Checkpoint],
     ) -> None:
+        self.positions = positions
         self.present = present
         self.restored: list[Any] = []
         self._segment_tokens = segment_tokens
@@ -116,7 +123,7 @@ class Collector:
         found = {position: store.state_at(match, position) for position in positions}
         present = {position: checkpoint for position, checkpoint in found.items() if checkpoint is not None}
         resident = store.resident_kv(match) if kv_end else []
-        delivery = Delivery(resident, segment_tokens=step, present=present)
+        delivery = Delivery(positions, resident, segment_tokens=step, present=present)
         try:
             if source is None:
                 return delivery

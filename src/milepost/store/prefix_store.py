@@ -22,7 +22,6 @@ A checkpoint goes in one of three ways: it is *evicted* where memory is needed, 
 *removed* as if it had never been there.
 """
 
-import math
 from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, final
@@ -31,9 +30,9 @@ from milepost.store.budget import Budget
 from milepost.store.checkpoint import Checkpoint
 from milepost.store.eviction_policy import EvictionPolicy
 from milepost.store.eviction_queue import EvictionQueue
-from milepost.store.kv_tails import KVOnly, drop_shorter_tails, trim_tail
+from milepost.store.evictor import Evictor
+from milepost.store.kv_tails import KVOnly, drop_shorter_tails
 from milepost.store.lookup import Lookup, look_up
-from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.node import Node
 from milepost.store.resident_checkpoints import ResidentCheckpoints
 from milepost.store.resident_kv import ResidentKV, node_at
@@ -64,6 +63,7 @@ class PrefixStore:
         budget: What all of it may take.
         queue: Which checkpoint goes next.
         checkpoints: Those that are stored.
+        evictor: What evicts them.
     """
 
     def __init__(
@@ -82,8 +82,6 @@ class PrefixStore:
         on_drop: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
         self.is_stateless = is_stateless
-        self.keeps_kv = keeps_kv
-        self.num_evictions = 0
         self.tree = RadixTree(segment_tokens=segment_tokens, key_tokens=key_tokens)
         self._drop = on_drop or _nobody_asks
         self.kv = ResidentKV(
@@ -102,6 +100,14 @@ class PrefixStore:
             drop=self._drop,
             is_stateless=is_stateless,
             weighs_neighbours=eviction.weighs_neighbours,
+        )
+        self.evictor = Evictor(
+            eviction,
+            checkpoints=self.checkpoints,
+            kv=self.kv,
+            budget=self.budget,
+            queue=self.queue,
+            keeps_kv=keeps_kv,
         )
 
     def look_up(
@@ -218,7 +224,7 @@ class PrefixStore:
             self.checkpoints.remove(present)
         payload = None if self.is_stateless else source.checkpoint(position)
         num_bytes = 0 if payload is None else int(payload.num_bytes)
-        if not self._make_room(path, position, num_bytes):
+        if not self.evictor.make_room(path, position, num_bytes):
             self._drop((payload,))
             return None
         resident, aligned = self.kv.reach(path), self.kv.aligned(position)
@@ -229,24 +235,13 @@ class PrefixStore:
             checkpoint.cost = cost
         return checkpoint
 
-    def room_worth(self, num_bytes: int) -> float:
-        """Return the total worth of what storing ``num_bytes`` more would evict; infinite where not even that
-        is enough. Evicts nothing. O(victims · log n).
-        """
-        shortage = self.budget.stored_bytes + num_bytes - self.budget.capacity_bytes
-        total, is_enough = self.queue.worth_of(shortage)
-        # Branches share KV that was counted for none of them.
-        if not is_enough and not self.budget.can_hold_beside(self.queue.pinned, num_bytes):
-            return math.inf
-        return total
-
     def make_room(self, path: list[Node], positions: Sequence[int]) -> None:
         """Evict, at once, what a whole plan needs, where it fits beside what is pinned; else nothing.
 
         Putting its checkpoints one by one comes to the same, and ranks their neighbours each time.
         """
         if positions and not self.is_stateless:
-            self._make_room(path, positions[-1], len(positions) * self._state_bytes)
+            self.evictor.make_room(path, positions[-1], len(positions) * self._state_bytes)
 
     def keep_kv(self, path: list[Node], num_tokens: int, *, source: PayloadSource, tick: int) -> None:
         """Keep the KV of a whole prompt, as far as there is room, whether or not a state needs it."""
@@ -262,33 +257,6 @@ class PrefixStore:
         """Forget the oldest prompts without checkpoints beyond ``history_tokens``."""
         if self.tree.num_keys > self._history_keys:
             self._note_forgotten(self.tree.forget(until_num_keys=self._history_keys))
-
-    def evict_least(self) -> bool:
-        """Evict the checkpoint that is worth least; return whether there was one."""
-        if not self.queue:
-            return False
-        checkpoint, worth = self.queue.victim()
-        self._eviction.note_eviction(checkpoint, worth)
-        if checkpoint.is_kv_only:
-            # There is nothing else to keep of it.
-            self.checkpoints.remove(checkpoint)
-        else:
-            self.evict(checkpoint)
-        return True
-
-    def shrink(self) -> None:
-        """Evict until the budget is kept, or nothing is left that nobody pins. O(1) where it is kept."""
-        while self.budget.stored_bytes > self.budget.capacity_bytes and self.evict_least():
-            pass
-
-    def evict(self, checkpoint: Checkpoint) -> None:
-        """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
-        insort(checkpoint.node.evicted, checkpoint.position)
-        self.num_evictions += 1
-        if self.keeps_kv and exclusive_kv_tokens(checkpoint):
-            self.checkpoints.strip(checkpoint)
-        else:
-            self.checkpoints.remove(checkpoint)
 
     def clear(self) -> None:
         """Take out every checkpoint that nothing pins; what was learned stays."""
@@ -313,27 +281,6 @@ class PrefixStore:
         if not num_pinned:
             self._note_forgotten(self.tree.forget_tenant(tenant))
         return num_removed
-
-    def _make_room(self, path: list[Node], position: int, num_bytes: int) -> bool:
-        """Evict until states of ``num_bytes`` fit with the KV before ``position``, or return False and evict
-        nothing where what is pinned leaves too little.
-        """
-        shortage = self.budget.shortage(path, position, num_bytes)
-        if shortage.num_bytes <= 0:
-            return True
-        place = node_at(path, position), position
-        if not self.budget.can_hold(place, num_bytes, pinned=self.queue.pinned, prompt=path[0].owner):
-            return False
-        # A victim may take KV of this very path with it, so what is missing is counted anew each time.
-        while shortage.num_bytes > 0:
-            checkpoint, worth = self.queue.victim(shortage.cell)
-            self._eviction.note_eviction(checkpoint, worth)
-            if checkpoint.is_kv_only:
-                trim_tail(self.checkpoints, self.kv, checkpoint, shortage.num_bytes)
-            else:
-                self.evict(checkpoint)
-            shortage = self.budget.shortage(path, position, num_bytes)
-        return True
 
     def _note_forgotten(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
