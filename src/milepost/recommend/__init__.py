@@ -11,9 +11,10 @@ engine. Facts about engines stand in the files of :mod:`milepost.recommend.engin
 """
 
 from milepost.recommend.engine import Candidate, EngineKind, Instructions
+from milepost.recommend.engine_advice import EngineAdvice, PolicyOutcome
 from milepost.recommend.engines import ENGINES
 from milepost.recommend.profile import Offsets, TrafficProfile
-from milepost.recommend.recommendation import EngineAdvice, PolicyOutcome, Recommendation, recommend
+from milepost.recommend.recommendation import Recommendation, recommend
 from milepost.recommend.situation import (
     ModelFamily,
     ModelLayout,
