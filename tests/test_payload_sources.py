@@ -323,7 +323,9 @@ def test_what_was_handed_out_in_vain_is_given_back_to_its_owner(policy, footprin
         try:
             cache.commit(lease, cache.plan(lease), source)
         except (InvalidRequestError, MemoryError, KeyError):
-            assert {id(p) for p in source.handed_out if p is not None} == {id(p) for p in given_back}
+            assert {id(p) for p in source.handed_out if p is not None} == {
+                id(p) for p in given_back if p is not None
+            }
 
 
 def test_nothing_is_asked_for_that_is_stored_already():

@@ -22,6 +22,7 @@ from milepost.placement import (
     TailAndJunction,
 )
 from milepost.policies import CachePolicy, learned
+from milepost.policies.base import PromptRecord
 
 GRID = 4
 HYBRID = Footprint(checkpoint_bytes=50, kv_bytes_per_token=1)
@@ -520,3 +521,25 @@ def test_planning_and_acquiring_read_only():
         assert cache.plan(lease) == cache.plan(lease)
     assert cache.statistics() == before
     assert np.array_equal(lease.tokens, [*range(25), 77])
+
+
+def test_what_the_engine_captures_in_any_case_is_part_of_the_plan():
+    cache = new_cache(policy=Dense(every=8))
+    with cache.acquire(range(30)) as lease:
+        assert cache.plan(lease).positions == (8, 16, 24)
+        assert cache.plan(lease, given_positions=(12, 16, 28)).positions == (8, 12, 16, 24, 28)
+
+
+def test_a_policy_that_tunes_itself_is_given_what_replays_prompts_on_an_empty_cache_of_the_same_make():
+    given = []
+    cache = new_cache(policy=CachePolicy(PromptTail(), attach=given.append))
+    serve(cache, range(30))
+    (replay,) = given
+    keys = np.arange(30, dtype=np.int32).tobytes()
+    once = [PromptRecord(keys=keys, num_tokens=30, tenant="a")]
+    other = [PromptRecord(keys=keys, num_tokens=30, tenant="b")]
+    assert replay(CachePolicy(PromptTail()), once) == 0, "it starts empty, whatever the cache holds"
+    assert replay(CachePolicy(PromptTail()), once + other) == 0
+    assert replay(CachePolicy(PromptTail()), once + other + once) == 28
+    assert replay(CachePolicy(NoCheckpoints()), once * 3) == 0, "under the policy that it is asked about"
+    assert cache.statistics().num_requests == 1

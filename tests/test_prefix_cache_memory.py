@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
 from milepost.hosted_cache import HostedCache
-from milepost.placement import Balanced, Dense, PromptTail, TailAndJunction
+from milepost.placement import Balanced, Dense, Placement, PromptTail, TailAndJunction
 from milepost.policies import CachePolicy, learned
 
 GRID = 4
@@ -275,6 +275,16 @@ def test_captures_that_cost_something_end_where_nobody_returns():
     for again in range(60):
         serve(cache, owner, [*range(300, 500), again])
     assert serve(cache, owner, [*range(300, 500), 99]).reused > 150
+
+
+def test_what_a_capture_costs_now_goes_before_what_the_cache_was_told():
+    owner = Owner()
+    cache = new_cache(owner, policy=learned(), capacity_bytes=1_000_000, capture_tokens=20)
+    for n in range(30):
+        serve(cache, owner, [n, *range(200)])
+    with cache.acquire([99, *range(200)]) as lease:
+        assert cache.plan(lease) == cache.plan(lease, capture_tokens=20) == Placement()
+        assert cache.plan(lease, capture_tokens=0) != Placement()
 
 
 def test_captures_that_cost_something_go_on_where_they_pay_off():

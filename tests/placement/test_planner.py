@@ -171,6 +171,31 @@ def test_depths_at_or_before_the_base_gain_nothing():
     assert plan_priced([100, 200], [1, 1], price_per_checkpoint=0, base=200).positions == ()
 
 
+def test_tokens_that_cost_nothing_need_no_checkpoint_after_them():
+    problem = {"depths": [50, 100, 300], "weights": [1, 1, 2], "cost": lambda p: np.maximum(p - 100, 0)}
+    plans = plan_budgets(**problem, max_budget=3)
+    assert plans.savings.tolist() == [0.0, 400.0]
+    assert plans.placement(3).positions == plan_priced(**problem, price_per_checkpoint=0).positions == (300,)
+
+
+def test_a_depth_that_next_to_nobody_reaches_is_worth_no_checkpoint():
+    plans = plan_budgets([100, 200], [1.0, 1e-15], max_budget=2)
+    assert plans.placement(2).positions == (100,)
+    assert plans.savings.size == 2
+
+
+@compiles_first
+@given(st.dictionaries(st.integers(1, 3000), st.integers(-60, 20), min_size=1, max_size=12))
+def test_a_budget_buys_one_position_for_each_step_that_adds_something_whatever_the_weights(exponents):
+    depths = sorted(exponents)
+    plans = plan_budgets(depths, [2.0 ** exponents[each] for each in depths], max_budget=len(depths))
+    assert (np.diff(plans.savings) > 0).all()
+    for budget in range(len(depths) + 1):
+        positions = plans.placement(budget).positions
+        assert len(positions) == min(budget, plans.savings.size - 1)
+        assert set(positions) <= set(depths)
+
+
 def test_a_flat_cost_leaves_nothing_to_save():
     assert plan_budgets([10, 20], [1, 1], max_budget=2, cost=np.zeros_like).savings.tolist() == [0.0]
     assert plan_priced([10, 20], [1, 1], price_per_checkpoint=0, cost=np.zeros_like).positions == ()
@@ -183,6 +208,7 @@ def test_no_depths_at_all_is_an_empty_plan():
 def test_a_checkpoint_that_just_earns_its_price_is_left_out():
     assert plan_priced([100, 200], [0.5, 0.5], price_per_checkpoint=50.0).positions == (100,)
     assert plan_priced([100, 200], [0.5, 0.5], price_per_checkpoint=100.0).positions == ()
+    assert plan_priced([100, 200], [0.5, 0.5], price_per_checkpoint=np.inf).positions == ()
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,8 @@ def test_with_one_checkpoint_allowed_the_deepest_is_kept():
 def test_offsets_count_from_both_ends_and_ignore_what_falls_outside():
     policy = Offsets(from_start=(128, 5000), from_end=(0, 32, 5000), every=512)
     assert placed(policy, 1200) == (128, 512, 1024, 1168, 1200)
+    assert placed(Offsets(from_start=(128, 5000), from_end=(32,)), 1200) == (128, 1168)
+    assert placed(Offsets(every=512), 1200) == (512, 1024)
 
 
 def test_what_is_stored_already_is_not_placed_again():
@@ -233,6 +235,12 @@ def test_an_option_outside_its_rule_is_refused_by_name(build, message):
 def test_a_misspelt_option_is_a_type_error():
     with pytest.raises(TypeError):
         Balanced(counts=3)
+
+
+def test_a_request_says_what_tokens_cost_in_its_own_unit_or_counts_them():
+    seconds = PlacementRequest(num_tokens=100, cost=lambda positions: positions**2 / 2)
+    assert seconds.cost_between(2, 10) == 48.0
+    assert PlacementRequest(num_tokens=100).cost_between(2, 10) == 8.0
 
 
 @pytest.mark.parametrize(

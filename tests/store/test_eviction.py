@@ -157,6 +157,31 @@ def test_the_same_worth_in_a_cell_of_another_scale_is_another_worth():
     assert policy.evicted[1:] == [(2, 3.0)]
 
 
+class Aging(Scaled):
+    """What is in a cell loses worth as that cell ages, which no scale could say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.age = np.zeros(NUM_CELLS)
+
+    def worths(self, least):
+        return least - self.age
+
+
+def test_a_policy_may_say_itself_what_the_first_of_each_cell_is_worth():
+    policy = Aging()
+    store = new_store(policy, num_states=3)
+    for number, (cell, worth) in enumerate([(0, 5.0), (0, 6.0), (1, 7.0)]):
+        put(store, policy, number, cell, worth)
+    policy.age[1] = 3.0
+    put(store, policy, 3, 2, 5.5)
+    assert policy.evicted == [(2, 4.0)], "at once, without a new version of the scales"
+    policy.age[0] = 1.0
+    put(store, policy, 4, 2, 9.0)
+    put(store, policy, 5, 2, 9.0)
+    assert policy.evicted[1:] == [(0, 4.0), (1, 5.0)]
+
+
 def test_what_is_pinned_is_never_the_victim():
     policy = Scaled()
     store = new_store(policy, num_states=1)

@@ -158,6 +158,16 @@ def test_a_match_that_is_out_of_date_is_made_anew(inserted):
     assert held_prompts(tree, "") == held_prompts(in_turn, "")
 
 
+def test_a_prompt_shorter_than_one_key_leaves_nothing_behind():
+    tree = RadixTree(segment_tokens=4, key_tokens=16)
+    for _ in range(2):
+        inserted = tree.insert(np.empty(0, tree.key_dtype), tenant="", prompt=SeenPrompt(5))
+        assert (inserted.path, inserted.overlap_depth, inserted.earlier) == ([], 0, None)
+        assert not inserted.is_diverging
+    assert list(tree.nodes()) == []
+    assert tree.tenants() == []
+
+
 def test_an_edge_does_not_alias_the_callers_buffer():
     tree = RadixTree(segment_tokens=4)
     buffer = array([1, 2, 3])
@@ -183,6 +193,18 @@ def test_a_split_and_its_merge_leave_the_edge_as_it_was():
     assert node.branch_point is None, "nobody diverges there any more"
     assert tokens_of(node).tolist() == list(range(10))
     assert node.is_queued
+
+
+def test_between_long_edges_the_seam_of_a_branch_that_is_forgotten_stays():
+    tree = RadixTree(segment_tokens=4)
+    insert(tree, range(5000))
+    insert(tree, [*range(3000), 9])
+    insert(tree, range(5000))
+    tree.forget(until_num_keys=5000)
+    assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3000), (3000, 5000)]
+    assert held_prompts(tree, "") == {tuple(range(5000))}
+    check_structure(tree)
+    assert not insert(tree, range(6000)).is_diverging, "and whoever goes on along it parts from nobody"
 
 
 @pytest.mark.parametrize(("above", "below", "together"), [(2, 1, 3), (1, 0, 1)])

@@ -75,13 +75,10 @@ class BudgetPlans:
         """Return the fewest positions that reach ``saving(budget)``. O(budget)."""
         positions: list[int] = []
         j = self._candidates.size
+        # Every layer that is used adds to the saving, so every one of them places a checkpoint.
         for layer in range(self._used(budget) - 1, -1, -1):
-            if j == 0:
-                break
-            parent = int(self._parents[layer, j])
-            if parent < j:
-                positions.append(int(self._candidates[parent]))
-                j = parent
+            j = int(self._parents[layer, j])
+            positions.append(int(self._candidates[j]))
         return Placement(tuple(reversed(positions)))
 
     def _used(self, budget: int) -> int:

@@ -55,7 +55,6 @@ class HistoryQueue:
     def pop(self) -> Node:
         """Take out the one that is untouched for longest."""
         leaf = self._oldest
-        if leaf is None:
-            raise IndexError("the history is empty")
+        assert leaf is not None
         self.remove(leaf)
         return leaf

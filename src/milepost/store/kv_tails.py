@@ -51,7 +51,6 @@ def trim_tail(checkpoints: ResidentCheckpoints, kv: ResidentKV, tail: Checkpoint
         while node is not None and node.start >= shorter_position:
             node = node.parent
         assert node is not None
-        if node.checkpoint_at(shorter_position) is None:
-            shorter = checkpoints.add(node, shorter_position, payload=None, num_bytes=0, tick=last_used)
-            checkpoints.keep_as_kv_only(shorter)
+        shorter = checkpoints.add(node, shorter_position, payload=None, num_bytes=0, tick=last_used)
+        checkpoints.keep_as_kv_only(shorter)
     checkpoints.remove(tail)

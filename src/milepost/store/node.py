@@ -149,13 +149,12 @@ class Node:
         if self.branch_point is not None:
             self.branch_point.covered_by = None
         self.owner.forecast = None
+        self.owner.owned.clear()
         for checkpoint in self.checkpoints:
             checkpoint.below.clear()
             checkpoint.above = None
             if checkpoint.group is not None:
                 checkpoint.group.take_apart()
-            if checkpoint.owner is not None:
-                checkpoint.owner.owned.clear()
         self.checkpoints.clear()
 
 

@@ -94,12 +94,12 @@ class ResidentCheckpoints:
     def remove(self, checkpoint: Checkpoint) -> None:
         """Take out an unpinned ``checkpoint`` as if it had not been placed, with the KV it alone needs."""
         self._queue.remove(checkpoint)
-        node = checkpoint.node
+        node, owner = checkpoint.node, checkpoint.owner
+        assert owner is not None
         node.checkpoints.remove(checkpoint)
         neighbours = unlink(checkpoint)
-        if checkpoint.owner is not None:
-            del checkpoint.owner.owned[checkpoint.serial]
-            checkpoint.owner = None
+        del owner.owned[checkpoint.serial]
+        checkpoint.owner = None
         self._drop((checkpoint.payload,))
         # A lease that still knows the checkpoint must not keep its memory alive.
         checkpoint.payload = None

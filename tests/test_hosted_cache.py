@@ -1,0 +1,119 @@
+"""An engine that owns the memory takes states back when it wants; its answers go on after their prompts."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from milepost.footprint import Footprint
+from milepost.hosted_cache import HostedCache
+from milepost.placement import Dense
+
+GRID = 4
+PROMPT = range(30)
+ANSWERED = range(48)
+
+
+@dataclass(frozen=True)
+class State:
+    position: int
+    num_bytes: int = 50
+
+
+class Source:
+    def checkpoint(self, position):
+        return State(position)
+
+    def kv_segments(self, start, end):
+        return list(range(start, end, GRID))
+
+
+def new_cache(dropped: list | None = None) -> HostedCache:
+    return HostedCache(
+        capacity_bytes=10_000,
+        footprint=Footprint(checkpoint_bytes=50, kv_bytes_per_token=1),
+        policy=Dense(every=8),
+        grid=GRID,
+        on_drop=None if dropped is None else dropped.extend,
+    )
+
+
+def serve(cache: HostedCache, tokens):
+    """Run one request; return its lease, released."""
+    with cache.acquire(tokens) as lease:
+        cache.commit(lease, cache.plan(lease), Source())
+    return lease
+
+
+def test_a_state_that_its_owner_takes_back_is_evicted_once_and_counted():
+    dropped = []
+    cache = new_cache(dropped)
+    serve(cache, PROMPT)
+    with cache.acquire(PROMPT) as lease:
+        checkpoint = lease.checkpoint
+    assert cache.evict(checkpoint)
+    assert dropped.count(State(24)) == 1
+    assert not cache.evict(checkpoint), "it is gone"
+    assert dropped.count(State(24)) == 1
+    assert cache.statistics().num_evictions == 1
+    cache.check()
+    with cache.acquire(PROMPT) as again:
+        assert again.resume_position == 16
+        report = cache.commit(again, [], Source())
+    assert (report.reused, report.eviction, report.placement) == (16, 8, 4)
+
+
+def test_a_state_that_a_request_resumes_from_stays_whatever_its_owner_wants():
+    dropped = []
+    cache = new_cache(dropped)
+    serve(cache, PROMPT)
+    with cache.acquire(PROMPT) as lease:
+        before = cache.statistics()
+        assert not cache.evict(lease.checkpoint)
+        assert cache.statistics() == before
+        assert lease.state == State(24)
+        assert not dropped
+        cache.check()
+    assert cache.evict(lease.checkpoint), "once it is released"
+
+
+def test_an_answer_goes_on_where_its_prompt_is_the_latest_on_the_path():
+    cache = new_cache()
+    lease = serve(cache, PROMPT)
+    assert cache.extend(lease, ANSWERED, Source()) == 48
+    cache.check()
+    with cache.acquire(range(60)) as following:
+        assert following.resume_position == 48
+
+
+@pytest.mark.parametrize("later", [PROMPT, range(40), [*range(30), 99]], ids=["same", "longer", "other"])
+def test_an_answer_to_a_prompt_that_a_later_one_has_passed_stores_nothing_and_asks_for_nothing(later):
+    class Untouched:
+        def checkpoint(self, position):
+            raise AssertionError("nothing is to be stored")
+
+        kv_segments = checkpoint
+
+    cache = new_cache()
+    lease = serve(cache, PROMPT)
+    serve(cache, later)
+    before = cache.statistics()
+    assert cache.extend(lease, ANSWERED, Untouched()) == 0
+    assert cache.statistics() == before
+    cache.check()
+
+
+def test_an_answer_whose_prompt_is_passed_while_its_state_is_handed_out_stores_nothing():
+    dropped = []
+    cache = new_cache(dropped)
+    lease = serve(cache, PROMPT)
+
+    class Reentrant(Source):
+        def checkpoint(self, position):
+            serve(cache, PROMPT)
+            return State(position)
+
+    assert cache.extend(lease, ANSWERED, Reentrant()) == 0
+    assert State(48) in dropped
+    cache.check()
+    with cache.acquire(range(60)) as following:
+        assert following.resume_position == 24
