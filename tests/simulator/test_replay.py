@@ -59,7 +59,10 @@ def test_the_peak_is_what_was_stored_after_the_fullest_request():
 
 def test_segments_longer_than_the_grid_are_handed_out_whole():
     coarse = cache(segment_tokens=32)
-    list(replay(four_requests(), coarse, segment_tokens=32))
+    reused = [one.report.reused for one in replay(four_requests(), coarse, segment_tokens=32)]
+    assert reused == [0, 48, 0, 48], "states are where they were"
+    # The states after 48 and 64 tokens of one path, and after 32 of another: its first segment is theirs too.
+    assert coarse.statistics().kv_bytes == 2 * 32
     coarse.check()
 
 
