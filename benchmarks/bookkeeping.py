@@ -3,9 +3,9 @@
     python -m benchmarks.bookkeeping [--json]
     python -m benchmarks.bookkeeping --scale [--against FOLDER] [--requests 100000] [--figure FILE] [--json]
 
-Prompts of 32,768 tokens on a grid of 64 against 10,000 cached ones: 200 documents that part at random depths,
-so walks are deep, splits are common and every request adds checkpoints. Target: median within 1 ms. With
-``--scale``, how the cost of a request grows with the cache: :mod:`benchmarks.scale`.
+Prompts of 32,768 tokens on a grid of 64 against 10,000 cached ones: 200 documents that diverge at random
+depths, so walks are deep, splits are common and every request adds checkpoints. Target: median within 1 ms.
+With ``--scale``, how the cost of a request grows with the cache: :mod:`benchmarks.scale`.
 """
 
 import argparse

@@ -30,7 +30,7 @@ _SYNTHETIC = (
     ("synthetic:chat,requests=800,seed=2", 64, (50_000, 400_000)),
     ("synthetic:agents,requests=400,seed=3", 64, (100_000, 1_000_000)),
 )
-# A digest is also kept after each of so many requests, to say where two builds part.
+# A digest is also kept whenever this many requests were served, to say where two builds diverge.
 _STRIDE = 50
 
 
@@ -70,7 +70,7 @@ class _Recorder:
 
 
 def _decide(source: str, notation: str, grid: int | None, capacity_kv_tokens: int) -> list[str]:
-    """Return the digest after every so many requests of one setting on one trace, and after the last."""
+    """Return the digests along the requests of one setting on one trace, and after the last."""
     requests = list(TraceSource(source).open())
     key_tokens = requests[0].key_tokens
     grid = grid or key_tokens

@@ -5,7 +5,7 @@
 Tiny random models of every supported family, run by the real library. For each family and dtype:
 
 * *strict*: prompts that share prefixes of many depths, through two engines, one with planned checkpoints and
-  one that never keeps any. The logits behind the prompt must agree bit for bit, and all answer tokens.
+  one that never keeps any. The logits after the prompt must agree bit for bit, and all answer tokens.
 * *odd cuts*: a state is captured at an arbitrary position, restored into a new cache and continued with
   another request's suffix; against that prompt run from its start with the same cuts. Bit for bit again.
 * *control*: the same with the restored state zeroed (KV where there is no state). It must *not* agree, or the
@@ -135,7 +135,7 @@ def _odd_mismatches(driver: Driver, num_prompts: int) -> tuple[int, int]:
         lost = build_cache(
             zero_state(snapshot), [kv if snapshot.num_bytes else lost_kv], new_cache=driver.new_cache
         )
-        # Right behind the cut, where a lost state weighs most: a convolution forgets in a few tokens.
+        # Right after the cut, where a lost state weighs most: a convolution forgets in a few tokens.
         near = suffix[:2]
         intact = LiveCache(build_cache(snapshot, [kv], new_cache=driver.new_cache), cut)
         unharmed += _answer(driver, LiveCache(lost, cut), near) == _answer(driver, intact, near)
@@ -143,7 +143,7 @@ def _odd_mismatches(driver: Driver, num_prompts: int) -> tuple[int, int]:
 
 
 def _answer(driver: Driver, live: LiveCache, suffix: torch.Tensor) -> tuple[list[int], bytes]:
-    """Return greedy tokens and the bytes of the logits behind the prompt."""
+    """Return greedy tokens and the bytes of the logits after the prompt."""
     logits = driver.advance(live, suffix)
     first = logits.view(torch.uint8).numpy().tobytes()
     tokens = []

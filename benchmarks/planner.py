@@ -75,7 +75,7 @@ def problem(num_depths: int, weights: str) -> tuple[IntArray, FloatArray]:
 def numpy_recurrence(depths: IntArray, weights: FloatArray, max_budget: int) -> FloatArray:
     """The recurrence as it is written, each cell one vectorised maximum: O(max_budget * num_depths ** 2).
 
-    Parents are kept, as whoever wants positions has to.
+    Parents are kept: positions are read off them.
     """
     gains = depths.astype(np.float64)
     shares = np.concatenate(([0.0], np.cumsum(weights)))

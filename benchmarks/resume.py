@@ -43,7 +43,7 @@ def measure() -> list[Row]:
     rows = []
     for num_prefix in _PREFIX_TOKENS:
         prefix = random.integers(0, 1024, num_prefix, dtype=np.int32)
-        # Stored with one token behind it, so that the state lies exactly at the prefix's end.
+        # Stored with one token after it, so that the state lies exactly at the prefix's end.
         engine.generate(np.append(prefix, 7), max_new_tokens=1)
         standing = _stand_behind(engine, prefix)
         for num_suffix in _SUFFIX_TOKENS:

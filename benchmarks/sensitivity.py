@@ -8,7 +8,7 @@ what matters within a factor of two: the mean moves by more than 1 %, or a singl
 or down. ``DIR`` adds recorded traces to the made-up ones. All of it takes about ten minutes of one core.
 
 Short traces are at the mercy of chance: one eviction decided the other way moves all that follow. So every
-made-up trace is drawn from several seeds and counts with its mean; the number behind ``±`` is half the range
+made-up trace is drawn from several seeds and counts with its mean; the number after ``±`` is half the range
 over the seeds. A move well inside its own range says little about the constant.
 
 A whole number is halved downwards. Of a decay it is the memory that is halved and doubled, of the priors of
@@ -50,10 +50,10 @@ _MADE_UP = {
 }
 # Those that replay in a second or two at their smallest capacity.
 _RECORDED = tuple(trace for trace in TRACES if trace.title in {"squality", "sharegpt", "agentic"})
-# Labels, what other modules count on, and what only a prediction for a known junction asks for.
+# Labels, what other modules count on, and what only a prediction for a known branch point asks for.
 _NOT_CHOSEN = {
     *("_FRESH", "_BRANCHED", "_CONTINUED", "_NEVER", "_OUTDATED", "NUM_AGE_BINS"),
-    *("_JUNCTION_PRIOR_RETURNS", "_JUNCTION_PRIOR_PARTINGS", "_EXPORTED_SUMS"),
+    *("_BRANCH_PRIOR_RETURNS", "_BRANCH_PRIOR_DIVERGENCES", "_EXPORTED_SUMS"),
 }
 
 

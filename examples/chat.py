@@ -5,7 +5,7 @@
 MODEL is a folder or a hub id of a model with a chat template. Without one, a small hybrid model is built on
 the spot; it has learned nothing, so what it says is noise. You will see
 
-    turn 1: 0 of 1,256 prompt tokens reused (1,256 unseen, 0 behind the last cut, 0 not placed)
+    turn 1: 0 of 1,256 prompt tokens reused (1,256 unseen, 0 after the last cut, 0 not placed)
     turn 2: 1,024 of ... prompt tokens reused ...
     turn 3: 1,280 of ... prompt tokens reused ...
     ... states are kept
@@ -39,7 +39,7 @@ def main() -> None:
         told = answer.report
         print(
             f"turn {turn}: {told.reused:,} of {told.num_tokens:,} prompt tokens reused "
-            f"({told.unseen:,} unseen, {told.alignment} behind the last cut, {told.placement} not placed)"
+            f"({told.unseen:,} unseen, {told.alignment} after the last cut, {told.placement} not placed)"
         )
     print(engine.cache.statistics().num_checkpoints, "states are kept")
 

@@ -26,7 +26,7 @@ def replay_dictionary(
         capacity_kv_tokens: One budget for blocks and states.
         checkpoint_kv_tokens: What a state takes of it.
     """
-    # A state has the inverted id of the block that it lies behind.
+    # A state has the inverted id of the block that it comes after.
     held: OrderedDict[int, None] = OrderedDict()
     touch = held.move_to_end
     free_tokens = capacity_kv_tokens

@@ -31,7 +31,7 @@ KeyArray: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 TokenLike: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
 
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
-# Two prompts usually part early or not at all, so the comparison doubles its stride from here.
+# Two prompts usually diverge early or not at all, so the comparison doubles its stride from here.
 _FIRST_STRIDE = 256
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import matplotlib.image
 import pytest
@@ -10,7 +11,9 @@ from rich.console import Console
 
 import milepost.engines.transformers.admission as admission_module
 from milepost.demo.command import DemoOptions, run_demo
+from milepost.demo.figure import draw_comparison
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError
+from milepost.report.palette import COLOURS, looks
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)
@@ -60,6 +63,17 @@ def test_the_numbers_add_up(finished):
             causes = ("reused", "unseen", "alignment", "placement", "eviction")
             assert sum(request[cause] for cause in causes) == request["num_tokens"]
             assert request["capture_seconds"] <= request["ttft_seconds"]
+
+
+def test_the_picture_has_the_colours_of_the_report(finished, tmp_path):
+    comparison, *_ = finished
+    draw_comparison(comparison, tmp_path / "demo.svg")
+    drawn = set(re.findall(r"#[0-9a-f]{6}\b", (tmp_path / "demo.svg").read_text()))
+    looked = looks(POLICIES)
+    assert {look.colour for look in looked.values()} <= drawn
+    assert {COLOURS[part].light for part in ("reused", "unseen", "placement")} <= drawn
+    own = {"#1f77b4", "#ff7f0e", "#2ca02c", "#d62728"}
+    assert not own & drawn, "the drawing library's own colours say nothing"
 
 
 def test_the_reference_reuses_nothing_and_the_others_do(finished):

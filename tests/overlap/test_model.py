@@ -102,41 +102,41 @@ def test_sharing_rate_counts_requests_that_share_nothing_worth_keeping():
     assert model.num_shared == 100
 
 
-def test_a_junction_of_the_prompt_is_expected_to_return_as_often_as_junctions_have():
+def test_a_branch_point_of_the_prompt_is_expected_to_return_as_often_as_others_have():
     returning, passing = OverlapModel(), OverlapModel()
     random = np.random.default_rng(4)
     for length in lengths(80, low=10_000):
-        junction = int(random.integers(1000, 9000))
+        branch_point = int(random.integers(1000, 9000))
         for _ in range(4):
-            returning.observe(junction, length)
-        passing.observe(junction, length)
-    assert returning.junction_rate > 0.5
-    assert passing.junction_rate < 0.1
-    assert weight_between(returning.predict(12_000, junction_depth=5000), 5000, 5000) > 0.5
-    assert weight_between(passing.predict(12_000, junction_depth=5000), 5000, 5000) < 0.15
+            returning.observe(branch_point, length)
+        passing.observe(branch_point, length)
+    assert returning.branch_point_rate > 0.5
+    assert passing.branch_point_rate < 0.1
+    assert weight_between(returning.predict(12_000, branch_depth=5000), 5000, 5000) > 0.5
+    assert weight_between(passing.predict(12_000, branch_depth=5000), 5000, 5000) < 0.15
 
 
-def test_a_depth_that_returns_where_prompts_end_is_no_return_of_a_junction():
+def test_a_depth_that_returns_where_prompts_end_is_no_return_of_a_branch_point():
     model = OverlapModel()
     model.observe(1000, 3000)
     for _ in range(50):
         model.observe(1000, 1010)
-    assert model.junction_rate < 0.5
+    assert model.branch_point_rate < 0.5
 
 
-def test_going_on_is_no_junction():
+def test_going_on_is_no_divergence():
     model = OverlapModel()
-    assert model.is_junction(5000, 9000)
-    assert not model.is_junction(9000, 9000)
-    assert not model.is_junction(10, 9000)
+    assert model.is_divergence(5000, 9000)
+    assert not model.is_divergence(9000, 9000)
+    assert not model.is_divergence(10, 9000)
 
 
 def test_reading_changes_nothing():
     model = OverlapModel()
     for length in lengths(20):
         model.observe(length - 100, length)
-    first = model.predict(7000, junction_depth=500)
-    second = model.predict(7000, junction_depth=500)
+    first = model.predict(7000, branch_depth=500)
+    second = model.predict(7000, branch_depth=500)
     assert np.array_equal(first.depths, second.depths)
     assert np.array_equal(first.weights, second.weights)
     with pytest.raises(ValueError, match="read-only"):
@@ -150,12 +150,12 @@ def test_reading_changes_nothing():
     st.integers(1, 9000),
     st.none() | st.integers(1, 9000),
 )
-def test_a_prediction_is_a_pmf_over_depths_inside_the_prompt(events, num_tokens, junction_depth):
+def test_a_prediction_is_a_pmf_over_depths_inside_the_prompt(events, num_tokens, branch_depth):
     model = OverlapModel(max_support=4, bin_tokens=64)
     for overlap_depth, rest in events:
         model.observe(overlap_depth, overlap_depth + rest)
-    known = None if junction_depth is None else min(junction_depth, num_tokens)
-    prediction = model.predict(num_tokens, junction_depth=known)
+    known = None if branch_depth is None else min(branch_depth, num_tokens)
+    prediction = model.predict(num_tokens, branch_depth=known)
     assert np.all(np.diff(prediction.depths) >= 0)
     assert np.all(prediction.weights >= 0)
     if num_tokens == 1:
@@ -166,7 +166,7 @@ def test_a_prediction_is_a_pmf_over_depths_inside_the_prompt(events, num_tokens,
     assert prediction.depths.size <= 2 * 4 + 32 + (num_tokens // 64 + 1).bit_length() + 2 + 1
     assert 0.0 < model.sharing_rate < 1.0
     assert 0.0 < sum(model.coordinate_shares) < 1.0
-    assert 0.0 < model.junction_rate < 1.0
+    assert 0.0 < model.branch_point_rate < 1.0
 
 
 def test_other_coordinates_take_part_by_the_protocol_alone():

@@ -78,7 +78,7 @@ def test_positions_can_be_evicted_as_the_learned_policy_does():
         ("tail:x=3", "it takes none"),
         ("tail/lru", "ends in /lru; write /learned"),
         ("tail/", "ends in /; write /learned"),
-        ("vllm/learned", "only behind positions that come with no eviction"),
+        ("vllm/learned", "only after positions that come with no eviction"),
         ("offsets", "no offsets"),
         ("offsets:start=1+", "start='1\\+'"),
     ],

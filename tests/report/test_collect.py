@@ -130,13 +130,22 @@ def test_a_sample_is_the_same_requests_for_every_policy_in_order_of_arrival():
     samples = [PromptSample(size=10), PromptSample(size=10)]
     for length in range(1, 501):
         request = PlacementRequest(num_tokens=length)
-        samples[0].add(request, Placement())
-        samples[1].add(request, Placement((length,)))
+        samples[0].add(request, Placement(), a_report(unseen=length))
+        samples[1].add(request, Placement((length,)), a_report(unseen=length))
     first, second = ([prompt.number for prompt in sample.prompts] for sample in samples)
     assert first == second == sorted(first)
     assert len(first) == 10
     assert all(prompt.num_tokens == prompt.number for prompt in samples[0].prompts)
     assert [prompt.placed for prompt in samples[1].prompts] == [(number,) for number in second]
+
+
+def test_a_sampled_prompt_tells_what_was_dropped_from_what_was_never_placed():
+    sample = PromptSample()
+    request = PlacementRequest(num_tokens=100, overlap_depth=90, resume_position=10)
+    sample.add(request, Placement(), a_report(reused=10, unseen=10, alignment=5, placement=45, eviction=30))
+    (prompt,) = sample.prompts
+    ends = (prompt.resume_position, prompt.reached_position, prompt.usable_position, prompt.overlap_depth)
+    assert ends == (10, 40, 85, 90)
 
 
 def test_placements_are_counted_by_their_place_in_the_prompt():

@@ -186,9 +186,17 @@ def test_what_is_watched_adds_up_to_the_sums_at_the_focus(study):
         mean = view.prefill.summary().mean
         assert mean * run.num_requests == pytest.approx(run.input_tokens - run.reused_tokens)
         for prompt in view.sample.prompts:
-            assert 0 <= prompt.resume_position <= prompt.overlap_depth <= prompt.num_tokens
+            assert 0 <= prompt.resume_position <= prompt.reached_position <= prompt.usable_position
+            assert prompt.usable_position <= prompt.overlap_depth <= prompt.num_tokens
     assert study.overlaps.num_shared + study.overlaps.num_unshared == study.num_requests
     assert study.lengths.total == study.num_requests
+
+
+def test_what_prompts_cost_without_a_cache_is_said_once(study):
+    assert [name for name, _ in study.prefills] == ["none", *POLICIES]
+    compared = a_study(policies=("learned", "none"), capacities=CAPACITIES[:1])
+    assert [name for name, _ in compared.prefills] == ["learned", "none"]
+    assert dict(compared.prefills)["none"].summary() == compared.cold.summary()
 
 
 def test_each_figure_is_also_a_picture_and_a_drawing(written):

@@ -25,7 +25,7 @@ def settings() -> list[Setting]:
 
 
 def counted_by_hand(setting: Setting, after: int) -> tuple[int, int, int]:
-    """Requests, tokens and reused tokens of those behind the first ``after``."""
+    """Requests, tokens and reused tokens of those after the first ``after``."""
     requests = list(open_trace(CHAT))
     cache = setting.build_cache(key_tokens=requests[0].key_tokens, grid=requests[0].key_tokens)
     if cache.policy.prepare is not None:
@@ -162,9 +162,7 @@ def test_every_replay_takes_it_and_says_it(command, tmp_path):
     results = told if isinstance(told, list) else told.get("results", [told])
     assert {(result["num_requests"], result["num_warm_up_requests"]) for result in results} == {(45, 15)}
     if command == "report":
-        assert (
-            "45 requests behind 15 that warm the caches up" in (tmp_path / "out" / "index.html").read_text()
-        )
+        assert "45 requests after 15 that warm the caches up" in (tmp_path / "out" / "index.html").read_text()
     else:
         assert "15 to warm up" in " ".join(CliRunner().invoke(app, arguments).stdout.split())
 

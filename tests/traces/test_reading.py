@@ -112,7 +112,7 @@ def test_a_file_reads_the_same_however_it_is_packed_and_as_often_as_asked(tmp_pa
 def test_a_compressed_file_that_is_cut_off_never_passes_for_a_shorter_one(tmp_path, name, lost_bytes):
     path = tmp_path / name
     path.write_bytes(PACKED[name][:-lost_bytes])
-    with pytest.raises(TraceFormatError, match=r"cannot be read behind line \d+.*cut off.*skip the rest"):
+    with pytest.raises(TraceFormatError, match=r"cannot be read after line \d+.*cut off.*skip the rest"):
         list(open_trace(path))
 
 

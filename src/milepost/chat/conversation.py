@@ -185,5 +185,5 @@ class Conversation:
 
 
 def _key(before: bytes, what: Any) -> bytes:
-    """Return a digest of one more thing behind others."""
+    """Return a digest of one more thing after others."""
     return xxhash.xxh3_128_digest(before + repr(what).encode(errors="surrogatepass"))

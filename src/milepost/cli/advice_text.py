@@ -13,14 +13,14 @@ from milepost.whole_table import print_whole
 
 __all__ = ["print_advice"]
 
-# Of the policies compared, so many are shown.
+# Most policies shown, of those compared.
 _NUM_POLICIES = 5
 
 
 def print_advice(advice: Recommendation, console: Console) -> None:
     """Print a recommendation. Command lines are never wrapped, so that they can be copied."""
     warm_up = advice.num_warm_up_requests
-    behind = f" (behind {warm_up:,} to warm up)" if warm_up else ""
+    behind = f" (after {warm_up:,} to warm up)" if warm_up else ""
     console.print(
         f"{advice.trace}: {advice.num_requests:,} requests{behind} of {advice.input_tokens:,} tokens, of "
         f"which {advice.ceiling_fraction:.1%} could be reused at most; "
@@ -74,7 +74,7 @@ def _legend(advice: Recommendation) -> str:
     }.get(advice.cost_unit, "tokens that are left to compute")
     future = "" if advice.clairvoyant_fraction is None else "; future: the same for who knows it"
     return (
-        f"grid: states at multiples of so many tokens; left: {left}, without queueing and answers; "
+        f"grid: states at multiples of this many tokens; left: {left}, without queueing and answers; "
         f"faster: all of them / those; states: kept for a request; regret: tokens that the best policy "
         f"reuses and this engine does not{future}"
     )

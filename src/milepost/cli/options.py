@@ -85,7 +85,7 @@ def _refuse_missing_tokenizer(tokenizer: str | None) -> str | None:
 
 def _refuse_missing(source: str, *, kind: str, file_name: str) -> None:
     refuse_missing_path(source, kind=kind)
-    # Without the hub's client, whoever opens it says what to install.
+    # Without the hub's client, opening it says what to install.
     if find_spec("huggingface_hub") is not None:
         uses_only_local_files(source, kind=kind, file_name=file_name)
 
@@ -130,7 +130,7 @@ Temperature = Annotated[float | None, typer.Option(help="0 is greedy. Default: a
 TopK = Annotated[
     int | None,
     typer.Option(
-        help="Draw from so many of the likeliest tokens; 0 for all. Default: the model's own, else 50."
+        help="Draw from this many of the likeliest tokens; 0 for all. Default: the model's own, else 50."
     ),
 ]
 TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens with this probability.")]
@@ -148,7 +148,7 @@ FrequencyPenalty = Annotated[
 ]
 Logprobs = Annotated[
     int | None,
-    typer.Option(help="With --json: log-probabilities of each token and of so many of the likeliest."),
+    typer.Option(help="With --json: log-probabilities of each token and of this many of the likeliest."),
 ]
 Seed = Annotated[int, typer.Option(help="Of the random stream.")]
 Stop = Annotated[list[str] | None, typer.Option(help="String that ends an answer; may be given twice.")]
@@ -169,14 +169,14 @@ SkipBadLines = Annotated[
 ]
 MaxRequests = Annotated[
     int | None,
-    typer.Option("--max-requests", min=1, help="Replay only the first so many requests of each log."),
+    typer.Option("--max-requests", min=1, help="Replay only this many requests of each log, the first."),
 ]
 After = Annotated[
     str | None,
     typer.Option(
         "--after",
         metavar="AMOUNT",
-        help="Leave the beginning, while caches warm up, out of the figures: so many requests (1000), a "
+        help="Leave the beginning, while caches warm up, out of the figures: a number of requests (1000), a "
         "share (10%), or a time on the log's clock (90s, 10min, 2h). It is replayed all the same.",
     ),
 ]

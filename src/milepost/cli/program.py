@@ -62,7 +62,7 @@ def _milepost(
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code. Typer sees to wrong usage and Ctrl-C."""
-    # Advice about optional kernels would bury the answers; whoever wants it sets the variable.
+    # Advice about optional kernels would bury the answers; set the variable to see it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     speak_plainly()
     try:

@@ -69,7 +69,7 @@ def _table(point: list[SimulationResult]) -> Table:
 
 
 def _behind(result: SimulationResult) -> str:
-    return f" behind {result.num_warm_up_requests:,} to warm up" if result.num_warm_up_requests else ""
+    return f" after {result.num_warm_up_requests:,} to warm up" if result.num_warm_up_requests else ""
 
 
 def _memory(result: SimulationResult) -> str:

@@ -4,21 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from milepost.demo.comparison import Comparison, PolicyRun
+from milepost.report.palette import COLOURS, looks
 
 __all__ = ["draw_comparison"]
 
-_REUSED, _LOST = (
-    "#2a9d8f",
-    {
-        "unseen": "#d9d9d9",
-        "alignment": "#f4d58d",
-        "placement": "#f4a261",
-        "eviction": "#c8553d",
-    },
-)
-_LABELS = {
+_REUSED, _NEW = COLOURS["reused"].light, COLOURS["unseen"].light
+_LOST = {
     "unseen": "never seen before",
-    "alignment": "behind the last grid position",
+    "alignment": "after the last grid position",
     "placement": "no checkpoint was placed there",
     "eviction": "its checkpoint was evicted",
 }
@@ -52,10 +45,11 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
         left = run.tokens_reused / total
         axes.barh(row, left, color=_REUSED, label="reused" if row == 0 else None)
         label = f"{left:.0%}" if left > 0.04 else ""
-        axes.text(left / 2, row, label, ha="center", va="center", color="white")
-        for cause, colour in _LOST.items():
+        axes.text(left / 2, row, label, ha="center", va="center", color=COLOURS["ink"].light)
+        for cause, words in _LOST.items():
             share = sum(getattr(a.completion.report, cause) for a in run.answers) / total
-            axes.barh(row, share, left=left, color=colour, label=_LABELS[cause] if row == 0 else None)
+            colour = COLOURS[cause].light
+            axes.barh(row, share, left=left, color=colour, label=words if row == 0 else None)
             left += share
     axes.set_yticks(range(len(comparison.runs)), [run.policy for run in reversed(comparison.runs)])
     axes.set_xlim(0, 1)
@@ -66,10 +60,13 @@ def _draw_tokens(axes: Any, comparison: Comparison) -> None:
 
 def _draw_ttft(axes: Any, comparison: Comparison) -> None:
     """Time to the first token of every request, sorted: the whole distribution, not two numbers of it."""
-    for number, run in enumerate(comparison.runs):
+    looked = looks([run.policy for run in comparison.runs])
+    for run in comparison.runs:
         ordered = sorted(a.completion.ttft_seconds * 1e3 for a in run.answers)
         shares = [(index + 1) / len(ordered) for index in range(len(ordered))]
-        axes.step(ordered, shares, where="post", label=run.policy, color=f"C{number}", linewidth=1.8)
+        axes.step(
+            ordered, shares, where="post", label=run.policy, color=looked[run.policy].colour, linewidth=1.8
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("time to first token, ms (capture included)")
@@ -85,28 +82,39 @@ def _draw_prompts(axes: Any, comparison: Comparison) -> None:
     for row, answer in enumerate(run.answers):
         report = answer.completion.report
         axes.barh(row, report.reused, color=_REUSED, height=0.8)
-        axes.barh(row, report.recomputed, left=report.reused, color="#d9d9d9", height=0.8)
+        axes.barh(row, report.recomputed, left=report.reused, color=_NEW, height=0.8)
         positions = answer.completion.captured_positions
-        axes.plot(positions, [row] * len(positions), "|", color="#1d3557", markersize=7, markeredgewidth=1.8)
+        axes.plot(
+            positions,
+            [row] * len(positions),
+            "|",
+            color=COLOURS["ink"].light,
+            markersize=7,
+            markeredgewidth=1.8,
+        )
     axes.invert_yaxis()
     axes.set_xlabel("position in the prompt, tokens")
     axes.set_ylabel("request, in order of arrival")
-    axes.set_title(f"'{run.policy}': resumed (green), recomputed (grey), checkpoints captured (|)")
+    axes.set_title(f"'{run.policy}': resumed (blue), recomputed (grey), checkpoints captured (|)")
 
 
 def _draw_memory(axes: Any, comparison: Comparison) -> None:
     """Bytes held against tokens recomputed: down and to the left is better."""
-    for number, run in enumerate(comparison.runs):
+    looked = looks([run.policy for run in comparison.runs])
+    for run in comparison.runs:
         axes.scatter(
             run.peak_bytes / 1e6,
             _recomputed_share(comparison, run),
             s=110,
             zorder=3,
-            color=f"C{number}",
+            color=looked[run.policy].colour,
+            marker=looked[run.policy].marker,
             label=f"{run.policy}: {run.peak_state_bytes / 1e6:.1f} MB of states",
         )
     budget = comparison.capacity_bytes / 1e6
-    axes.axvline(budget, color="#c8553d", linestyle="--", linewidth=1, label=f"budget: {budget:.1f} MB")
+    axes.axvline(
+        budget, color=COLOURS["muted"].light, linestyle="--", linewidth=1, label=f"budget: {budget:.1f} MB"
+    )
     axes.set_xlim(left=-0.03 * budget, right=budget * 1.1)
     axes.set_ylim(0, 1.1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -22,7 +22,7 @@ def comparison_table(comparison: Comparison) -> Table:
             f"{format_bytes(comparison.capacity_bytes)} for states and KV"
         ),
         caption=(
-            "Identical: all answer tokens equal, and the logits behind the prompt equal\nbit for bit, to the "
+            "Identical: all answer tokens equal, and the logits after the prompt equal\nbit for bit, to the "
             f"first row's ({comparison.numerics} numerics)."
         ),
     )

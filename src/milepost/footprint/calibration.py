@@ -35,7 +35,7 @@ def calibrate(
 
     Args:
         cost: The model's cost in FLOPs (or tokens, for a straight line).
-        measure: Runs one cold prefill of so many tokens and returns its seconds.
+        measure: Runs one cold prefill of a number of tokens and returns its seconds.
         lengths: Lengths to measure; the longest should reach the prompts that will be served.
         repeats: Runs per length. The fastest counts, since interference only ever adds.
 

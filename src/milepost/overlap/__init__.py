@@ -21,9 +21,9 @@ Theory
 
     The ``1 / num_bins`` is the prior: a coordinate that has seen little predicts uniformly.
 
-    A *junction* is the depth at which a prompt has diverged from an earlier one; another may do so there
+    A *branch point* is the depth at which a prompt has diverged from an earlier one; another may do so there
     too. One more component says that a depth is one of those remembered lately, token for token. What it
-    explains and the coordinates do not, per divergence, is the chance that a prompt's own junction sees
+    explains and the coordinates do not, per divergence, is the chance that a prompt's own branch point sees
     another.
 
 A bin is represented by its shallow end, since a checkpoint a little too shallow costs a few tokens and one a

@@ -21,10 +21,10 @@ _SHARE_PRIOR = 0.5
 # Before any evidence, prompts are thought to diverge near their end (a question, a last message): the
 # distance from the end starts with this many sharings more.
 _END_PRIOR = 1.5
-# Junctions start as if another request had diverged at one in four.
-_JUNCTION_PRIOR_RETURNS, _JUNCTION_PRIOR_PARTINGS = 1.0, 4.0
-_REMEMBERED_JUNCTIONS = 64
-_EXPORTED_SUMS = ("_junction_explained", "_uniform_explained", "_requests", "_shared", "_partings")
+# Branch points start as if another request had diverged at one in four.
+_BRANCH_PRIOR_RETURNS, _BRANCH_PRIOR_DIVERGENCES = 1.0, 4.0
+_REMEMBERED_BRANCH_POINTS = 64
+_EXPORTED_SUMS = ("_branch_points_explained", "_uniform_explained", "_requests", "_shared", "_divergences")
 
 
 @final
@@ -80,14 +80,14 @@ class OverlapModel:
         "_bin_depths",
         "_bin_tokens",
         "_bin_weights",
+        "_branch_points_explained",
         "_components",
         "_decay",
+        "_divergences",
         "_from_end",
-        "_junction_explained",
         "_least_overlap_tokens",
         "_num_shared",
-        "_partings",
-        "_recent_junctions",
+        "_recent_branch_points",
         "_requests",
         "_shared",
         "_shares",
@@ -120,10 +120,10 @@ class OverlapModel:
         self._bin_weights = np.empty(self._bin_depths.size)
         self._splits = np.zeros(len(coordinates) + 1, np.int64)
         self._shares = np.empty(len(coordinates))
-        self._junction_explained = self._uniform_explained = 0.0
-        self._requests = self._shared = self._partings = 0.0
+        self._branch_points_explained = self._uniform_explained = 0.0
+        self._requests = self._shared = self._divergences = 0.0
         self._num_shared = 0
-        self._recent_junctions: dict[int, None] = {}
+        self._recent_branch_points: dict[int, None] = {}
 
     @property
     def num_shared(self) -> int:
@@ -142,12 +142,12 @@ class OverlapModel:
         return tuple((component.explained + _SHARE_PRIOR) / total for component in self._components)
 
     @property
-    def junction_rate(self) -> float:
-        """Chance that the next request diverges from a prompt at that prompt's own junction."""
-        returns = self._junction_explained + _JUNCTION_PRIOR_RETURNS
-        return returns / (self._partings + _JUNCTION_PRIOR_PARTINGS)
+    def branch_point_rate(self) -> float:
+        """Chance that the next request diverges from a prompt at that prompt's own branch point."""
+        returns = self._branch_points_explained + _BRANCH_PRIOR_RETURNS
+        return returns / (self._divergences + _BRANCH_PRIOR_DIVERGENCES)
 
-    def is_junction(self, overlap_depth: int, num_tokens: int) -> bool:
+    def is_divergence(self, overlap_depth: int, num_tokens: int) -> bool:
         """Say whether a request that shares ``overlap_depth`` tokens of a prompt diverges from it, rather
         than going on.
         """
@@ -177,19 +177,19 @@ class OverlapModel:
             self._num_shared += 1
             self._assign(overlap_depth, num_tokens)
 
-    def predict(self, num_tokens: int, *, junction_depth: int | None = None) -> OverlapDistribution:
+    def predict(self, num_tokens: int, *, branch_depth: int | None = None) -> OverlapDistribution:
         """Return where a later request will diverge from a prompt of ``num_tokens`` tokens.
 
         Args:
             num_tokens: Length of the prompt.
-            junction_depth: Where this prompt has diverged from an earlier one, if it has.
+            branch_depth: Where this prompt has diverged from an earlier one, if it has.
 
         Depths end one token before the prompt's end: who shares all of it still computes the last token.
         Reads only. Complexity: O(S log S) for S = max_support.
         """
-        junction_rate = 0.0 if junction_depth is None else self.junction_rate
-        # What junctions explain is said by the prompt's own junction, or by nothing.
-        scale = 1.0 / (self._explained() - self._junction_explained - _SHARE_PRIOR)
+        branch_point_rate = 0.0 if branch_depth is None else self.branch_point_rate
+        # What branch points explain is said by the prompt's own branch point, or by nothing.
+        scale = 1.0 / (self._explained() - self._branch_points_explained - _SHARE_PRIOR)
         start = 0
         for k, component in enumerate(self._components):
             in_prompt = component.depths(num_tokens)
@@ -208,14 +208,14 @@ class OverlapModel:
             num_tokens,
             (-(-num_tokens // self._bin_tokens)).bit_length() + 1,
         )
-        if junction_depth is not None and 0 < junction_depth < num_tokens:
-            junction = (junction_depth, junction_rate)
-            depths, weights = with_points(depths, weights * (1.0 - junction_rate), [junction])
+        if branch_depth is not None and 0 < branch_depth < num_tokens:
+            branch_point = (branch_depth, branch_point_rate)
+            depths, weights = with_points(depths, weights * (1.0 - branch_point_rate), [branch_point])
         depths.flags.writeable = weights.flags.writeable = False
         return OverlapDistribution(depths, weights)
 
     def export(self) -> dict[str, Any]:
-        """Return what was learned, as plain numbers. Junctions of late are not part of it: they belong to
+        """Return what was learned, as plain numbers. Branch points of late are not part of it: they belong to
         prompts that the next process has not seen.
         """
         return {
@@ -236,7 +236,7 @@ class OverlapModel:
     def _explained(self) -> float:
         """Sharings explained by all components, their priors included."""
         explained = sum(component.explained for component in self._components)
-        explained += self._junction_explained + self._uniform_explained
+        explained += self._branch_points_explained + self._uniform_explained
         return explained + _SHARE_PRIOR * (len(self._components) + 2)
 
     def _assign(self, overlap_depth: int, num_tokens: int) -> None:
@@ -246,27 +246,27 @@ class OverlapModel:
             for component in self._components
         ]
         uniform_evidence = (self._uniform_explained + _SHARE_PRIOR) / num_bins
-        junction_evidence = 0.0
-        parts = self.is_junction(overlap_depth, num_tokens)
-        if parts and overlap_depth in self._recent_junctions:
+        branch_evidence = 0.0
+        diverges = self.is_divergence(overlap_depth, num_tokens)
+        if diverges and overlap_depth in self._recent_branch_points:
             # One token of all that are remembered, as the chance of a bin. Half at most: where a single bin
             # says it as well, it is the coordinate's.
-            chance = min(0.5, self._bin_tokens / len(self._recent_junctions))
-            junction_evidence = (self._junction_explained + _SHARE_PRIOR) * chance
-        total = sum(evidence) + uniform_evidence + junction_evidence
+            chance = min(0.5, self._bin_tokens / len(self._recent_branch_points))
+            branch_evidence = (self._branch_points_explained + _SHARE_PRIOR) * chance
+        total = sum(evidence) + uniform_evidence + branch_evidence
         for component, each in zip(self._components, evidence, strict=True):
             component.explained = component.explained * self._decay + each / total
             component.histogram.fade()
             component.histogram.add(component.coordinate.measure(overlap_depth, num_tokens), each / total)
         self._uniform_explained = self._uniform_explained * self._decay + uniform_evidence / total
-        self._junction_explained = self._junction_explained * self._decay + junction_evidence / total
-        self._partings *= self._decay
-        if parts:
-            self._partings += 1.0
-            self._remember_junction(overlap_depth)
+        self._branch_points_explained = self._branch_points_explained * self._decay + branch_evidence / total
+        self._divergences *= self._decay
+        if diverges:
+            self._divergences += 1.0
+            self._remember_branch_point(overlap_depth)
 
-    def _remember_junction(self, overlap_depth: int) -> None:
-        self._recent_junctions.pop(overlap_depth, None)
-        self._recent_junctions[overlap_depth] = None
-        if len(self._recent_junctions) > _REMEMBERED_JUNCTIONS:
-            del self._recent_junctions[next(iter(self._recent_junctions))]
+    def _remember_branch_point(self, overlap_depth: int) -> None:
+        self._recent_branch_points.pop(overlap_depth, None)
+        self._recent_branch_points[overlap_depth] = None
+        if len(self._recent_branch_points) > _REMEMBERED_BRANCH_POINTS:
+            del self._recent_branch_points[next(iter(self._recent_branch_points))]

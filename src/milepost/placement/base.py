@@ -134,7 +134,7 @@ def as_placement(placed: Any, request: PlacementRequest, *, by: PlacementPolicy 
         if not request.resume_position < position <= request.num_tokens or position % request.grid:
             raise ConfigurationError(
                 f"{who} has a checkpoint at {position} of a prompt of {request.num_tokens} resumed at "
-                f"{request.resume_position}; it must lie behind the resume position, inside the prompt "
+                f"{request.resume_position}; it must lie after the resume position, inside the prompt "
                 f"and on the grid of {request.grid}"
             )
     return placement

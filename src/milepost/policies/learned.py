@@ -206,7 +206,7 @@ def _branches(situation: Situation, model: ReuseModel) -> list[tuple[int, float]
     if (
         earlier is not None
         and depth > resume
-        and model.overlap.is_junction(depth, min(earlier.num_tokens, request.num_tokens))
+        and model.overlap.is_divergence(depth, min(earlier.num_tokens, request.num_tokens))
         and all(point.position != depth for point in watched)
     ):
         branches.append((depth, model.new_branch_rate))

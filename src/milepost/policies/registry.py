@@ -186,7 +186,7 @@ def parse_policy(notation: str) -> CachePolicy:
     if has_eviction:
         if eviction != "learned" or isinstance(policy, CachePolicy):
             raise ConfigurationError(
-                f"policy {notation!r} ends in /{eviction}; write /learned, and only behind positions that "
+                f"policy {notation!r} ends in /{eviction}; write /learned, and only after positions that "
                 "come with no eviction of their own, as in tail+junction/learned"
             )
         return with_learned_eviction(policy)

@@ -226,7 +226,7 @@ class ReuseModel:
         if self.overlap.num_shared == 1 << self._version and self._version < _LAST_VERSION:
             # What was predicted from half of the evidence is not worth much.
             self._version += 1
-        if inserted.is_diverging and self.overlap.is_junction(depth, num_tokens):
+        if inserted.is_diverging and self.overlap.is_divergence(depth, num_tokens):
             assert branch_point is not None
             self._visit(branch_point)
 

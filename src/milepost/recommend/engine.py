@@ -29,7 +29,7 @@ class Candidate:
         policy: Notation of the policy that the engine runs under this setting.
         grid: Positions that it can keep states at.
         footprint: What a state takes in this engine.
-        segment_tokens: KV is kept in whole segments of so many tokens; the grid unless given.
+        segment_tokens: KV is kept in whole segments of this many tokens; the grid unless given.
         max_checkpoints: Most states that are placed on one prompt.
         capture_tokens: What capturing one costs, in tokens computed.
         settings: What would be set, by the engine's own names.

@@ -49,7 +49,7 @@ class Evaluator:
         name: Its name.
         capacity_bytes: The memory of every candidate.
         watch: Shows progress.
-        num_warm_up_requests: So many requests at the beginning are left out of the figures.
+        num_warm_up_requests: Requests at the beginning that are left out of the figures.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where requests part from earlier prompts, as far as fixed distances can say it.
+"""Where requests diverge from earlier prompts, as far as fixed distances can say it.
 
 An engine whose states sit at fixed distances from a prompt's start or end (TensorRT-LLM) has to be told
 which. Of every request that shares something, the profile keeps its overlap depth and the length of the

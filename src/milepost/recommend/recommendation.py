@@ -94,7 +94,7 @@ def recommend(
         layout: What vLLM makes of the model; that of a usual hybrid unless given.
         family: What the model is, which not every engine serves; a hybrid that all of them do unless given.
         engines: Which to advise on.
-        max_requests: Replay only the first so many.
+        max_requests: Replay only this many, the first.
         after: The beginning of the log that is replayed and left out of the figures.
         name: What the log is called; its own name unless given.
         watch: Wraps the requests of each pass, to show progress.

@@ -13,8 +13,8 @@ _A_TIE = 0.002
 _LITTLE = 0.005
 _COSTS = {"seconds": "take", "flops": "cost", "tokens": "compute"}
 _LOST_TO = {
-    "alignment": "they lie behind the last grid position",
-    "placement": "no state was ever placed behind them",
+    "alignment": "they lie after the last grid position",
+    "placement": "no state was ever placed after them",
     "eviction": "their state was dropped for lack of memory",
 }
 
@@ -160,9 +160,9 @@ def _read_overlaps(study: TraceStudy) -> str:
         "its end"
     )
     if not partings:
-        return said + ", and no two prompts part."
+        return said + ", and no two prompts diverge."
     known = overlaps.num_ending(OverlapEnd.KNOWN_PLACE) / partings
-    where = "are at a place where others parted before"
+    where = "are at a place where others diverged before"
     return f"{said}. Of {count(partings)} partings, {percent(known, digits=0)} {where}."
 
 

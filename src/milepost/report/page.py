@@ -113,7 +113,7 @@ def _section(chapter: str, stem: str, study: TraceStudy, drawing: Drawing) -> _S
 def _facts(study: TraceStudy) -> str:
     requests = f"{count(study.num_requests)} request{'' if study.num_requests == 1 else 's'}"
     if study.num_warm_up_requests:
-        requests += f" behind {count(study.num_warm_up_requests)} that warm the caches up"
+        requests += f" after {count(study.num_warm_up_requests)} that warm the caches up"
     about = (
         f"{requests}, {short(study.input_tokens)} prompt tokens, median prompt "
         f"{short(study.lengths.quantile(0.5), digits=2)} tokens"

@@ -3,6 +3,9 @@
 Figures are drawn in the light colours. Each is also the name of a CSS variable, so that the page can show
 the very same drawing on a dark ground. Hues follow Okabe and Ito, darkened to read on white; policies also
 differ in marker and, beyond the eleventh, in the line's pattern, for those who see no hues at all.
+
+What became of a token is an area, in tints near the ground. A policy is a line or a label, in full colours.
+So no policy is taken for a cause.
 """
 
 from collections.abc import Sequence
@@ -28,10 +31,10 @@ COLOURS = {
     "muted": Colour("#5d6575", "#a3abba"),
     "rule": Colour("#dfe2e8", "#343a46"),
     "faint": Colour("#f1f3f6", "#20242d"),
-    "reused": Colour("#1b8a94", "#2fa8b3"),
-    "alignment": Colour("#e8c547", "#d8b840"),
-    "placement": Colour("#f09a4a", "#e08a3c"),
-    "eviction": Colour("#b23a2e", "#d6584a"),
+    "reused": Colour("#6fb9bf", "#1d6f78"),
+    "alignment": Colour("#f3df93", "#8a7a2e"),
+    "placement": Colour("#f4b983", "#9c5f2c"),
+    "eviction": Colour("#d97b6c", "#8c2f28"),
     "unseen": Colour("#d3d7de", "#4a5160"),
     "no-parting": Colour("#c3c8d1", "#59606e"),
     "known-place": Colour("#2c4a78", "#9dbdf0"),
@@ -42,7 +45,7 @@ COLOURS = {
     "policy-3": Colour("#b3528a", "#e08fbd"),
     "policy-4": Colour("#b98300", "#ecb83a"),
     "policy-5": Colour("#6449a6", "#a890e6"),
-    "policy-6": Colour("#80522a", "#c99b72"),
+    "policy-6": Colour("#80522a", "#d6ad8e"),
     "policy-7": Colour("#5f7a12", "#a9c653"),
     "policy-8": Colour("#9c2f4b", "#e8869e"),
     "policy-9": Colour("#2f5d50", "#86bba9"),

@@ -28,10 +28,12 @@ from milepost.simulator import (
 )
 from milepost.traces import Trace, TraceRequest
 
-__all__ = ["CLAIRVOYANT", "PolicyView", "TraceStudy", "focus_of", "study_trace"]
+__all__ = ["CLAIRVOYANT", "NO_CACHE", "PolicyView", "TraceStudy", "focus_of", "study_trace"]
 
 #: Knows the future: not a competitor but a bound.
 CLAIRVOYANT = "clairvoyant"
+#: Stores nothing: as good as no cache.
+NO_CACHE = "none"
 _BINS_PER_OCTAVE = 4
 
 
@@ -49,7 +51,7 @@ class PolicyView:
         """Watch one request."""
         self.losses.add(replayed.report)
         self.prefill.add(replayed.report)
-        self.sample.add(replayed.request, replayed.placement)
+        self.sample.add(replayed.request, replayed.placement, replayed.report)
         self.placed.add(replayed.request, replayed.placement)
 
 
@@ -91,6 +93,12 @@ class TraceStudy:
             if self.footprint is None
             else self.footprint.kv_bytes_per_token or NOMINAL_KV_BYTES_PER_TOKEN
         )
+
+    @property
+    def prefills(self) -> tuple[tuple[str, PrefillEstimates], ...]:
+        """What prompts cost under each policy, and first without a cache, which is what ``none`` is."""
+        under = tuple((view.policy, view.prefill) for view in self.views)
+        return under if NO_CACHE in self.policies else ((NO_CACHE, self.cold), *under)
 
     @property
     def num_requests(self) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from milepost.report.amounts import count, memory, percent, prefill_cost, short
 from milepost.report.collect import PARTING_ORDINALS, LogHistogram, OverlapEnd
 from milepost.report.figures.overlaps import KIND_WORDS
-from milepost.report.figures.prefill import COLD_WORDS
 from milepost.report.palette import PARTS
 from milepost.report.study import TraceStudy
 from milepost.simulator import NOMINAL_KV_BYTES_PER_TOKEN, SimulationResult
@@ -65,7 +64,7 @@ def _frontier(study: TraceStudy) -> Table:
     ]
     columns = ["policy", "memory", "in KV tokens", "reused", "tokens reused"]
     columns.append("peak KV tokens" if has_kv else "peak memory")
-    columns += ["checkpoints a request", *(f"lost: {part}" for part in _LOSSES)]
+    columns += ["checkpoints per request", *(f"lost: {part}" for part in _LOSSES)]
     caption = (
         f"{count(study.input_tokens)} prompt tokens in {count(study.num_requests)} requests; "
         f"{_price(study.results[0])}; ceiling "
@@ -104,7 +103,7 @@ def _overlaps(study: TraceStudy) -> Table:
             else f"{least} on"
         )
         known = ("0", count(number), "0") if least > 1 else ("0", "0", count(number))
-        rows.append((f"at junctions: prompt {name} to part there", *known))
+        rows.append((f"at branch points: prompt {name} to diverge there", *known))
     caption = f"{count(overlaps.num_shared)} overlaps; {count(overlaps.num_unshared)} requests shared nothing"
     return Table(caption, ["distance in tokens", *(KIND_WORDS[kind] for kind in OverlapEnd)], rows)
 
@@ -136,12 +135,13 @@ def _placements(study: TraceStudy) -> Table:
                 f"{view.policy}, request {count(prompt.number)}",
                 count(prompt.num_tokens),
                 count(prompt.resume_position),
+                count(prompt.reached_position),
                 count(prompt.overlap_depth),
                 _listed(prompt.placed),
             )
             for prompt in view.sample.prompts
         ]
-    columns = ["prompt", "tokens", "resumed at", "parted at", "checkpoints placed at"]
+    columns = ["prompt", "tokens", "resumed at", "once kept to", "diverged at", "checkpoints placed at"]
     return Table("The sampled prompts; positions in tokens from the start", columns, rows)
 
 
@@ -171,9 +171,8 @@ def _losses(study: TraceStudy) -> Table:
 def _prefill(study: TraceStudy) -> Table:
     cold = study.cold.summary()
     unit = study.cold.cost.unit
-    named = [(COLD_WORDS, study.cold), *((view.policy, view.prefill) for view in study.views)]
     rows = []
-    for name, estimates in named:
+    for name, estimates in study.prefills:
         summary = estimates.summary()
         rows.append(
             (

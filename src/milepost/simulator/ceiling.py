@@ -47,7 +47,7 @@ class Ceiling:
         self._replayer = Replayer(cache)
 
     def fraction(self, *, after: int = 0) -> float:
-        """Return the reusable part of the input tokens of all requests but the first so many."""
+        """Return the reusable part of the input tokens of all requests after those of the warm-up."""
         input_tokens = sum(self._input_tokens[after:])
         return sum(self._reusable_tokens[after:]) / input_tokens if input_tokens else 0.0
 

@@ -84,7 +84,7 @@ class ResultFile:
     def __init__(self, path: Path) -> None:
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigurationError(f"output={path}; give a file in a folder that exists")
-        # Before hours of work, not behind them; the folder too, since the sorted file replaces this one.
+        # Before hours of work, not after them; the folder too, since the sorted file replaces this one.
         refused = [
             place
             for place in (path.parent, path)

@@ -56,7 +56,7 @@ class Setting:
         policy: Its notation.
         capacity_kv_tokens: The one budget, in tokens of KV (of 16 KiB where the model keeps none).
         footprint: What a checkpoint and a token of KV cost.
-        segment_tokens: KV is kept in whole segments of so many tokens; the grid unless given.
+        segment_tokens: KV is kept in whole segments of this many tokens; the grid unless given.
         max_checkpoints: Most checkpoints placed on one prompt, for an engine to which each is a stop.
         capture_tokens: What such a stop costs, in tokens computed.
     """

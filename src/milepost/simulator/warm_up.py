@@ -1,7 +1,7 @@
 """The beginning of a trace that warms a cache up and is left out of the figures.
 
 A cache begins empty, and a server's does not: figures of a short log are figures of its first hour. The cache
-runs over all requests; only those behind the warm-up are counted, of every policy and of the ceiling alike.
+runs over all requests; only those after the warm-up are counted, of every policy and of the ceiling alike.
 """
 
 import re
@@ -26,9 +26,9 @@ class WarmUp:
     """How much of a trace is left out of the figures; one of the three, or nothing.
 
     Args:
-        requests: So many requests.
+        requests: A number of requests.
         share: This part of all of them, below 1. It takes the whole trace in memory to know how many.
-        seconds: Those that came within so many seconds of the first, by the log's own clock.
+        seconds: Those that came within this many seconds of the first, by the log's own clock.
 
     Raises:
         ConfigurationError: an amount breaks its rule, or several are given.

@@ -2,8 +2,8 @@
 
 A log has an image as data or as an address, and not as the tokens that the served model made of it. In the
 text it is a placeholder with a digest of its content (see :mod:`milepost.chat.messages`): equal ones match,
-different ones do not. With a number of tokens given, the placeholder gives way to so many opaque keys, which
-hang on the content and are no token's id.
+different ones do not. With a number of tokens given, the placeholder gives way to that many opaque keys,
+which hang on the content and are no token's id.
 """
 
 import re

@@ -157,7 +157,7 @@ class _Reader:
         except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
             # What was read of the broken line is dropped with it: half a prompt would pass for a whole one.
             message = (
-                f"{self._name} cannot be read behind line {number}: {error}; the file is damaged or cut off: "
+                f"{self._name} cannot be read after line {number}: {error}; the file is damaged or cut off: "
                 "copy it again"
             )
             self._meet_bad_line(message, tally, cause=error, remedy="or skip the rest (--skip-bad-lines)")

@@ -13,7 +13,7 @@ __all__ = ["Tally"]
 
 _KEPT_MESSAGES = 5
 _REMEMBERED_IDS = 1 << 16
-# Names, reasons and paths come from the log: whoever writes them decides how many there are.
+# Names, reasons and paths come from the log: their writer decides how many there are.
 _MOST_NAMES = 10_000
 
 

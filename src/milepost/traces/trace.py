@@ -48,7 +48,7 @@ class Trace:
         return f"Trace({self.name!r})"
 
     def first(self, max_requests: int) -> "Trace":
-        """Return the trace of the first so many requests. Nothing behind them is read.
+        """Return the trace of its first requests. Nothing after them is read.
 
         Raises:
             ConfigurationError: there would be none.

@@ -35,7 +35,7 @@ _SYSTEM_ROLES = ("system", "developer")
 class Turn:
     """Attributes:
     conversation: Its id.
-    beginning: What the prompt begins with behind the system's message: its first message, or first tokens.
+    beginning: What the prompt begins with after the system's message: its first message, or first tokens.
     has_history: Whether it holds an earlier question and its answer.
     parent: Id of the turn before, where turns have ids of their own and ``conversation`` is this one's.
     """

@@ -1,4 +1,4 @@
-"""The cache of a pool's checkpoints: told late, and up to date for whoever asks.
+"""The cache of a pool's checkpoints: told late, and up to date whenever it is asked.
 
 No request waits for the cache to take in what has become of it. That is done in ``catch_up``, while the model
 computes; and before anything reads or changes the cache, since the only way to it is ``current``. So it
@@ -86,7 +86,7 @@ class CheckpointCache:
             make_cache=lambda capacity, rule: new_cache(capacity_bytes=capacity, policy=rule),
             stop_tokens=stop_tokens,
         )
-        # Tokens behind the last whole hash of each prompt: to be computed, whatever was seen.
+        # Tokens after the last whole hash of each prompt: to be computed, whatever was seen.
         self._num_untold = 0
 
     @property
@@ -125,8 +125,8 @@ class CheckpointCache:
             self._confirm(request, is_intact or self._memory.holds)
 
     def make_room(self, num_blocks: int) -> None:
-        """Have so many clean blocks come next, as far as evicting checkpoints can do it; or leave it to vLLM,
-        where stock's rule leads.
+        """Have ``num_blocks`` clean blocks come next, as far as evicting checkpoints makes them; or leave it
+        to vLLM, where stock's rule leads.
         """
         if self._memory.num_clean(num_blocks) >= num_blocks:
             return

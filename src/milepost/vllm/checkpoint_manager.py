@@ -50,7 +50,7 @@ class CheckpointManager:
         options = options or Options()
         self.layout = layout
         self.counts = CheckpointCounts()
-        #: What a stop costs; told of the steps by whoever runs them.
+        #: What a stop costs; told of the steps by the scheduler.
         self.step_cost = StepCost()
         self._stop_tokens = options.stop_tokens
         self._memory = memory
@@ -171,7 +171,7 @@ class CheckpointManager:
         return self.commit(request_id)
 
     def kv_limit(self, request_id: str) -> int:
-        """Return how many tokens of a request have KV that is to be found: what lies behind the last
+        """Return how many tokens of a request have KV that is to be found: what lies after the last
         checkpoint can never be resumed from, but tells stock vLLM what is shared.
         """
         if not self.is_led_by_learning:
@@ -222,8 +222,8 @@ class CheckpointManager:
         self._cache.catch_up()
 
     def make_room(self, num_blocks: int) -> None:
-        """Have so many clean blocks come next, as far as evicting checkpoints can do it; or leave it to vLLM,
-        where stock's rule leads.
+        """Have ``num_blocks`` clean blocks come next, as far as evicting checkpoints makes them; or leave it
+        to vLLM, where stock's rule leads.
         """
         self._cache.make_room(num_blocks)
 

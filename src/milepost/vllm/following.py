@@ -3,7 +3,7 @@
 All that stock vLLM would give a hash gets one, and blocks are taken in vLLM's own order, so what can be hit
 is what stock vLLM could hit. *Extras*, the checkpoints that it would not have made, take blocks that held
 nothing, and go first when blocks are needed. An extra becomes one of the others where a request has resumed
-from it and shares nothing behind: there stock vLLM would have made that checkpoint by now.
+from it and shares nothing after it: there stock vLLM would have made that checkpoint by now.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,8 +51,8 @@ class Following:
                 self._extras.pop(payload.prefix_hash, None)
 
     def make_room(self, num_blocks: int) -> None:
-        """Have so many clean blocks come next, as far as extras make them; and note what lies in the others,
-        which vLLM is about to take.
+        """Have ``num_blocks`` clean blocks come next, as far as extras make them; and note what lies in the
+        others, which vLLM is about to take.
         """
         for checkpoint in list(self._extras.values()):
             if self._memory.num_clean(num_blocks) >= num_blocks:

@@ -33,7 +33,7 @@ class PoolLayout:
 
     @property
     def grid_tokens(self) -> int:
-        """Checkpoints sit at multiples of so many tokens."""
+        """Checkpoints sit at multiples of this many tokens."""
         return self.match_tokens if self.hits_inside else self.block_tokens
 
     @property
@@ -57,9 +57,9 @@ class PoolLayout:
         return len(self.state_groups) + (len(self.kv_groups) if inside else 0)
 
     def blocks_of_plan(self, positions: Sequence[int], num_new_tokens: int) -> int:
-        """Return the blocks that checkpoints at ``positions`` take, with the KV of so many new tokens."""
+        """Return the blocks that checkpoints at ``positions`` take, with the KV of ``num_new_tokens``."""
         return self.blocks_of_kv(num_new_tokens) + sum(map(self.blocks_of_state, positions))
 
     def blocks_of_kv(self, num_tokens: int) -> int:
-        """Return the blocks that the KV of so many tokens takes."""
+        """Return the blocks that the KV of ``num_tokens`` takes."""
         return len(self.kv_groups) * -(-num_tokens // self.block_tokens)

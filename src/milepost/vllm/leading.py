@@ -24,7 +24,7 @@ __all__ = ["Leader"]
 
 # How much of the lead each request leaves: a lead of some hundred requests ago says little.
 _REMEMBERED = 0.99
-# The learned rule leads from when it is so many standard errors ahead, that of a sum of differences which
+# The learned rule leads from when it is this many standard errors ahead, that of a sum of differences which
 # might as well have gone the other way, and half an average prompt.
 _LEAST_LEAD_ERRORS = 1.9
 _LEAST_LEAD_PROMPTS = 0.5

@@ -21,7 +21,7 @@ _COUNTERS = {
     "milepost_lost_to_placement_tokens": "Shared prompt tokens computed again: no checkpoint was put there.",
     "milepost_lost_to_eviction_tokens": "Shared prompt tokens computed again: the checkpoint was evicted.",
     "milepost_lost_to_reset_tokens": "Shared prompt tokens computed again: the prefix cache was reset.",
-    "milepost_lost_to_block_floor_tokens": "Shared prompt tokens computed again: they lie behind the last "
+    "milepost_lost_to_block_floor_tokens": "Shared prompt tokens computed again: they lie after the last "
     "block boundary.",
 }
 _GAUGES = {"milepost_checkpoints_held": "Checkpoints in the pool."}

@@ -71,7 +71,7 @@ def _require(options: dict[str, Any], name: str, kind: type, *, least: int | Non
     if name not in options:
         return
     value = options[name]
-    # A bool is an int to Python, not to whoever reads a configuration.
+    # A bool is an int to Python, not to a reader of a configuration.
     is_of_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not is_of_kind or (least is not None and value < least):
         rule = {bool: "true or false", int: f"a whole number of at least {least}", str: "a path"}[kind]

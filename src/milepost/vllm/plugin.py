@@ -1,4 +1,4 @@
-"""An entry point of ``vllm.general_plugins``, for whoever cannot change the command line. vLLM runs it in
+"""An entry point of ``vllm.general_plugins``, for those who cannot change the command line. vLLM runs it in
 all of its processes; it does nothing unless ``MILEPOST_VLLM=1`` is set.
 """
 

@@ -115,7 +115,7 @@ class RequestState:
 
     def answer_reaches(self, boundary: int) -> bool:
         """Note that it was seen at a block boundary; return whether its answer has just come there. The state
-        is there only then: vLLM reports a boundary again with each token behind it, and a prompt passes
+        is there only then: vLLM reports a boundary again with each token after it, and a prompt passes
         most of its boundaries without a stop.
         """
         is_first = boundary > self.boundary

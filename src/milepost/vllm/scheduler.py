@@ -86,7 +86,7 @@ class _Planned(_Base):
             may_hit=self.kv_cache_manager.prefix_cache_lookup_enabled(request),
             breakpoints=_breakpoints(request),
         )
-        # Where prompts part is planned for with the rest.
+        # Where prompts diverge is planned for with the rest.
         return blocks, hit, 0, has_diverged
 
     def _mamba_block_aligned_split(
@@ -100,7 +100,7 @@ class _Planned(_Base):
         end = start + num_new_tokens
         if start >= request.num_prompt_tokens and start >= request.num_tokens - 1:
             return num_new_tokens
-        # vLLM would stop at the last boundaries of the prompt too, and at the boundary behind a place inside
+        # vLLM would stop at the last boundaries of the prompt too, and at the boundary after a place inside
         # a block, for states that are kept here only where they are planned.
         if end < max(request.num_prompt_tokens, request.num_tokens - 1):
             block_tokens = self.cache_config.block_size

@@ -30,7 +30,7 @@ _LEAST_PREFILL_TOKENS = 32
 # What a stop is taken to cost before anything is known, and at least and at most: no step is free, and a
 # token that takes no time at all is one that was not measured.
 _UNKNOWN_TOKENS, _LEAST_TOKENS, _MOST_TOKENS = 256, 16, 4096
-# So many steps pass before the next fit: what a step costs does not change from one to the next.
+# Steps before the next fit: what a step costs does not change from one to the next.
 _STEPS_PER_FIT = 16
 
 
@@ -53,7 +53,7 @@ class StepCost:
         self.stop_tokens = _UNKNOWN_TOKENS
 
     def note_schedule(self, num_prefill_tokens: int) -> None:
-        """Note that a step was scheduled, which computes so many tokens of prompts."""
+        """Note that a step was scheduled, which computes ``num_prefill_tokens``."""
         self._scheduled.append((self._clock(), num_prefill_tokens))
 
     def note_output(self) -> None:

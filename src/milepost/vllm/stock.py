@@ -4,8 +4,8 @@ For a prompt it keeps (0.32: ``Scheduler._mamba_block_aligned_split``, ``MambaMa
 
     the tail       the last block boundary that the prompt itself can be resumed from when it is sent again;
                    with a match unit, the last unit too
-    the junction   the block boundary up to which it shares KV with an earlier prompt, where that lies behind
-                   what it was resumed from
+    the junction   the block boundary up to which it shares KV with an earlier prompt, where that is deeper
+                   than what it was resumed from
 
 and ends a prefill chunk at each. So a chunk that ends there costs nothing beside stock vLLM.
 """
@@ -47,5 +47,5 @@ def seen_junction(layout: PoolLayout, request: PlacementRequest) -> int:
     block_tokens = layout.block_tokens
     shared = request.overlap_depth // block_tokens * block_tokens
     resident = request.resident_kv_tokens // block_tokens * block_tokens
-    # What lies behind was evicted, or never had KV.
+    # What lies after it was evicted, or never had KV.
     return resident if layout.kv_groups and shared - resident > block_tokens else shared

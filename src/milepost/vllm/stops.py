@@ -51,7 +51,7 @@ class StopPlanner:
             lease: The prompt.
             num_tokens: Its length.
             hit: Where vLLM resumes it.
-            shared: Up to where vLLM sees it shared, where that lies behind.
+            shared: Up to where vLLM sees it shared, where that is deeper.
         """
         layout, cache, leads = self._layout, self._cache.current, self._cache.is_led_by_learning
         num_new_tokens = num_tokens - hit
@@ -77,7 +77,7 @@ class StopPlanner:
         return self.note_room(layout.block_tokens) >= num_blocks or self._cache.is_led_by_learning
 
     def note_room(self, num_new_tokens: int) -> int:
-        """Tell the cache what it may take now: what it has, and the clean blocks that a request of so many
+        """Tell the cache what it may take now: what it has, and the clean blocks that a request of as many
         new tokens can use beside its running state. Return how many those are.
         """
         layout = self._layout

@@ -34,7 +34,7 @@ class Completion:
         logprobs: Of each token, where they were asked for; else None.
         report: What was reused of the prompt, and why the rest was not.
         captured_positions: Where states were captured in the prompt's one prefill pass.
-        prompt_logits_digest: Digest of the logits behind the prompt, bit by bit: equal digests mean equal
+        prompt_logits_digest: Digest of the logits after the prompt, bit by bit: equal digests mean equal
             logits, which says more than equal tokens.
         ttft_seconds: From the first look at the cache to the first token, everything charged: restore,
             prefill, capture, storing.

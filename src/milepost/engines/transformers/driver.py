@@ -179,13 +179,13 @@ class Driver:
     def logits_behind(
         self, num_tokens: int, tokens: torch.Tensor, *, last_position: int | None = None
     ) -> torch.Tensor:
-        """Run ``tokens`` from nothing in one call and return the logits behind the first ``num_tokens`` of
+        """Run ``tokens`` from nothing in one call and return the logits after the first ``num_tokens`` of
         them, which no causal model computes from what follows.
 
         Args:
             num_tokens: Less than there are tokens.
             tokens: Shape ``[num_all_tokens]``.
-            last_position: Where the last of them stands, instead of behind the others.
+            last_position: Where the last of them stands, instead of after the others.
         """
         from_end = tokens.numel() - num_tokens + 1
         arguments = self._arguments(self.start(), tokens.to(self.model.device), num_logits=from_end)

@@ -209,7 +209,7 @@ class Engine:
         Raises:
             ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
         """
-        # Whoever calls may have changed the model since.
+        # The caller may have changed the model since.
         self._served.admission.distrust()
         return self._turn("Engine.step")
 

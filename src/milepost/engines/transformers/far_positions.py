@@ -1,7 +1,7 @@
-"""Does a token far behind change what comes before it? The part of the probe that looks past its own prompt.
+"""Does a token much later change what comes before it? The part of the probe that looks past its own prompt.
 
 A probe's prompt is short, and a model whose positions hang on the length of the sequence behaves on it like
-any other. So sixteen tokens are run twice, the last one close behind the others and as far out as the context
+any other. So sixteen tokens are run twice, the last one close after the others and as far out as the context
 goes. What is computed before it must stay as it is, without any rounding: both runs are cut alike. Where it
 does not, the driver must know the rule (``positions``): the tokens before it, in two segments that were told
 the length, must then agree with the far run, to rounding.

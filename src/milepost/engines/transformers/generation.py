@@ -31,10 +31,10 @@ class Generation:
     It holds a lease from its first step until its prompt is stored; :meth:`close` lets go at any time.
 
     Attributes:
-        events: All that it has produced so far, whoever's turn it was.
+        events: All that it has produced so far, in whichever turn.
         error: What broke this request, or None; :meth:`completion` raises it. It is nobody else's: the turn
             in which it happened returns as usual.
-        is_abandoned: Whether nobody listens any more; whoever gives out the turns closes it then.
+        is_abandoned: Whether nobody listens any more; the round of turns closes it then.
     """
 
     def __init__(

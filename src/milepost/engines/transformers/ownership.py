@@ -2,7 +2,7 @@
 
 Requests are interleaved by turns, not by threads: a live cache, the tree and a family's fixes know no locks.
 Two threads that call at once would mix them. So each call holds its model while it runs, and a second one
-gets an error at once instead of waiting: whoever wants to wait puts a queue or a lock in front. Between calls
+gets an error at once instead of waiting: to wait, put a queue or a lock in front. Between calls
 nobody holds anything, a stream between two of its tokens neither.
 """
 

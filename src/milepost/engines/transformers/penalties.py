@@ -1,6 +1,6 @@
 """Presence and frequency penalties, as OpenAI's API and vLLM have them: over the tokens of the answer alone.
 
-transformers has no processor for them. Its place is that of a processor of the caller's own: behind those
+transformers has no processor for them. Its place is that of a processor of the caller's own: after those
 that the model's settings ask for, before temperature and what follows it.
 """
 

@@ -13,7 +13,7 @@ crosses the switch do so here too (``Adaptation.starts_over``).
 
 A segment is computed at the prompt's length by showing the rotary module one position more, the last one of
 the prompt, and dropping what comes back for it. Dynamic NTK also remembers on its module the longest sequence
-of whoever ran before: it is shown a short one first.
+of all that ran before: it is shown a short one first.
 """
 
 from collections.abc import Iterable, Iterator

@@ -89,7 +89,7 @@ class ProbeReport:
         checkpoint_bytes: Size of the snapshot.
         kv_bytes_per_token: Size of the sequence tensors over the tokens they hold.
         has_state: Whether the model keeps anything beside sequence tensors.
-        far_positions: What a token far behind changes; None where nobody tells the model positions, or where
+        far_positions: What a token much later changes; None where nobody tells the model positions, or where
             something else decided before.
         verdict: Whether the model is served. *Undecided* means that nothing was tested, since a lost state
             did not show.
@@ -249,7 +249,7 @@ def _judge(distances: _Distances, is_repeatable: bool, num_tokens: int) -> tuple
 
 
 def _company_counts(driver: Driver, tokens: torch.Tensor, tolerance: float) -> str | None:
-    """Say so if what is computed for a token depends on those behind it in the same call: then no cut prompt
+    """Say so if what is computed for a token depends on those after it in the same call: then no cut prompt
     agrees with a whole one, and the state is not to blame.
     """
     alone = driver.advance(driver.start(), tokens[:_NUM_ALONE])
@@ -257,7 +257,7 @@ def _company_counts(driver: Driver, tokens: torch.Tensor, tolerance: float) -> s
     if not distance > tolerance:
         return None
     return (
-        f"the logits behind {_NUM_ALONE} tokens move by {distance:.2g} when {tokens.numel() - _NUM_ALONE} "
+        f"the logits after {_NUM_ALONE} tokens move by {distance:.2g} when {tokens.numel() - _NUM_ALONE} "
         f"more follow in the same call, where rounding explains {tolerance:.2g}: what it computes for one "
         "depends on the company, as where activations are quantised by a scale that a whole call shares; "
         "quantise weights alone, or activations token by token"

@@ -28,7 +28,7 @@ _INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt's tokens, and at how many of them others may part from it, as far as its form says so."""
+    """A prompt's tokens, and at how many of them others may diverge from it, as far as its form says so."""
 
     tokens: TokenArray
     breakpoints: tuple[int, ...] = ()

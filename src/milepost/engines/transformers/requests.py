@@ -44,7 +44,7 @@ class RequestOptions(TypedDict, total=False):
         chat_template_kwargs: For the chat template, as ``{"enable_thinking": False}``.
         continue_final_message: Whether the answer continues the last message; where that is the assistant's,
             unless said otherwise.
-        breakpoints: Positions in tokens where later prompts may part from this one, beside message ends.
+        breakpoints: Positions in tokens where later prompts may diverge from this one, beside message ends.
         tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
     """
 
@@ -73,7 +73,7 @@ class GenerationRequest:
 
     Attributes:
         tokens: The prompt.
-        breakpoints: Where its messages end, or its client expects others to part from it, ascending.
+        breakpoints: Where its messages end, or its client expects others to diverge from it, ascending.
         max_new_tokens: Most tokens to generate; fewer where the model's context ends.
         is_cut_by_context: Whether that is fewer than were asked for.
         sampling: How tokens are chosen.

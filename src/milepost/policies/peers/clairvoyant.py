@@ -167,7 +167,7 @@ class _Partings:
         self.uses = [uses for _, uses in partings]
 
     def next_use(self, start: int, end: float, *, after: int) -> int | None:
-        """Return the first request after ``after`` that parts in ``[start, end)``, None where there is none.
+        """Return the first request after ``after`` that diverges in ``[start, end)``, None if there is none.
         O(log depths), and those in between.
         """
         found: int | None = None

@@ -12,5 +12,5 @@ KV_ALONE = (
 
 
 def kv_alone(situation: Situation) -> Candidate:
-    """Return what an engine does that reuses KV wherever prompts part; the least recently used goes."""
+    """Return what an engine does that reuses KV wherever prompts diverge; the least recently used goes."""
     return Candidate(policy="tail+junction", grid=situation.grid, footprint=situation.footprint)

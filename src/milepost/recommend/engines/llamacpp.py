@@ -1,4 +1,4 @@
-"""llama.cpp: states where user messages begin and at the prompt's end, so many for a slot, so far apart.
+"""llama.cpp: states where user messages begin and at the prompt's end, some for each slot, at a distance.
 
 What its server has (``tools/server/README.md``, commit 00dc805, November 2026):
 

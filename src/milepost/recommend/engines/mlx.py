@@ -3,8 +3,8 @@
 What it has (``mlx_lm/server.py`` and ``models/cache.py`` of 0.32.2, read, and seen running):
 
 * A cache is stored at the end of the system message, at the prompt's end minus one token, and at the
-  answer's end. Caches of recurrent models cannot be trimmed, so a request that parts inside a message reuses
-  nothing of it.
+  answer's end. Caches of recurrent models cannot be trimmed, so a request that diverges inside a message
+  reuses nothing of it.
 * ``--prompt-cache-size N``: most caches, a count (10 unless given). ``--prompt-cache-bytes SIZE``: their
   bytes; no limit unless given; ``K``, ``M``, ``G`` are powers of ten.
 * Each holds a copy of everything, KV included; they go in the order in which they were stored, those of
@@ -72,7 +72,7 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
         )
         return _run(situation, settings, notes)
     notes.append(
-        "a request that parts inside a message reuses nothing of that message: there is no flag for it"
+        "a request that diverges inside a message reuses nothing of that message: there is no flag for it"
     )
     if candidate is None:
         notes.insert(0, NOT_SIMULATED)

@@ -9,7 +9,7 @@ What 0.5.23 has (read in its argument fields and its scheduler, November 2026):
   A family without states in its radix cache (attention alone, but also pure Mamba) is refused with a
   strategy, and one that is not listed for ``extra_buffer`` with that one (``arg_groups/overrides.py``).
 * ``--chunked-prefill-size C``: each chunk of a prefill leaves one state, where it ends, or instead of that
-  where the prompt parts from an earlier one. ``--mamba-track-interval`` is about decoding alone.
+  where the prompt diverges from an earlier one. ``--mamba-track-interval`` is about decoding alone.
 * ``--mamba-max-states-per-path N``: of one path, the shallowest states beyond N go, but for forks and ends
   (-1, no limit, unless given).
 
@@ -96,7 +96,7 @@ def _without_states(situation: Situation) -> str:
     if situation.family is not None and situation.family.model_type in _NO_BUFFER:
         return (
             "not simulated: 0.5.23 takes this family with the strategy no_buffer alone, its default "
-            "there, which keeps no state where prompts part"
+            "there, which keeps no state where prompts diverge"
         )
     return (
         "not simulated: 0.5.23 keeps no states of this family, so nothing is reused and nothing is to be set"

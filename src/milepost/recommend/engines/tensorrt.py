@@ -1,4 +1,4 @@
-"""TensorRT-LLM: states at distances from the prompt's start and end, and every so many tokens, all set by
+"""TensorRT-LLM: states at distances from the prompt's start and end, and at an interval of tokens, all set by
 hand.
 
 What it has, from its API reference (``MambaStateConfig`` and ``KvCacheConfig``, release 1.3.0rc27) and its
@@ -91,7 +91,7 @@ def _instructions(situation: Situation, candidate: Candidate | None) -> Instruct
         files=((_FILE, "\n".join(lines) + "\n"),),
         notes=(
             "mamba_state_config is part of TensorRT-LLM 1.3.0rc27; a release whose reference lacks it has "
-            "only mamba_state_cache_interval, every so many tokens",
+            "only mamba_state_cache_interval, an interval in tokens",
             "in 1.4.0rc4 enable_branch_snapshot is a deprecated alias: it belongs to BlockReuseConfig there",
             renamed,
         )

@@ -1,4 +1,4 @@
-"""Stock vLLM: states at the prompt's tail and at junctions, and optionally every so many tokens.
+"""Stock vLLM: states at the prompt's tail and at branch points, and optionally at an interval of tokens.
 
 What it has (0.32, read in its parser and run; 0.33 the same by reading), with the source of each fact:
 
@@ -21,8 +21,7 @@ What it has (0.32, read in its parser and run; 0.33 the same by reading), with t
 * ``--kv-cache-memory-bytes``: the pool in bytes, per GPU (the same file).
 
 Modelled by the stock policy on a grid of such blocks; with an interval, by the one of TensorRT-LLM that
-keeps the same states, the same KV and the same order: the last whole block, junctions, and every so many
-tokens.
+keeps the same states, the same KV and the same order: the last whole block, branch points, and an interval.
 """
 
 from collections.abc import Iterator

@@ -35,7 +35,7 @@ class Window:
 
 @final
 class LossWindows:
-    """Between ``max_windows / 2`` and ``max_windows`` windows of one width, once there are so many requests.
+    """Between ``max_windows / 2`` and ``max_windows`` windows of one width, once there are enough requests.
 
     The length of a stream is not known before its end: windows begin one request wide, and each time there
     are too many of them, neighbours are joined and the width doubles.

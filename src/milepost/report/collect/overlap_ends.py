@@ -1,8 +1,8 @@
 """Where requests stop following earlier prompts, in each coordinate that a policy could learn it in.
 
 The end of an overlap is one of three kinds. Either there is no *parting*: the earlier prompt, or this one,
-simply ends there. Or two prompts part, at a place where others have parted before, or at a new one. A place
-is its whole prefix, so two prompts that differ before it never share one.
+simply ends there. Or two prompts diverge, at a place where others have diverged before, or at a new one. A
+place is its whole prefix, so two prompts that differ before it never share one.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ _BINS_PER_OCTAVE = 2
 # Places are forgotten in order of their last use; this many take a few megabytes.
 _REMEMBERED_PLACES = 1 << 16
 
-#: The first prompt to part at a place, the second, the third or fourth, ...: the least ordinal of each class.
+#: First prompt to diverge at a place, the second, the third or fourth, ...: the least ordinal of each class.
 PARTING_ORDINALS = (1, 2, 3, 5, 9, 17)
 
 
@@ -39,8 +39,8 @@ class OverlapEnds:
 
     Attributes:
         from_start: Shared tokens, by kind of end.
-        from_end: Tokens of the earlier prompt behind the end of the overlap, by kind.
-        ordinals: How many prompts were the first to part at a place, the second, and so on, in the classes
+        from_end: Tokens of the earlier prompt after the end of the overlap, by kind.
+        ordinals: How many prompts were the first to diverge at a place, the second, and so on, in the classes
             of ``PARTING_ORDINALS``.
         num_unshared: Requests that shared nothing.
     """
@@ -68,15 +68,15 @@ class OverlapEnds:
             self.num_unshared += 1
             return
         earlier_tokens = request.matched_num_tokens or request.num_tokens
-        behind = max(0, earlier_tokens - depth)
+        after = max(0, earlier_tokens - depth)
         # Where a key is a block, an end inside the last one is as exact as it can be told.
-        if min(behind, request.num_tokens - depth) < trace_request.key_tokens:
+        if min(after, request.num_tokens - depth) < trace_request.key_tokens:
             kind = OverlapEnd.NO_PARTING
-            behind = 0 if behind < trace_request.key_tokens else behind
+            after = 0 if after < trace_request.key_tokens else after
         else:
             kind = self._visit(trace_request, depth)
         self.from_start[kind].add(depth)
-        self.from_end[kind].add(behind)
+        self.from_end[kind].add(after)
 
     def _visit(self, trace_request: TraceRequest, depth: int) -> OverlapEnd:
         num_keys = -(-depth // trace_request.key_tokens)

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import final
 
+from milepost.accounting import RequestReport
 from milepost.errors import ConfigurationError
 from milepost.placement import Placement, PlacementRequest
 
@@ -17,8 +18,10 @@ class SampledPrompt:
     Attributes:
         number: Which request it was, from 1.
         num_tokens: Its length.
-        overlap_depth: Where it parted from all earlier prompts.
+        overlap_depth: Where it diverged from all earlier prompts.
         resume_position: Where it resumed.
+        reached_position: The deepest that a state was ever stored for it; up to there, one was dropped.
+        usable_position: The deepest that it could have resumed from.
         placed: Where states were captured for later requests.
     """
 
@@ -26,6 +29,8 @@ class SampledPrompt:
     num_tokens: int
     overlap_depth: int
     resume_position: int
+    reached_position: int
+    usable_position: int
     placed: tuple[int, ...]
 
 
@@ -45,27 +50,31 @@ class PromptSample:
         self._chosen: list[SampledPrompt] = []
         self._num_seen = 0
 
-    def add(self, request: PlacementRequest, placement: Placement) -> None:
+    def add(self, request: PlacementRequest, placement: Placement, report: RequestReport) -> None:
         """Consider one request. O(1), and O(positions) where it is chosen."""
         self._num_seen += 1
         if len(self._chosen) < self._size:
-            self._chosen.append(self._sampled(request, placement))
+            self._chosen.append(self._sampled(request, placement, report))
             return
         slot = self._random.randrange(self._num_seen)
         if slot < self._size:
-            self._chosen[slot] = self._sampled(request, placement)
+            self._chosen[slot] = self._sampled(request, placement, report)
 
     @property
     def prompts(self) -> tuple[SampledPrompt, ...]:
         """The sample, in order of arrival."""
         return tuple(sorted(self._chosen, key=lambda prompt: prompt.number))
 
-    def _sampled(self, request: PlacementRequest, placement: Placement) -> SampledPrompt:
+    def _sampled(
+        self, request: PlacementRequest, placement: Placement, report: RequestReport
+    ) -> SampledPrompt:
         return SampledPrompt(
             number=self._num_seen,
             num_tokens=request.num_tokens,
             overlap_depth=request.overlap_depth,
             resume_position=request.resume_position,
+            reached_position=request.resume_position + report.eviction + report.reset,
+            usable_position=request.overlap_depth - report.alignment,
             placed=placement.positions,
         )
 

@@ -7,7 +7,7 @@ __all__ = ["abridged", "broken", "spread"]
 
 
 def broken(name: str, *, width: int) -> str:
-    r"""Return ``name`` in lines of at most ``width`` characters, broken behind commas and ``: ``.
+    r"""Return ``name`` in lines of at most ``width`` characters, broken after commas and ``: ``.
 
     >>> broken("offsets:start=512,end=64,every=4096", width=24)
     'offsets:start=512,\nend=64,every=4096'

@@ -18,8 +18,8 @@ _TITLE = "Where overlaps end"
 #: Each kind of end in words.
 KIND_WORDS = {
     OverlapEnd.NO_PARTING: "one of the prompts simply ends there",
-    OverlapEnd.KNOWN_PLACE: "prompts part where others parted before",
-    OverlapEnd.NEW_PLACE: "prompts part at a new place",
+    OverlapEnd.KNOWN_PLACE: "prompts diverge where others diverged before",
+    OverlapEnd.NEW_PLACE: "prompts diverge at a new place",
 }
 _COLOURS = {
     OverlapEnd.NO_PARTING: COLOURS["no-parting"].light,
@@ -36,7 +36,7 @@ def overlaps_drawing(study: TraceStudy) -> Drawing:
     kinds = "; ".join(f"{words}: {count(overlaps.num_ending(kind))}" for kind, words in KIND_WORDS.items())
     described = (
         f"Histograms of {count(overlaps.num_shared)} overlaps by their distance from the prompt's start, "
-        f"from the earlier prompt's end, and by how many prompts had parted there before. {kinds}."
+        f"from the earlier prompt's end, and by how many prompts had diverged there before. {kinds}."
     )
 
     def height(shape: Shape) -> float:
@@ -55,10 +55,10 @@ def overlaps_drawing(study: TraceStudy) -> Drawing:
         panels[0].set_ylabel("share of overlaps")
         _draw_distances(panels[1], overlaps.from_end, shape)
         panels[1].set_title("from the earlier prompt's end")
-        panels[1].set_xlabel("its tokens behind the end of the overlap")
+        panels[1].set_xlabel("its tokens after the end of the overlap")
         _draw_ordinals(panels[2], overlaps)
-        panels[2].set_title("at junctions")
-        panels[2].set_xlabel("which prompt it was to part at its place")
+        panels[2].set_title("at branch points")
+        panels[2].set_xlabel("which prompt it was to diverge there")
         _add_legend(figure, overlaps, shape)
 
     return Drawing("overlaps", _TITLE, described, height, draw)
@@ -92,7 +92,7 @@ def _draw_distances(axes: "Axes", by_kind: dict[OverlapEnd, LogHistogram], shape
 def _draw_ordinals(axes: "Axes", overlaps: OverlapEnds) -> None:
     total = sum(overlaps.ordinals)
     if not total:
-        _say_empty(axes, "no two prompts parted")
+        _say_empty(axes, "no two prompts diverged")
         return
     last = max(index for index, number in enumerate(overlaps.ordinals) if number)
     shown = overlaps.ordinals[: max(2, last + 1)]
@@ -113,7 +113,7 @@ def _draw_ordinals(axes: "Axes", overlaps: OverlapEnds) -> None:
     axes.set_xticks(range(len(shown)), words)
     axes.set_xlim(-0.6, max(2.6, len(shown) - 0.4))
     _show_shares(axes, max(shown) / total)
-    axes.set_ylabel("share of partings")
+    axes.set_ylabel("share of divergences")
 
 
 def _show_shares(axes: "Axes", highest: float) -> None:

@@ -27,6 +27,13 @@ _LONG_TAIL = 12.0
 # Prompts shown of the sample, by the panels at most: a page of many policies must end somewhere.
 _PROMPTS_BY_PANELS = ((3, 24), (6, 16))
 _LEAST_PROMPTS = 12
+_PART_WORDS = {
+    "reused": "resumed",
+    "eviction": "its state was dropped",
+    "placement": "no state was placed there",
+    "alignment": "off the grid",
+    "unseen": "new: it diverged where this begins",
+}
 
 
 def placements_drawing(study: TraceStudy) -> Drawing:
@@ -37,9 +44,9 @@ def placements_drawing(study: TraceStudy) -> Drawing:
         for view in study.views
     )
     described = (
-        f"The same {num_sampled} prompts under each policy, in order of arrival: the part resumed, the part "
-        f"shared but computed again, the new part, and the checkpoints placed. Below, all "
-        f"placements by their place in the prompt. Mean checkpoints stored a request: {means}."
+        f"The same {num_sampled} prompts under each policy, in order of arrival: the part resumed, the parts "
+        f"computed again and why, the new part, and the checkpoints placed. Below, all "
+        f"placements by their place in the prompt. Mean checkpoints stored per request: {means}."
     )
 
     def height(shape: Shape) -> float:
@@ -88,14 +95,12 @@ def _draw_prompts(axes: "Axes", prompts: Sequence[SampledPrompt], *, with_number
     is_log = longest > _LONG_TAIL * float(np.median(lengths))
     least = max(1, min(lengths) // 8) if is_log else 0
     for row, prompt in enumerate(prompts):
-        for start, stop, colour in (
-            (0, prompt.resume_position, COLOURS["reused"].light),
-            (prompt.resume_position, prompt.overlap_depth, COLOURS["placement"].light),
-            (prompt.overlap_depth, prompt.num_tokens, COLOURS["unseen"].light),
-        ):
-            if max(stop, least) > max(start, least):
-                left = max(start, least)
-                axes.barh(row, stop - left, left=left, height=0.78, color=colour, linewidth=0)
+        start = least
+        for part, stop in _parts(prompt).items():
+            if stop > start:
+                colour = COLOURS[part].light
+                axes.barh(row, stop - start, left=start, height=0.78, color=colour, linewidth=0)
+                start = stop
     if is_log:
         axes.set_xscale("log")
         axes.set_xlim(least, longest * 1.1)
@@ -107,6 +112,17 @@ def _draw_prompts(axes: "Axes", prompts: Sequence[SampledPrompt], *, with_number
     axes.set_yticks(range(len(prompts)), [count(prompt.number) for prompt in prompts] if with_numbers else [])
     axes.tick_params(axis="y", labelsize="small")
     quiet_axes(axes, grid="x")
+
+
+def _parts(prompt: SampledPrompt) -> dict[str, int]:
+    """Return where each part of a prompt ends, by what became of it."""
+    return {
+        "reused": prompt.resume_position,
+        "eviction": prompt.reached_position,
+        "placement": prompt.usable_position,
+        "alignment": prompt.overlap_depth,
+        "unseen": prompt.num_tokens,
+    }
 
 
 def _mark_checkpoints(axes: "Axes", prompts: Sequence[SampledPrompt], longest: int) -> None:
@@ -164,9 +180,7 @@ def _add_legend(figure: "FigureBase", shape: Shape) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(color=COLOURS["reused"].light, label="resumed"),
-        Patch(color=COLOURS["placement"].light, label="seen before, computed again"),
-        Patch(color=COLOURS["unseen"].light, label="new: it parted where this begins"),
+        *(Patch(color=COLOURS[part].light, label=words) for part, words in _PART_WORDS.items()),
         Line2D(
             [],
             [],
@@ -180,5 +194,5 @@ def _add_legend(figure: "FigureBase", shape: Shape) -> None:
         ),
     ]
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=1 if shape.is_narrow else 4, handlelength=0.9
+        handles=handles, loc="outside upper left", ncols=2 if shape.is_narrow else 3, handlelength=0.9
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-__all__ = ["AXIS_WORDS", "COLD_WORDS", "TITLES", "prefill_drawing"]
+__all__ = ["AXIS_WORDS", "TITLES", "prefill_drawing"]
 
 #: What the estimates are of, by the cost's unit.
 TITLES = {
@@ -28,7 +28,6 @@ AXIS_WORDS = {
     "flops": "FLOPs of the prefill",
     "tokens": "tokens of the prefill",
 }
-COLD_WORDS = "no cache"
 _SMOOTH_BINS = 16
 _NAME_CHARACTERS = 20
 
@@ -36,7 +35,7 @@ _NAME_CHARACTERS = 20
 def prefill_drawing(study: TraceStudy) -> Drawing:
     """Return the figure: the distribution of prefill costs for each policy, with its p50 and p95."""
     unit = study.cold.cost.unit
-    rows = [(COLD_WORDS, study.cold), *((view.policy, view.prefill) for view in study.views)]
+    rows = study.prefills
     described = f"Distribution of the {AXIS_WORDS[unit]} over all requests. " + "; ".join(
         f"{name}: p50 {prefill_cost(estimates.summary().p50, unit)}, "
         f"p95 {prefill_cost(estimates.summary().p95, unit)}"
@@ -49,7 +48,9 @@ def prefill_drawing(study: TraceStudy) -> Drawing:
     def draw(figure: "FigureBase", shape: Shape) -> None:
         axes = figure.subplots()
         looked = looks(study.policies)
-        colours = [COLOURS["muted"].light, *(looked[view.policy].colour for view in study.views)]
+        colours = [
+            looked[name].colour if name in study.policies else COLOURS["muted"].light for name, _ in rows
+        ]
         for row, ((_, estimates), colour) in enumerate(zip(rows, colours, strict=True)):
             _draw_distribution(axes, estimates, row=row, colour=colour)
         _draw_reference(axes, study.cold)

@@ -80,7 +80,7 @@ class Workload(ABC):
 
 
 def generate(workload: Workload) -> Iterator[TraceRequest]:
-    """Yield the requests of a workload. O(num_tokens) a request."""
+    """Yield the requests of a workload. O(num_tokens) per request."""
     random = np.random.Generator(np.random.PCG64(workload.seed))
     num_given = 0
     sessions = enumerate(workload.sessions(random, lambda: num_given / workload.requests))

@@ -1,7 +1,7 @@
 """The workloads: which texts a session repeats, which it adds, and how long they are.
 
 The shapes follow what public traces show: documents of thousands of tokens under short questions, chats of
-a few turns behind a shared system prompt, agents that add a tool's result at every step behind a long list
+a few turns after a shared system prompt, agents that add a tool's result at every step after a long list
 of tools.
 """
 
@@ -89,7 +89,7 @@ class Chat(Workload):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agents(Workload):
-    """Agents in a loop: a call of a tool, its result, and again, behind long instructions and tools.
+    """Agents in a loop: a call of a tool, its result, and again, after long instructions and tools.
 
     Args:
         agents: Different kinds of agent, each with its own instructions.
@@ -149,7 +149,7 @@ class SystemPrompts(Workload):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uniform(Workload):
-    """Requests that part from a well-known prompt at a depth that is uniform over its length.
+    """Requests that diverge from a well-known prompt at a depth that is uniform over its length.
 
     No message boundary and no common distance from either end tells where: the hardest case for placement.
 
