@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from benchmarks.vllm.scenario import draw
+from benchmarks.vllm.traffic.scenario import draw
 
 from benchmarks.vllm import scenarios
 from milepost.vllm import leading, stops

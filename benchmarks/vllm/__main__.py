@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="turns of stock and plugin: 3")
     parser.add_argument("--stock-only", action="store_true", help="leave out the plugin")
     arguments = options.parse(parser)
-    from benchmarks.vllm import claims, comparison, tables, timing, workloads
+    from benchmarks.vllm import timing
+    from benchmarks.vllm.comparing import claims, comparison, tables
+    from benchmarks.vllm.traffic import workloads
 
     progress = Console(stderr=True)
     found: list[comparison.Comparison] = []

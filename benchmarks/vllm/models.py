@@ -27,7 +27,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from benchmarks.vllm.workarounds import rotate_whole_queries, switch_off_internal_checkpoints
+from benchmarks.vllm.servers.workarounds import rotate_whole_queries, switch_off_internal_checkpoints
 
 __all__ = ["MODELS", "ModelUnderTest", "build"]
 

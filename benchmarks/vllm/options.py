@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.vllm.traffic import Workload
+from benchmarks.vllm.traffic.asks import Workload
 
 __all__ = ["built_model", "chosen_workloads", "new_parser", "parse", "take_workloads"]
 
@@ -60,7 +60,7 @@ def chosen_workloads(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace, *, default: Sequence[str]
 ) -> list[Workload]:
     """Return the workloads that are named, or those of ``default`` and the trace if there is one."""
-    from benchmarks.vllm.workloads import build
+    from benchmarks.vllm.traffic.workloads import build
     from milepost.errors import MilepostError
 
     names = arguments.workload or [*default, *(["trace"] if arguments.trace else [])]

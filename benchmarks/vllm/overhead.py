@@ -3,7 +3,7 @@
     python -m benchmarks.vllm.overhead [--json]
 
 No model runs: the schedulers are driven with made-up tokens, by turns with the same requests. Prompts of
-100 documents part at random depths, so that every request is looked up, planned, cut and stored; in the
+100 documents diverge at random depths, so that every request is looked up, planned, cut and stored; in the
 small pool every request evicts too. A block has 512 tokens, a state takes the place of 1,536 tokens of KV.
 What counts is all that the scheduler does for a request, from its arrival to its last token; its hashes,
 which vLLM computes elsewhere, do not. What it does while the model computes, between the dispatch of a step
@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
-from benchmarks.vllm.bare_config import bare_config
-from benchmarks.vllm.bare_server import BareServer
 from benchmarks.vllm.child import call
-from benchmarks.vllm.settings import MILEPOST, STOCK, Setting
-from benchmarks.vllm.traffic import TokenArray
+from benchmarks.vllm.servers.bare_config import bare_config
+from benchmarks.vllm.servers.bare_server import BareServer
+from benchmarks.vllm.servers.settings import MILEPOST, STOCK, Setting
+from benchmarks.vllm.traffic.asks import TokenArray
 
 __all__ = ["measure"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
 from benchmarks.vllm.child import call
-from benchmarks.vllm.choice import BareResult, Question
-from benchmarks.vllm.comparison import first_spec
-from benchmarks.vllm.settings import MILEPOST, STOCK, candidates
-from benchmarks.vllm.traffic import Workload
+from benchmarks.vllm.comparing.choice import BareResult, Question
+from benchmarks.vllm.comparing.comparison import first_spec
+from benchmarks.vllm.servers.settings import MILEPOST, STOCK, candidates
+from benchmarks.vllm.traffic.asks import Workload
 
 __all__ = ["measure"]
 
@@ -30,7 +30,7 @@ def measure(workload: Workload, *, model: str, folder: Path, concurrencies: Sequ
     """Return a row for each pool and concurrency."""
     pools_tokens = tuple(int(workload.pool_tokens * size) for size in _SIZES)
     _, results = call(
-        "benchmarks.vllm.choice:try_all",
+        "benchmarks.vllm.comparing.choice:try_all",
         Question(
             spec=first_spec(workload, model=model, folder=folder),
             settings=(STOCK, *candidates(), MILEPOST),

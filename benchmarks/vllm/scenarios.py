@@ -2,11 +2,11 @@
 
     python -m benchmarks.vllm.scenarios [--first SEED] [--count N] [--loop LOOP] [--model NAME] [--json]
 
-Each scenario is drawn from its seed (see `benchmarks/vllm/scenario.py`): chats, documents, agents or some of
-each; blocks of 16 to 2,048 tokens, every fourth with a match unit; pools from ample to tiny; one to four
-requests at a time. Both schedulers get the same requests and make up the same answers. In total the plugin is
-to cache at least what stock does; where the pool is ample and requests come one at a time, at every request.
-Whatever falls short is listed by its seed. A thousand take about half an hour on a core.
+Each scenario is drawn from its seed (`traffic/scenario.py`): chats, documents, agents or some of each; blocks
+of 16 to 2,048 tokens, every fourth with a match unit; pools from ample to tiny; one to four requests at a
+time. Both schedulers get the same requests and make up the same answers. In total the plugin is to cache at
+least what stock does; where the pool is ample and requests come one at a time, at every request. Whatever
+falls short is listed by its seed. A thousand take about half an hour on a core.
 """
 
 import json
@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.vllm import options
-from benchmarks.vllm.bare_config import bare_config
-from benchmarks.vllm.bare_server import BareServer
 from benchmarks.vllm.child import call
-from benchmarks.vllm.scenario import KINDS, POOLS, Scenario, draw
-from benchmarks.vllm.serving import serve
-from benchmarks.vllm.settings import MILEPOST, STOCK
-from benchmarks.vllm.watch import SchedulerWatch
+from benchmarks.vllm.servers.bare_config import bare_config
+from benchmarks.vllm.servers.bare_server import BareServer
+from benchmarks.vllm.servers.serving import serve
+from benchmarks.vllm.servers.settings import MILEPOST, STOCK
+from benchmarks.vllm.servers.watch import SchedulerWatch
+from benchmarks.vllm.traffic.scenario import KINDS, POOLS, Scenario, draw
 
 __all__ = ["Outcome", "Question", "compare", "compare_all"]
 

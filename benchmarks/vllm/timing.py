@@ -24,11 +24,11 @@ from rich.table import Table
 from benchmarks.printing import Row, print_rows
 from benchmarks.vllm import options
 from benchmarks.vllm.child import call
-from benchmarks.vllm.comparison import first_spec
-from benchmarks.vllm.run import WARM_UP_TOKENS, RunSpec, engine_arguments
-from benchmarks.vllm.serving import Served, Server, serving, warm_up
-from benchmarks.vllm.settings import MILEPOST, STOCK
-from benchmarks.vllm.traffic import Workload
+from benchmarks.vllm.comparing.comparison import first_spec
+from benchmarks.vllm.comparing.run import WARM_UP_TOKENS, RunSpec, engine_arguments
+from benchmarks.vllm.servers.serving import Served, Server, serving, warm_up
+from benchmarks.vllm.servers.settings import MILEPOST, STOCK
+from benchmarks.vllm.traffic.asks import Workload
 
 __all__ = ["Pair", "TimedWorkload", "Timing", "claims", "measure", "print_timed", "time_at_each"]
 
@@ -86,8 +86,8 @@ class _Clock:
 
 def measure(spec: RunSpec) -> Pair:
     """Run a workload under both. It needs a process of its own."""
-    from benchmarks.vllm.model_server import ModelServer
     from benchmarks.vllm.models import MODELS
+    from benchmarks.vllm.servers.model_server import ModelServer
 
     MODELS[spec.model].prepare_vllm()
     servers: list[Server] = []
@@ -146,8 +146,8 @@ def time_workload(
 
 def block_tokens_of(spec: RunSpec) -> int:
     """Return the block size that vLLM chooses for a model. It needs a process of its own."""
-    from benchmarks.vllm.model_server import ModelServer
     from benchmarks.vllm.models import MODELS
+    from benchmarks.vllm.servers.model_server import ModelServer
 
     MODELS[spec.model].prepare_vllm()
     return int(ModelServer(engine_arguments(spec)).scheduler.block_size)
@@ -241,7 +241,7 @@ def main() -> None:
     options.take_workloads(parser)
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="turns of both: 3")
     arguments = options.parse(parser)
-    from benchmarks.vllm.workloads import WORKLOADS
+    from benchmarks.vllm.traffic.workloads import WORKLOADS
 
     chosen = options.chosen_workloads(parser, arguments, default=list(WORKLOADS))
     timed: list[TimedWorkload] = []

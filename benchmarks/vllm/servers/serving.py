@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.vllm.traffic import FIRST_TOKEN, TokenArray, Workload
+from benchmarks.vllm.traffic.asks import FIRST_TOKEN, TokenArray, Workload
 
 __all__ = ["Progress", "Served", "Server", "serve", "serving", "warm_up"]
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.vllm.bare_server import BareServer
-from benchmarks.vllm.run import WARM_UP_TOKENS, RunSpec, engine_arguments
-from benchmarks.vllm.serving import serve, warm_up
-from benchmarks.vllm.settings import Setting
-from benchmarks.vllm.traffic import Workload, shareable_tokens
-from benchmarks.vllm.watch import SchedulerWatch
+from benchmarks.vllm.comparing.run import WARM_UP_TOKENS, RunSpec, engine_arguments
+from benchmarks.vllm.servers.bare_server import BareServer
+from benchmarks.vllm.servers.serving import serve, warm_up
+from benchmarks.vllm.servers.settings import Setting
+from benchmarks.vllm.servers.watch import SchedulerWatch
+from benchmarks.vllm.traffic.asks import Workload, shareable_tokens
 
 __all__ = ["BareResult", "Question", "best_of_each", "try_all"]
 
@@ -41,7 +41,7 @@ class Question:
 
 def try_all(question: Question) -> tuple[int, list[BareResult]]:
     """Return the block size that vLLM chooses, and what each setting caches. Needs a process of its own."""
-    from benchmarks.vllm.model_server import ModelServer
+    from benchmarks.vllm.servers.model_server import ModelServer
 
     spec = question.spec
     like = ModelServer(engine_arguments(spec)).scheduler

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.vllm.models import MODELS
-from benchmarks.vllm.serving import Served, serve, warm_up
-from benchmarks.vllm.settings import Setting
-from benchmarks.vllm.traffic import Workload, shareable_tokens
-from benchmarks.vllm.watch import SchedulerWatch
+from benchmarks.vllm.servers.serving import Served, serve, warm_up
+from benchmarks.vllm.servers.settings import Setting
+from benchmarks.vllm.servers.watch import SchedulerWatch
+from benchmarks.vllm.traffic.asks import Workload, shareable_tokens
 
 __all__ = ["WARM_UP_TOKENS", "Measurement", "RunSpec", "engine_arguments", "measure"]
 
@@ -118,7 +118,7 @@ def engine_arguments(spec: RunSpec) -> dict[str, Any]:
 
 def measure(spec: RunSpec) -> Measurement:
     """Load the model, warm up, forget, and run the workload once."""
-    from benchmarks.vllm.model_server import ModelServer
+    from benchmarks.vllm.servers.model_server import ModelServer
 
     MODELS[spec.model].prepare_vllm()
     server = ModelServer(engine_arguments(spec))

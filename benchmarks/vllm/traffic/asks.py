@@ -23,7 +23,7 @@ FIRST_TOKEN, LAST_TOKEN = 16, 511
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ask:
-    """One request: its own tokens, behind the prompt and the answer of an earlier one if it follows one."""
+    """One request: its own tokens, after the prompt and the answer of an earlier one if it follows one."""
 
     tokens: TokenArray
     follows: int | None = None

@@ -4,9 +4,9 @@ import copy
 import zlib
 from typing import Any
 
-from benchmarks.vllm.serving import Progress
-from benchmarks.vllm.settings import Setting
-from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, TokenArray
+from benchmarks.vllm.servers.serving import Progress
+from benchmarks.vllm.servers.settings import Setting
+from benchmarks.vllm.traffic.asks import FIRST_TOKEN, LAST_TOKEN, TokenArray
 
 __all__ = ["BareServer"]
 

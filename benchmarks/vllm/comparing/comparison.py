@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.vllm.child import call
-from benchmarks.vllm.choice import Question, best_of_each
-from benchmarks.vllm.run import Measurement, RunSpec
-from benchmarks.vllm.settings import MILEPOST, OTHERWISE_CUT, STOCK, Setting, candidates
-from benchmarks.vllm.traffic import Workload
+from benchmarks.vllm.comparing.choice import Question, best_of_each
+from benchmarks.vllm.comparing.run import Measurement, RunSpec
+from benchmarks.vllm.servers.settings import MILEPOST, OTHERWISE_CUT, STOCK, Setting, candidates
+from benchmarks.vllm.traffic.asks import Workload
 
 __all__ = ["Comparison", "compare", "first_spec"]
 
@@ -79,7 +79,7 @@ def compare(
     watch(f"{workload.name}: trying what stock vLLM can be told")
     spec = first_spec(workload, model=model, folder=folder)
     block_tokens, results = call(
-        "benchmarks.vllm.choice:try_all",
+        "benchmarks.vllm.comparing.choice:try_all",
         Question(
             spec=spec,
             settings=tuple(candidates()),
@@ -94,7 +94,7 @@ def compare(
         for setting in _turns([peer.setting for peer in peers], num_turns, with_plugin=with_plugin):
             watch(f"{workload.name}, {concurrency} at a time: {setting.label}")
             run = call(
-                "benchmarks.vllm.run:measure",
+                "benchmarks.vllm.comparing.run:measure",
                 replace(spec, setting=setting, concurrency=concurrency, block_tokens=block_tokens),
             )
             runs.setdefault(setting.label, []).append(run)

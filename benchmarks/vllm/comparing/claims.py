@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from benchmarks.printing import Row
-from benchmarks.vllm.comparison import Comparison
-from benchmarks.vllm.run import Measurement
-from benchmarks.vllm.settings import MILEPOST
+from benchmarks.vllm.comparing.comparison import Comparison
+from benchmarks.vllm.comparing.run import Measurement
+from benchmarks.vllm.servers.settings import MILEPOST
 
 __all__ = ["rows"]
 

@@ -7,8 +7,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from benchmarks.vllm.comparison import Comparison
-from benchmarks.vllm.run import Measurement
+from benchmarks.vllm.comparing.comparison import Comparison
+from benchmarks.vllm.comparing.run import Measurement
 
 __all__ = ["records", "table"]
 

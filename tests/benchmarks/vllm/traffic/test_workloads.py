@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.vllm.serving import Progress, serve, warm_up
-from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload, shareable_tokens
-from benchmarks.vllm.workloads import WORKLOADS, build, replay_trace
+from benchmarks.vllm.servers.serving import Progress, serve, warm_up
+from benchmarks.vllm.traffic.asks import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload, shareable_tokens
+from benchmarks.vllm.traffic.workloads import WORKLOADS, build, replay_trace
 
 
 class EchoServer:

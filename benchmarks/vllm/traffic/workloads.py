@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
+from benchmarks.vllm.traffic.asks import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
 from milepost.traces import TraceRequest, open_trace
 
 __all__ = ["WORKLOADS", "build", "replay_trace"]
@@ -34,7 +34,7 @@ _TRACE_TOTAL_TOKENS = 600_000
 def documents(
     *, name: str, num_documents: int, num_questions: int, pool_tokens: int, seed: int = 1
 ) -> Workload:
-    """Return questions about documents, shuffled; each parts from its document at a depth of its own."""
+    """Return questions about documents, shuffled; each diverges from its document at a depth of its own."""
     random = np.random.default_rng(seed)
     asks = []
     for document in [_draw(random, _DOCUMENT_TOKENS) for _ in range(num_documents)]:
@@ -72,7 +72,7 @@ def chat(*, num_conversations: int, num_turns: int, pool_tokens: int, seed: int 
 
 
 def system_prompt(*, num_requests: int, pool_tokens: int, seed: int = 3) -> Workload:
-    """Return messages behind one system prompt that does not fill a block."""
+    """Return messages after one system prompt that does not fill a block."""
     random = np.random.default_rng(seed)
     shared = _draw(random, _SYSTEM_PROMPT_TOKENS)
     messages = [_draw(random, int(random.integers(200, 1_400))) for _ in range(num_requests)]

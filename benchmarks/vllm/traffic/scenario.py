@@ -2,7 +2,7 @@
 
 * ``chats``: conversations that take turns; now and then an answer is asked for again, or a message edited.
 * ``documents``: questions about documents, some about a part of one.
-* ``agents``: sessions behind one system prompt that grow by tool outputs, and fork.
+* ``agents``: sessions that begin with one system prompt that grow by tool outputs, and fork.
 * ``mixed``: some of each.
 """
 
@@ -12,7 +12,7 @@ from itertools import count
 
 import numpy as np
 
-from benchmarks.vllm.traffic import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
+from benchmarks.vllm.traffic.asks import FIRST_TOKEN, LAST_TOKEN, Ask, TokenArray, Workload
 
 __all__ = ["KINDS", "POOLS", "Scenario", "draw"]
 

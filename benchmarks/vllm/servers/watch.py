@@ -82,7 +82,7 @@ class SchedulerWatch:
             insert(key, block)
 
         def not_counted(*args: Any, **kwargs: Any) -> None:
-            # Whoever resumes inside a block takes the block and leaves its content behind in another.
+            # A request that resumes inside a block takes the block and leaves its content behind in another.
             by_hash.insert = insert
             move(*args, **kwargs)
             by_hash.insert = counted

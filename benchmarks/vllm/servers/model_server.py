@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks.vllm.serving import Progress
-from benchmarks.vllm.traffic import TokenArray
+from benchmarks.vllm.servers.serving import Progress
+from benchmarks.vllm.traffic.asks import TokenArray
 
 __all__ = ["ModelServer"]
 
