@@ -1,4 +1,4 @@
-"""The overlap model finds where prompts part, in whichever coordinate it repeats."""
+"""The overlap model finds where prompts diverge, in whichever coordinate it repeats."""
 
 import numpy as np
 import pytest

@@ -307,7 +307,7 @@ assert {"mix", "_best_plan_within", "_add", "_solve_indices"} <= set(before)
 
 
 def taught(*, price: float = 0.0) -> LearnedPlacement:
-    """Knows that prompts part anywhere, and that three in four are followed."""
+    """Knows that prompts diverge anywhere, and that three in four are followed."""
     traffic = ReuseModel()
     random = np.random.default_rng(2)
     for _ in range(200):

@@ -13,7 +13,7 @@ DOCUMENT = list(range(1000, 1160))
 
 
 def taught(**options) -> SmallVllm:
-    """A pool that has seen that prompts part after the document."""
+    """A pool that has seen that prompts diverge after the document."""
     vllm = SmallVllm(**options)
     for last in range(4):
         vllm.serve([*DOCUMENT, *range(last * 50, last * 50 + 30)])

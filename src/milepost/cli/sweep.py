@@ -43,7 +43,7 @@ def sweep(
     checkpoint_kv_tokens: CheckpointKvTokens = None,
     model: CostModel = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="JSON lines, one a point; what it has is not done again.")
+        Path, typer.Option("--output", "-o", help="JSON lines, one per point; what it has is not done again.")
     ] = Path("sweep.jsonl"),
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes at once. Default: one for each core.")

@@ -28,7 +28,7 @@ def comparison_table(comparison: Comparison) -> Table:
     )
     table.add_column("policy")
     for heading in (
-        "states a\nprompt",
+        "states per\nprompt",
         "state\nbytes",
         "tokens\nrecomputed",
         "TTFT p50\nms",

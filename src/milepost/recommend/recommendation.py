@@ -82,7 +82,7 @@ def recommend(
 ) -> Recommendation:
     """Replay ``requests`` under the settings of ``engines``, and return the best of each.
 
-    The requests are read once and held in memory, 8 bytes a key: there is one pass for each grid that an
+    The requests are read once and held in memory, 8 bytes per key: there is one pass for each grid that an
     engine keeps states on.
 
     Args:

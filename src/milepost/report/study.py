@@ -66,7 +66,7 @@ class TraceStudy:
         capacities_kv_tokens: Ascending.
         focus_kv_tokens: The capacity of ``views``.
         results: Of every policy at every capacity, capacities within policies.
-        views: One a policy, in order.
+        views: One per policy, in order.
         cold: What the prompts cost without a cache.
         overlaps: Where they stop following earlier ones.
         lengths: Prompt lengths in tokens.

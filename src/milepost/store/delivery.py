@@ -166,7 +166,7 @@ class Collector:
         if isinstance(handed_out, str | bytes | Mapping | Set) or not isinstance(handed_out, Iterable):
             raise InvalidRequestError(
                 f"the source gave a {type(handed_out).__name__} for the KV of tokens {kv.start} to "
-                f"{kv.stop}; give a list of payloads, one a segment"
+                f"{kv.stop}; give a list of payloads, one per segment"
             )
         # One more than are due is enough to tell, even if there is no end of them.
         payloads = list(islice(handed_out, len(kv) // self._rules.segment_tokens + 1))

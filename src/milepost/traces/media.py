@@ -35,7 +35,7 @@ _FILES = frozenset(("document", "pdf", "fileData", "inlineData"))
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """Keys of a text, one a token, and at which character each of them ends, ascending."""
+    """Keys of a text, one per token, and at which character each of them ends, ascending."""
 
     keys: npt.NDArray[np.int64]
     end_characters: npt.NDArray[np.int64]

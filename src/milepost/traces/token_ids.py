@@ -52,7 +52,7 @@ class TokenIds:
 
 
 def token_keys(tokens: Any) -> npt.NDArray[np.int64]:
-    """Return token ids as keys, one a token.
+    """Return token ids as keys, one per token.
 
     Raises:
         InvalidRequestError: they are no list of token ids, or none at all.

@@ -18,7 +18,7 @@ class AnswerPenalties(LogitsProcessor):
         frequency: Taken off as often as the token is in the answer.
         num_prompt_tokens: Where in the ids the answer begins.
 
-    Complexity: O(tokens of the answer · log) a call, whatever the prompt's length.
+    Complexity: O(tokens of the answer · log) per call, whatever the prompt's length.
     """
 
     def __init__(self, *, presence: float, frequency: float, num_prompt_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""SGLang: states where chunks and prompts end and where prompts part, in a pool of their own.
+"""SGLang: states where chunks and prompts end and where prompts diverge, in a pool of their own.
 
 What 0.5.23 has (read in its argument fields and its scheduler, November 2026):
 

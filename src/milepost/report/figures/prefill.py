@@ -96,6 +96,8 @@ def _draw_distribution(axes: "Axes", estimates: PrefillEstimates, *, row: int, c
             ha=place,
             va="top",
             fontsize="small",
+            # The line of the median without a cache does not run through a number.
+            bbox={"facecolor": COLOURS["ground"].light, "edgecolor": "none", "pad": 0.4},
         )
 
 
