@@ -177,6 +177,16 @@ def test_what_was_evicted_before_the_cache_was_emptied_is_told_apart():
     cache.check()
 
 
+def test_where_the_cache_was_emptied_of_kv_alone_no_state_is_missed():
+    cache = new_cache(policy=CachePolicy(Dense(every=16), keeps_kv=True))
+    serve(cache, range(30))
+    assert cache.statistics().kv_bytes == 28
+    cache.clear()
+    assert cache.stored_bytes == 0
+    report = serve(cache, range(30))
+    assert (report.reused, report.reset, report.placement, report.alignment) == (0, 16, 12, 2)
+
+
 def test_all_causes_at_once_are_told_apart():
     cache = new_cache(policy=Dense(every=8), capacity_bytes=290)
     serve(cache, range(40))  # states at 8, 16, 24, 32 and 40

@@ -171,8 +171,10 @@ def test_depths_at_or_before_the_base_gain_nothing():
     assert plan_priced([100, 200], [1, 1], price_per_checkpoint=0, base=200).positions == ()
 
 
-def test_tokens_that_cost_nothing_need_no_checkpoint_after_them():
-    problem = {"depths": [50, 100, 300], "weights": [1, 1, 2], "cost": lambda p: np.maximum(p - 100, 0)}
+@pytest.mark.parametrize("free_weight", [1.0, 1e15])
+def test_tokens_that_cost_nothing_need_no_checkpoint_and_weigh_nothing(free_weight):
+    weights = [free_weight, free_weight, 2.0]
+    problem = {"depths": [50, 100, 300], "weights": weights, "cost": lambda p: np.maximum(p - 100, 0)}
     plans = plan_budgets(**problem, max_budget=3)
     assert plans.savings.tolist() == [0.0, 400.0]
     assert plans.placement(3).positions == plan_priced(**problem, price_per_checkpoint=0).positions == (300,)
