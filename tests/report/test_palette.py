@@ -47,3 +47,9 @@ def test_no_policy_looks_like_what_became_of_a_token(ground):
 def test_what_became_of_a_token_is_told_apart(ground):
     for pair in combinations(PARTS, 2):
         assert distance(*(getattr(COLOURS[name], ground) for name in pair)) > ACROSS_A_PAGE, pair
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_policies_are_told_apart_from_one_another(ground):
+    for pair in combinations(POLICIES, 2):
+        assert distance(*(getattr(COLOURS[name], ground) for name in pair)) > ACROSS_A_PAGE, pair

@@ -47,9 +47,9 @@ COLOURS = {
     "policy-5": Colour("#6449a6", "#a890e6"),
     "policy-6": Colour("#80522a", "#d6ad8e"),
     "policy-7": Colour("#5f7a12", "#a9c653"),
-    "policy-8": Colour("#9c2f4b", "#e8869e"),
+    "policy-8": Colour("#9c2f4b", "#f0667c"),
     "policy-9": Colour("#2f5d50", "#86bba9"),
-    "policy-10": Colour("#4650c2", "#9ea7ff"),
+    "policy-10": Colour("#7d7f86", "#8b8d94"),
     "bound": Colour("#3f4654", "#c4cad6"),
 }
 
