@@ -73,12 +73,15 @@ class Adaptation:
         has_context_limit: False where the configuration's length binds training only.
         starts_over: Whether ``generate`` computes everything anew where an answer outgrows the original
             context, since the positions of all its tokens change.
+        reason_against_rows: Why sequences of different lengths cannot be advanced in one call, where that is
+            known; else it is measured (``row_probe``).
     """
 
     new_cache: Callable[[PreTrainedModel], Any] = _dynamic_cache
     patches: Callable[[PreTrainedModel], Iterable[ForwardPatch]] = _no_patches
     has_context_limit: bool = True
     starts_over: bool = False
+    reason_against_rows: str | None = None
 
 
 class Driver:
@@ -118,6 +121,16 @@ class Driver:
     def takes_positions(self) -> bool:
         """Whether the forward call is told where its tokens stand."""
         return self._takes_positions
+
+    @property
+    def reason_against_rows(self) -> str | None:
+        """Why sequences of different lengths cannot be advanced in one call, where that is known."""
+        return self._adaptation.reason_against_rows
+
+    @property
+    def rotates_by_length(self) -> bool:
+        """Whether positions mean something else in a longer sequence (see ``positions``)."""
+        return bool(self._length_rules)
 
     @property
     def longest_window(self) -> int | None:
@@ -194,6 +207,43 @@ class Driver:
         with positions.rotated_for(0):
             outputs = self._call(**arguments)
         logits: torch.Tensor = outputs.logits[0, -from_end].clone()
+        return logits
+
+    @torch.inference_mode()
+    def advance_rows(
+        self,
+        cache: Any,
+        tokens: torch.Tensor,
+        *,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        longest: int,
+    ) -> torch.Tensor:
+        """Run one token of each of many sequences, which ``cache`` holds as rows and is updated with.
+
+        Args:
+            cache: Of the model's own kind.
+            tokens: Shape ``[rows]``.
+            positions: Where each token stands, shape ``[rows]``.
+            mask: ``bool[rows, columns]``, which columns of ``cache`` each may see; None where it has none.
+            longest: Tokens of the longest of them, the new one among them.
+
+        Returns:
+            Logits, shape ``[rows, vocabulary_size]``, owned by the caller.
+        """
+        self._warn_beyond_declared(longest)
+        arguments: dict[str, Any] = {
+            "input_ids": tokens[:, None],
+            "use_cache": True,
+            self._cache_argument: cache,
+        }
+        if self._takes_positions:
+            arguments["position_ids"] = positions[:, None]
+        if self._takes_logits_to_keep:
+            arguments["logits_to_keep"] = 1
+        if mask is not None:
+            arguments["attention_mask"] = mask
+        logits: torch.Tensor = self._call(**arguments).logits[:, -1]
         return logits
 
     def _forward(self, live: LiveCache, tokens: torch.Tensor) -> Any:

@@ -29,6 +29,7 @@ import torch
 from milepost.engines.transformers.distance import logits_distance
 from milepost.engines.transformers.driver import Driver, LiveCache
 from milepost.engines.transformers.far_positions import FarPositions, measure_far_positions
+from milepost.engines.transformers.ordinary_tokens import ordinary_tokens
 from milepost.engines.transformers.rounding import disturbed
 from milepost.engines.transformers.snapshot import (
     KVSegment,
@@ -155,7 +156,7 @@ def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> Probe
     """Return what one prompt says."""
     cuts = (0, *accumulate(segment_lengths))
     resume_position = cuts[-3]
-    tokens = _random_tokens(driver, cuts[-1], seed)
+    tokens = ordinary_tokens(driver, cuts[-1], seed)
     uninterrupted, snapshot, segments = _run_with_snapshot(driver, tokens, cuts, resume_position)
     suffix = [cut for cut in cuts if cut >= resume_position]
 
@@ -287,17 +288,3 @@ def _run(driver: Driver, live: LiveCache, tokens: torch.Tensor, cuts: Sequence[i
 def _zero(segment: KVSegment) -> KVSegment:
     tensors = {key: torch.zeros_like(tensor) for key, tensor in segment.tensors.items()}
     return KVSegment(start=segment.start, end=segment.end, tensors=tensors)
-
-
-def _random_tokens(driver: Driver, num_tokens: int, seed: int) -> torch.Tensor:
-    """Draw ordinary tokens: a special one may reset a state or stand for an image."""
-    special: set[int] = set()
-    for config in (driver.model.config, driver.model.config.get_text_config(decoder=True)):
-        for name, value in vars(config).items():
-            if name.endswith(("token_id", "token_ids", "token_index")):
-                special.update(
-                    value if isinstance(value, list | tuple) else [value] if value is not None else []
-                )
-    ordinary = [token for token in range(driver.vocabulary_size) if token not in special]
-    generator = torch.Generator().manual_seed(seed)
-    return torch.tensor(ordinary)[torch.randint(len(ordinary), (num_tokens,), generator=generator)]

@@ -13,6 +13,9 @@ minimax                             past length is read from a layer that keeps 
                                     take a path without blocks (``minimax``)
 bamba                               positions start at zero unless passed; the driver always passes them
 xlstm, rwkv                         a cache of their own kind, which the model makes on its first call
+rwkv                                a token of several sequences at once mixes them (``rwkv``)
+inkling, inkling2, inkling2_loop    attention counts distances in columns of the cache, alike for all rows of
+                                    a call, so each sequence is advanced by itself
 phi3, phi4_multimodal, phimoe       an answer that outgrows the original context starts over (``positions``)
 ==================================  ====================================================================
 
@@ -26,13 +29,17 @@ stay untouched, and ``Driver.release`` takes the fixes off again.
 from transformers import PreTrainedModel
 
 from milepost.engines.transformers.driver import Adaptation, Driver
-from milepost.engines.transformers.families import minimax, recurrent_gemma, selective_scan
+from milepost.engines.transformers.families import minimax, recurrent_gemma, rwkv, selective_scan
 
 __all__ = ["driver_for"]
 
 _SELECTIVE_SCAN = Adaptation(patches=selective_scan.patches)
 
 _STARTS_OVER = Adaptation(starts_over=True)
+
+_COUNTS_COLUMNS = Adaptation(
+    reason_against_rows="its attention counts distances in columns of the cache, alike for all rows"
+)
 
 _ADAPTATIONS: dict[str, Adaptation] = {
     "mamba": _SELECTIVE_SCAN,
@@ -42,7 +49,14 @@ _ADAPTATIONS: dict[str, Adaptation] = {
     "recurrent_gemma": Adaptation(new_cache=recurrent_gemma.new_cache, patches=recurrent_gemma.patches),
     "minimax": Adaptation(new_cache=minimax.new_cache, patches=minimax.patches),
     "xlstm": Adaptation(new_cache=lambda model: None),
-    "rwkv": Adaptation(new_cache=lambda model: None, has_context_limit=False),
+    "rwkv": Adaptation(new_cache=lambda model: None, patches=rwkv.patches, has_context_limit=False),
+    **dict.fromkeys(
+        (
+            *("inkling", "inkling_text", "inkling2", "inkling2_text"),
+            *("inkling2_loop", "inkling2_loop_text"),
+        ),
+        _COUNTS_COLUMNS,
+    ),
     "phi3": _STARTS_OVER,
     "phi4_multimodal": _STARTS_OVER,
     "phimoe": _STARTS_OVER,

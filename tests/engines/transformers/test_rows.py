@@ -1,0 +1,199 @@
+"""Who sits in which slot, what joining and leaving does, and what becomes of sequences when a step fails."""
+
+import pytest
+import torch
+from batching import LENGTHS, Stay, alone, answer, computed, decode
+from resuming import distance, prompt, tiny_driver
+
+from families import tiny_model
+from milepost.engines.transformers.families import driver_for
+from milepost.engines.transformers.rows import BatchedRows
+from milepost.engines.transformers.snapshot import capture_state
+from milepost.errors import InvalidRequestError, UnsupportedModelError
+
+DTYPE = torch.float32
+# Full attention; states and attention in one layer; windows and full attention; states and a window alone.
+FAMILIES = ("qwen3", "falcon_h1", "gemma3", "recurrent_gemma")
+
+
+def rows_of(family, count=4, *, is_fixed=True):
+    return BatchedRows(tiny_driver(family, DTYPE), count, is_fixed=is_fixed)
+
+
+def computed_prompt(family, num_tokens):
+    driver = tiny_driver(family, DTYPE)
+    live = driver.start(num_tokens=num_tokens)
+    driver.advance(live, prompt(num_tokens, seed=7))
+    return live
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_keeps_its_bits_when_the_bucket_doubles_and_when_it_shrinks_again(family):
+    expected = decode(rows_of(family), family, DTYPE, [Stay(2)])[2]
+    rows = rows_of(family)
+    watched, long = computed(family, DTYPE, 2), computed_prompt(family, 255)
+
+    # The long one's third token is the 257th of a bucket of 256.
+    found = [rows.advance([long, watched], [5, int(token)])[1] for token in answer(2)[:3]]
+    rows.leave(long, keeps=False)
+    found += rows.advance([computed(family, DTYPE, 0), watched], [5, int(answer(2)[3])])[1:]
+
+    assert torch.equal(torch.stack(found), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_infinities_that_a_sequence_left_in_its_slot_reach_nobody(family):
+    expected = decode(rows_of(family), family, DTYPE, [Stay(0)])[0]
+    rows = rows_of(family)
+    broken = computed(family, DTYPE, 2)
+    for layer in broken.cache.layers:
+        if getattr(layer, "values", None) is not None:
+            layer.values.fill_(float("inf"))
+            layer.keys.fill_(float("nan"))
+    (logits,) = rows.advance([broken], [5])
+    assert not logits.isfinite().all()
+    rows.leave(broken, keeps=False)
+
+    live = computed(family, DTYPE, 0)
+    found = [rows.advance([live], [int(token)])[0] for token in answer(0)]
+
+    assert torch.equal(torch.stack(found), expected)
+
+
+def test_sequences_may_be_given_in_any_order():
+    family = "falcon_h1"
+    rows = rows_of(family)
+    lives = [computed(family, DTYPE, index) for index in range(3)]
+    tokens = [int(answer(index)[0]) for index in range(3)]
+    expected = rows_of(family).advance([computed(family, DTYPE, index) for index in range(3)], tokens)
+
+    found = rows.advance(lives[::-1], tokens[::-1])
+
+    for one, other in zip(found[::-1], expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("is_fixed", [True, False], ids=["fixed", "free"])
+def test_one_that_skips_a_step_waits_with_a_cache_of_its_own(is_fixed):
+    family = "falcon_h1"
+    rows = rows_of(family, is_fixed=is_fixed)
+    first, second, third = (computed(family, DTYPE, index) for index in range(3))
+    found = []
+    for step, company in enumerate([(first, second), (second, third), (first, second, third)]):
+        logits = rows.advance(company, [int(answer(1)[step]) if each is second else 5 for each in company])
+        found.append(logits[[each is second for each in company].index(True)])
+        if step == 1:
+            assert capture_state(first.cache, first.position).position == LENGTHS[0] + 1
+
+    assert first.position == LENGTHS[0] + 2
+    for row, reference in zip(found, alone(family, DTYPE, 1), strict=False):
+        assert distance(row, reference) < 1e-4
+
+
+def test_free_rows_close_the_gap_that_one_leaves():
+    family = "gemma3"
+    rows = rows_of(family, is_fixed=False)
+    lives = [computed(family, DTYPE, index) for index in range(3)]
+    rows.advance(lives, [int(answer(index)[0]) for index in range(3)])
+    rows.leave(lives[0], keeps=False)
+
+    found = rows.advance(lives[1:], [int(answer(index)[1]) for index in (1, 2)])
+
+    for index, row in zip((1, 2), found, strict=True):
+        assert distance(row, alone(family, DTYPE, index)[1]) < 1e-4
+
+
+def test_fixed_rows_are_a_power_of_two_so_that_no_row_is_left_over():
+    assert [rows_of("qwen3", count).count for count in (2, 4, 5, 8, 9)] == [4, 4, 8, 8, 16]
+    assert rows_of("qwen3", 5, is_fixed=False).count == 5
+
+
+def test_leaving_twice_or_never_having_joined_is_harmless():
+    rows = rows_of("qwen3")
+    live = computed("qwen3", DTYPE, 0)
+    rows.leave(live, keeps=True)
+    rows.advance([live], [5])
+    rows.leave(live, keeps=True)
+    rows.leave(live, keeps=False)
+
+    assert live.cache.get_seq_length() == live.position == LENGTHS[0] + 1
+
+
+def test_a_sequence_that_was_given_up_is_not_computed_on_as_if_it_were_new():
+    rows = rows_of("qwen3")
+    live = computed("qwen3", DTYPE, 0)
+    rows.advance([live], [5])
+    rows.leave(live, keeps=False)
+
+    with pytest.raises(InvalidRequestError, match="given up, or lost"):
+        rows.advance([live], [6])
+    with pytest.raises(UnsupportedModelError, match="cannot be cloned"):
+        capture_state(live.cache, live.position)
+    with pytest.raises(AttributeError):
+        tiny_driver("qwen3", DTYPE).advance(live, torch.tensor([6]))
+
+
+def test_a_step_that_fails_loses_its_sequences_and_says_so_and_others_can_join():
+    model = tiny_model("qwen3")
+    driver = driver_for(model)
+    live, other = (driver.start(num_tokens=5) for _ in range(2))
+    driver.advance(live, prompt(5))
+    driver.advance(other, prompt(5))
+    rows = BatchedRows(driver, 2, is_fixed=True)
+    rows.advance([live], [5])
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    hook = model.model.layers[2].register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        rows.advance([live], [6])
+    hook.remove()
+
+    with pytest.raises(InvalidRequestError, match="lost in a step that failed"):
+        rows.advance([live], [6])
+    assert rows.advance([other], [5])[0].isfinite().all()
+
+
+def test_calls_that_make_no_sense_are_refused_and_lose_nothing():
+    rows = rows_of("qwen3")
+    live, fresh = computed("qwen3", DTYPE, 0), tiny_driver("qwen3", DTYPE).start()
+    expected = alone("qwen3", DTYPE, 0)[0]
+
+    for sequences, tokens, message in (
+        ([], [], "0 sequences and 0 tokens"),
+        ([live], [5, 6], "1 sequences and 2 tokens"),
+        ([live, live], [5, 6], "given twice"),
+        ([live, fresh], [5, 6], "computed nothing"),
+        ([live] * 5, [5] * 5, "1 to 4"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message):
+            rows.advance(sequences, tokens)
+
+    assert distance(rows.advance([live], [int(answer(0)[0])])[0], expected) < 1e-4
+
+
+def test_experts_are_ungrouped_for_a_step_alone_even_one_that_fails():
+    model = tiny_model("qwen3_next")
+    driver = driver_for(model)
+    seen = []
+    experts = model.model.layers[0].mlp.experts
+    experts.register_forward_pre_hook(lambda module, _: seen.append(module.config._experts_implementation))
+    live = driver.start(num_tokens=5)
+    driver.advance(live, prompt(5))
+    usual = model.config._experts_implementation
+
+    BatchedRows(driver, 2, is_fixed=True).advance([live], [5])
+    assert seen == [usual, "batched_mm"]
+    assert model.config._experts_implementation == usual != "batched_mm"
+
+    other = driver.start(num_tokens=5)
+    driver.advance(other, prompt(5))
+    with pytest.raises(IndexError):
+        BatchedRows(driver, 2, is_fixed=True).advance([other], [10**6])
+    assert model.config._experts_implementation == usual
+
+    free = driver.start(num_tokens=5)
+    driver.advance(free, prompt(5))
+    BatchedRows(driver, 2, is_fixed=False).advance([free], [5])
+    assert seen[-1] == usual
