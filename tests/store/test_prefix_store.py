@@ -386,9 +386,9 @@ CORRUPTIONS = {
     "a checkpoint outside its node": lambda s: setattr(deepest(s), "position", 3),
     "checkpoints out of order": lambda s: holder(s, 8).checkpoints.reverse(),
     "a checkpoint that points elsewhere": lambda s: setattr(deepest(s), "node", holder(s, 8)),
-    "evicted out of order": lambda s: setattr(holder(s, 20), "evicted", [16, 14]),
-    "evicted and stored": lambda s: holder(s, 20).evicted.append(20),
-    "evicted outside": lambda s: holder(s, 20).evicted.insert(0, 2),
+    "evicted out of order": lambda s: setattr(holder(s, 20), "evicted", (16, 14)),
+    "evicted and stored": lambda s: setattr(holder(s, 20), "evicted", (*holder(s, 20).evicted, 20)),
+    "evicted outside": lambda s: setattr(holder(s, 20), "evicted", (2, *holder(s, 20).evicted)),
     "an unpinned checkpoint off the ranking": lambda s: s.queue.remove(deepest(s)),
     "a pin that nobody counted": lambda s: setattr(deepest(s), "num_pins", 1),
     "a checkpoint that is not linked to the one above": lambda s: setattr(deepest(s), "above", None),
@@ -402,7 +402,9 @@ CORRUPTIONS = {
     "a checkpoint of another prompt": lambda s: setattr(deepest(s), "owner", SeenPrompt(24)),
     "a checkpoint that its prompt forgot": lambda s: deepest(s).owner.owned.clear(),
     "a prompt too short for its node": lambda s: setattr(holder(s, 20).owner, "num_tokens", 23),
-    "a pinned checkpoint on the ranking": lambda s: s.queue._mark(s.queue.pinned[0]),
+    "a pinned checkpoint on the ranking": lambda s: s.queue._stale.update(
+        {s.queue.pinned[0].serial: s.queue.pinned[0]}
+    ),
     "a miscounted child": lambda s: setattr(holder(s, 8), "num_live_children", 1),
     "history that is listed as alive": lambda s: s.tree.note_life(nodes_by_span(s)[0, 10]),
     "life that is listed as history": lambda s: s.tree._history.append(holder(s, 20)),

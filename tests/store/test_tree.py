@@ -182,13 +182,13 @@ def test_a_split_and_its_merge_leave_the_edge_as_it_was():
     insert(tree, [0, 1, 2, 9])
     assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3), (3, 4), (3, 10)]
     for node in tree.nodes():
-        node.evicted = [node.end - 1, node.end] if node.children else [node.end]
+        node.evicted = (node.end - 1, node.end) if node.children else (node.end,)
         assert (node.branch_point is not None) == bool(node.children)
     latest = insert(tree, range(10)).prompt  # touches the long branch
     (forgotten,) = tree.forget(until_num_keys=10)
     assert (forgotten.start, forgotten.end) == (3, 4)
     (node,) = tree.nodes()
-    assert node.evicted == [2, 3, 10]
+    assert node.evicted == (2, 3, 10)
     assert node.owner is latest
     assert node.branch_point is None, "nobody diverges there any more"
     assert tokens_of(node).tolist() == list(range(10))

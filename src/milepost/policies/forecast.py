@@ -5,8 +5,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import final
 
-import numpy as np
-
 from milepost.overlap import OverlapDistribution
 from milepost.store import BranchPoint
 from milepost.untracked import untracked
@@ -16,22 +14,23 @@ __all__ = ["Forecast"]
 
 @final
 class Forecast:
-    """Where the next request diverges from a prompt: depths ascending and their weights, shape ``[K]``; and
-    the watched branch points on its path, ascending.
+    """Where the next request diverges from a prompt, and the watched branch points on its path, ascending.
 
-    Attributes:
+    Two plain arrays, searched one number at a time: a cache remembers hundreds of thousands of forecasts.
+
+    Args:
+        expected: The depths and their weights, shape ``[K]``.
         version: How far the evidence was that it was made from.
     """
 
-    __slots__ = ("_positions", "_table", "branch_points", "depths", "version", "weights")
+    __slots__ = ("_before", "_depths", "_positions", "branch_points", "version")
 
-    def __init__(self, expected: OverlapDistribution, version: int, branch_points: list[BranchPoint]) -> None:
-        self.depths = expected.depths
-        self.weights = expected.weights
+    def __init__(self, expected: OverlapDistribution, version: int) -> None:
+        self._depths: array[int] = untracked(array("q", expected.depths.tobytes()))
+        # The weight before each depth, and all of it.
+        self._before: array[float] = untracked(array("d", bytes(8) + expected.weights.cumsum().tobytes()))
         self.version = version
-        self.meet(branch_points)
-        # Depths and the weight before each, made when they are first searched, one number at a time.
-        self._table: tuple[array[int], array[float]] | None = None
+        self.meet([])
         untracked(self)
 
     def meet(self, branch_points: list[BranchPoint]) -> None:
@@ -44,21 +43,16 @@ class Forecast:
         positions = self._positions
         if not positions or positions[-1] < start:
             return []
-        return self.branch_points[bisect_left(positions, start) : bisect_left(positions, end)]
+        first = bisect_left(positions, start)
+        return self.branch_points[first : bisect_left(positions, end, first)]
 
     def chance(self, start: int, end: float, passed: int) -> float:
         """Return the chance that the next request diverges in ``[start, end)``, given that it does not in the
         first ``passed`` tokens: other prompts own those.
         """
-        if self._table is None:
-            sums = np.concatenate(([0.0], self.weights.cumsum()))
-            depths, before = array("q", self.depths.tobytes()), array("d", sums.tobytes())
-            self._table = untracked((untracked(depths), untracked(before)))
-        depths, before = self._table
-        total = before[-1]
-        mass = (total if end == math.inf else before[bisect_left(depths, end)]) - before[
-            bisect_left(depths, start)
-        ]
+        depths, before = self._depths, self._before
+        first, total = bisect_left(depths, start), before[-1]
+        mass = (total if end == math.inf else before[bisect_left(depths, end, first)]) - before[first]
         if passed == 0:
             return mass
         rest = total - before[bisect_right(depths, passed)]

@@ -57,10 +57,10 @@ class LearnedPlacement(SituatedPlacement):
         """Return the positions worth their memory. O(S log S) for a support of S depths."""
         model, request = self._model, situation.request
         generation = _generation(situation)
-        forecast = model.predict(request.num_tokens, request.breakpoints)
-        situation.forecast = forecast
+        expected = model.predict(request.num_tokens, request.breakpoints)
+        situation.forecast = model.remembered(expected)
         rate = model.fresh_rate(request.num_tokens, generation)
-        rates = forecast.weights * rate
+        rates = expected.weights * rate
         branches = _branches(situation, model)
         price, cost_per_capture = model.price, 0.0
         if capture_tokens:
@@ -71,7 +71,7 @@ class LearnedPlacement(SituatedPlacement):
         for _ in range(_BIDS):
             plan = plan_worth(
                 request,
-                forecast.depths,
+                expected.depths,
                 rates,
                 branches=branches,
                 price_per_byte=price,
@@ -82,8 +82,10 @@ class LearnedPlacement(SituatedPlacement):
             if worth <= plan.saving:
                 if not given_positions:
                     return plan.placement
-                expected = with_points(forecast.depths, rates, branches)
-                return _beside_given(request, plan.placement, given_positions, *expected, cost_per_capture)
+                depths, rates = with_points(expected.depths, rates, branches)
+                return _beside_given(
+                    request, plan.placement, given_positions, depths, rates, cost_per_capture
+                )
             # What would have to go is worth more. So that is the price, and a smaller plan may be worth it.
             price = max(2.0 * price, worth / plan.num_bytes)
         return Placement()

@@ -92,12 +92,16 @@ class ReuseModel:
         """Rate of requests that diverge where two have for the first time just now."""
         return float(self.branch_points.index[self.branch_points.hazard_class(0, _row(0)), 0])
 
-    def predict(self, num_tokens: int, breakpoints: tuple[int, ...]) -> Forecast:
+    def predict(self, num_tokens: int, breakpoints: tuple[int, ...]) -> OverlapDistribution:
         """Return where the next request will diverge from a prompt."""
         expected = self.overlap.predict(num_tokens)
         if breakpoints:
             expected = self._with_breakpoints(expected, num_tokens, breakpoints)
-        return Forecast(expected, self._version, [])
+        return expected
+
+    def remembered(self, expected: OverlapDistribution) -> Forecast:
+        """Return what was predicted just now as it is kept with a prompt."""
+        return Forecast(expected, self._version)
 
     def forecast(self, prompt: SeenPrompt) -> Forecast:
         """Return where the next request will diverge from a prompt that is remembered, predicted once for
@@ -106,7 +110,7 @@ class ReuseModel:
         found = prompt.forecast
         assert found is None or isinstance(found, Forecast)
         if found is None or found.version < self._version:
-            forecast = self.predict(prompt.num_tokens, prompt.breakpoints)
+            forecast = self.remembered(self.predict(prompt.num_tokens, prompt.breakpoints))
             forecast.meet([] if found is None else found.branch_points)
             found = prompt.forecast = forecast
         return found
@@ -219,7 +223,7 @@ class ReuseModel:
             boundary = self.boundaries.at(earlier.breakpoints, depth)
             expected = 0.0
             if boundary is not None:
-                plain = self.predict(earlier.num_tokens, ())
+                plain = self.remembered(self.predict(earlier.num_tokens, ()))
                 expected = plain.chance(boundary, boundary + self.boundaries.width, 0)
             self.boundaries.observe(earlier.breakpoints, depth, expected=expected)
         self.overlap.observe(depth, num_tokens)

@@ -123,7 +123,8 @@ class HazardTable(Generic[ThingT]):
             queue = self._queues[age_bin]
             horizon = now - (2 << age_bin)
             while queue and queue[0][1] <= horizon:
-                thing, tick = queue.popleft()
+                entry = queue.popleft()
+                thing, tick = entry
                 if thing.tick != tick or thing.hazard_class < 0:
                     continue
                 self._leave(thing)
@@ -131,7 +132,7 @@ class HazardTable(Generic[ThingT]):
                 self._enter(thing)
                 # In the last bin, things stay.
                 if age_bin + 2 < NUM_AGE_BINS:
-                    self._queues[age_bin + 1].append(untracked((thing, tick)))
+                    self._queues[age_bin + 1].append(entry)
                 yield thing
         self._tick = now
 

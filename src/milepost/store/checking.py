@@ -51,8 +51,8 @@ def _check_node(store: PrefixStore, node: Node) -> None:
         all(node.start < p <= node.end for p in (*positions, *node.evicted, *node.cleared)),
         f"{where} holds positions outside itself: {positions} {node.evicted} {node.cleared}",
     )
-    _require(node.evicted == sorted(set(node.evicted)), f"{where} evicted {node.evicted}")
-    _require(node.cleared == sorted(set(node.cleared)), f"{where} cleared {node.cleared}")
+    _require(list(node.evicted) == sorted(set(node.evicted)), f"{where} evicted {node.evicted}")
+    _require(list(node.cleared) == sorted(set(node.cleared)), f"{where} cleared {node.cleared}")
     states = {c.position for c in node.checkpoints if not c.is_kv_only}
     _require(not states & {*node.evicted, *node.cleared}, f"{where} both stores a position and misses it")
     above = _above(node) if node.checkpoints else None

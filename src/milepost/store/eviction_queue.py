@@ -15,7 +15,6 @@ from milepost.store.eviction_order import EvictionOrder
 from milepost.store.eviction_policy import EvictionPolicy
 from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.seen import SeenPrompt
-from milepost.untracked import untracked
 
 __all__ = ["EvictionQueue"]
 
@@ -34,7 +33,7 @@ class EvictionQueue:
         self._kv_bytes_per_token = kv_bytes_per_token
         self._order = EvictionOrder(policy)
         # By serial: marked to be ranked before the next eviction, and pinned.
-        self._stale: dict[int, Checkpoint] = untracked({})
+        self._stale: dict[int, Checkpoint] = {}
         self._pinned: dict[int, Checkpoint] = {}
 
     def __bool__(self) -> bool:
@@ -75,7 +74,7 @@ class EvictionQueue:
         if checkpoint.num_pins:
             return False
         del self._pinned[checkpoint.serial]
-        self._mark(checkpoint)
+        self._stale[checkpoint.serial] = checkpoint
         return True
 
     def mark_stale(self, checkpoint: Checkpoint) -> None:
@@ -83,7 +82,7 @@ class EvictionQueue:
         now, O(log n) then.
         """
         if checkpoint.may_go:
-            self._mark(checkpoint)
+            self._stale[checkpoint.serial] = checkpoint
 
     def rank_some(self, most: int) -> None:
         """Rank up to ``most`` of those marked, the longest marked first. O(most · log n)."""
@@ -141,10 +140,6 @@ class EvictionQueue:
             return checkpoint.num_bytes
         kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
         return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
-
-    def _mark(self, checkpoint: Checkpoint) -> None:
-        self._stale[checkpoint.serial] = checkpoint
-        untracked(self._stale)
 
     def _rank_stale(self) -> None:
         for checkpoint in self._stale.values():

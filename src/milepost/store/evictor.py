@@ -4,7 +4,6 @@ Nothing is evicted in vain: where what is pinned leaves too little, that is foun
 """
 
 import math
-from bisect import insort
 from collections.abc import Sequence
 from typing import final
 
@@ -88,7 +87,8 @@ class Evictor:
 
     def evict(self, checkpoint: Checkpoint) -> None:
         """Drop an unpinned ``checkpoint`` and the KV that no other needs. O(KV segments freed + depth)."""
-        insort(checkpoint.node.evicted, checkpoint.position)
+        node = checkpoint.node
+        node.evicted = tuple(sorted((*node.evicted, checkpoint.position)))
         self.num_evictions += 1
         if self.keeps_kv and exclusive_kv_tokens(checkpoint):
             self._checkpoints.strip(checkpoint)

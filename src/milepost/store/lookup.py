@@ -1,6 +1,7 @@
 """What the store holds for a prompt: how far it is known, and from where it can be resumed. Reads only."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from milepost.store.checkpoint import Checkpoint
@@ -101,7 +102,7 @@ def _deepest_ever(node: Node, limit: int) -> int:
     return max(stored.position if stored else 0, _last_within(node.evicted, limit))
 
 
-def _last_within(positions: list[int], limit: int) -> int:
+def _last_within(positions: Sequence[int], limit: int) -> int:
     """Return the last of ascending ``positions`` that is at most ``limit``, or 0."""
     num_within = bisect_right(positions, limit)
     return positions[num_within - 1] if num_within else 0

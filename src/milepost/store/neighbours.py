@@ -57,7 +57,7 @@ def exclusive_kv_tokens(checkpoint: Checkpoint, *, without: Set[int] = frozenset
     ``without`` are serials of checkpoints to be thought away: those on the same path are, those on other
     branches still hold the KV before their branch.
     """
-    if not checkpoint.below.keys() <= without:
+    if checkpoint.below and not checkpoint.below.keys() <= without:
         return 0
     shallower = checkpoint.above
     while shallower is not None and shallower.serial in without:

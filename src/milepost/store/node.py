@@ -52,8 +52,9 @@ class Node:
         self.children: dict[bytes, Node] = untracked({})
         self.kv: list[Any] = untracked([])
         self.checkpoints: list[Checkpoint] = untracked([])
-        self.evicted: list[int] = untracked([])
-        self.cleared: list[int] = untracked([])
+        # Most nodes have none, so they share the empty tuple.
+        self.evicted: tuple[int, ...] = ()
+        self.cleared: tuple[int, ...] = ()
         self.num_live_children = 0
         self.num_kv_reached = 0
         self.branch_point: BranchPoint | None = None
@@ -116,8 +117,10 @@ class Node:
         upper.checkpoints, self.checkpoints = _halves(self.checkpoints, half)
         for checkpoint in upper.checkpoints:
             checkpoint.node = upper
-        upper.evicted, self.evicted = _halves(self.evicted, bisect_right(self.evicted, at))
-        upper.cleared, self.cleared = _halves(self.cleared, bisect_right(self.cleared, at))
+        half = bisect_right(self.evicted, at)
+        upper.evicted, self.evicted = self.evicted[:half], self.evicted[half:]
+        half = bisect_right(self.cleared, at)
+        upper.cleared, self.cleared = self.cleared[:half], self.cleared[half:]
         self.start = at
         upper.num_live_children = int(self.is_live)
 

@@ -22,7 +22,6 @@ A checkpoint goes in one of three ways: it is *evicted* where memory is needed, 
 *removed* as if it had never been there.
 """
 
-from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -262,7 +261,8 @@ class PrefixStore:
         """Take out every checkpoint that nothing pins; what was learned stays."""
         for checkpoint in self.queue.checkpoints():
             if not checkpoint.is_kv_only:
-                insort(checkpoint.node.cleared, checkpoint.position)
+                node = checkpoint.node
+                node.cleared = tuple(sorted((*node.cleared, checkpoint.position)))
             self.checkpoints.remove(checkpoint)
 
     def forget_tenant(self, tenant: str) -> int:

@@ -79,9 +79,10 @@ class ResidentCheckpoints:
         insort(node.checkpoints, checkpoint, key=_position_of)
         if payload is not None or self._is_stateless:
             # KV alone is nothing to resume from: the state that went from here would be missing still.
-            for gone in (node.evicted, node.cleared):
-                if position in gone:
-                    gone.remove(position)
+            if position in node.evicted:
+                node.evicted = tuple(each for each in node.evicted if each != position)
+            if position in node.cleared:
+                node.cleared = tuple(each for each in node.cleared if each != position)
         self._budget.state_bytes += num_bytes
         self.count += 1
         self._spread_life(node, was_live=was_live)
