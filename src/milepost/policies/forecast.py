@@ -21,16 +21,17 @@ class Forecast:
     Args:
         expected: The depths and their weights, shape ``[K]``.
         version: How far the evidence was that it was made from.
+        branch_points: Of those on its path, the ones that are watched, ascending.
     """
 
     __slots__ = ("_before", "_depths", "_positions", "branch_points", "version")
 
-    def __init__(self, expected: OverlapDistribution, version: int) -> None:
+    def __init__(self, expected: OverlapDistribution, version: int, branch_points: list[BranchPoint]) -> None:
         self._depths: array[int] = untracked(array("q", expected.depths.tobytes()))
         # The weight before each depth, and all of it.
         self._before: array[float] = untracked(array("d", bytes(8) + expected.weights.cumsum().tobytes()))
         self.version = version
-        self.meet([])
+        self.meet(branch_points)
         untracked(self)
 
     def meet(self, branch_points: list[BranchPoint]) -> None:

@@ -101,7 +101,7 @@ class ReuseModel:
 
     def remembered(self, expected: OverlapDistribution) -> Forecast:
         """Return what was predicted just now as it is kept with a prompt."""
-        return Forecast(expected, self._version)
+        return Forecast(expected, self._version, [])
 
     def forecast(self, prompt: SeenPrompt) -> Forecast:
         """Return where the next request will diverge from a prompt that is remembered, predicted once for
