@@ -1,0 +1,1 @@
+"""What an engine's parts cost beside the same work done by others."""
