@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, run_and_print
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.placement import Balanced, NoCheckpoints, PlacementPolicy
 
 _NUM_TOKENS, _NUM_TURNS = 2_048, 15

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.printing import Row, print_rows
-from milepost.engines.transformers.driver import Driver, LiveCache
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.snapshot import (
     KVSegment,
@@ -112,7 +112,7 @@ def _sharing_prompts(count: int, alignment: int) -> list[np.ndarray]:
     return prompts
 
 
-def _odd_mismatches(driver: Driver, num_prompts: int) -> tuple[int, int]:
+def _odd_mismatches(driver: TransformersDriver, num_prompts: int) -> tuple[int, int]:
     """Return how many prompts differ when resumed at an arbitrary cut, and how many do not when zeroed."""
     random = np.random.default_rng(2)
     mismatches = unharmed = 0
@@ -142,7 +142,7 @@ def _odd_mismatches(driver: Driver, num_prompts: int) -> tuple[int, int]:
     return mismatches, unharmed
 
 
-def _answer(driver: Driver, live: LiveCache, suffix: torch.Tensor) -> tuple[list[int], bytes]:
+def _answer(driver: TransformersDriver, live: LiveCache, suffix: torch.Tensor) -> tuple[list[int], bytes]:
     """Return greedy tokens and the bytes of the logits after the prompt."""
     logits = driver.advance(live, suffix)
     first = logits.view(torch.uint8).numpy().tobytes()

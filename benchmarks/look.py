@@ -30,8 +30,8 @@ from transformers import (
 
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, run_and_print
-from milepost.engines.transformers.audit import Audit
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.audit import Audit
+from milepost.engines.engine import Engine
 
 _SEGMENT_TOKENS = 256
 _NUM_TOKENS = 2_048

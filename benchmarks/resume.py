@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, run_and_print
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.driver import LiveCache
-from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,

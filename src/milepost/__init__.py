@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.accounting import RequestReport
-    from milepost.engines.transformers.engine import Engine
+    from milepost.engines.engine import Engine
     from milepost.errors import (
         AuditError,
         CacheCorruptionError,
@@ -78,7 +78,7 @@ __all__ = [
 _HOMES = {
     "CachePolicy": "policies",
     "ContentlessPayloads": "store",
-    "Engine": "engines.transformers.engine",
+    "Engine": "engines.engine",
     "EvictionPolicy": "store",
     "Footprint": "footprint",
     "HostedCache": "hosted_cache",

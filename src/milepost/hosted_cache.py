@@ -24,7 +24,7 @@ __all__ = ["HostedCache"]
 class HostedCache(PrefixCache):
     """See the module, and :class:`~milepost.prefix_cache.PrefixCache` for its arguments."""
 
-    def extend(self, lease: Lease, tokens: TokenLike, source: PayloadSource) -> int:
+    def extend(self, lease: Lease, tokens: TokenLike, source: PayloadSource, *, unasked: bool = False) -> int:
         """Let the prompt of a committed ``lease`` go on as its answer does, and store a checkpoint at the end
         if that is worth it. This is no request: nothing is counted, and no overlap learned.
 
@@ -32,6 +32,8 @@ class HostedCache(PrefixCache):
             lease: Committed; it may be released.
             tokens: The prompt and its answer so far, whole grid steps of them; as for :meth:`acquire`.
             source: Hands out the payloads.
+            unasked: Store it without asking the policy, for an engine that makes no other state of an
+                answer; what it is worth decides how long it stays.
 
         Returns:
             The position stored, 0 if none.
@@ -52,8 +54,10 @@ class HostedCache(PrefixCache):
         found = store.look_up(keys, num_tokens=num_tokens, tenant=lease.tenant, limit=position)
         if not store.is_owned(found.match, by=prompt):
             return 0
-        planned = self._planned_answer(lease, found)
-        positions = (position,) if position > found.resume_position and position in planned else ()
+        is_wanted = position > found.resume_position and (
+            unasked or position in self._planned_answer(lease, found)
+        )
+        positions = (position,) if is_wanted else ()
         costs = self.footprint.costs_before(positions)
         delivery = self._collector.collect(
             source, found.match, positions, kv_end=max((0, *positions)), resumed_from=None

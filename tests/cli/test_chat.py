@@ -19,7 +19,7 @@ from families import tiny_model
 from milepost.cli.chat_session import ChatSession
 from milepost.cli.chat_terminal import converse
 from milepost.cli.program import app
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.errors import InvalidRequestError
 
 torch.set_num_threads(1)

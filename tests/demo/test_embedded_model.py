@@ -3,7 +3,7 @@
 import torch
 
 from milepost.demo.embedded_model import build_embedded_model, build_embedded_tokenizer
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)

@@ -62,7 +62,7 @@ def chat(
     from milepost.cli.chat_terminal import converse, converse_in_json
     from milepost.cli.request_options import request_options
     from milepost.demo.embedded_model import resolve_model
-    from milepost.engines.transformers.engine import Engine
+    from milepost.engines.engine import Engine
 
     source, tokenizer = resolve_model(model)
     with Engine.open(

@@ -3,9 +3,9 @@
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from milepost.engines.transformers.completion import Completion
-from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.requests import RequestOptions
+from milepost.engines.completion import Completion
+from milepost.engines.engine import Engine
+from milepost.engines.requests import RequestOptions
 
 __all__ = ["ChatSession"]
 

@@ -59,7 +59,7 @@ def generate(
 
     from milepost.cli.request_options import request_options
     from milepost.demo.embedded_model import resolve_model
-    from milepost.engines.transformers.engine import Engine
+    from milepost.engines.engine import Engine
 
     options = request_options(context)
     texts = [_read_prompt(prompt) for prompt in prompts]

@@ -154,7 +154,7 @@ def _servable(model: str) -> str:
 
 def _in_seconds(footprint: "Footprint", model: str) -> "Footprint":
     """Return ``footprint`` with its cost measured on this machine."""
-    from milepost.engines.transformers.engine import Engine
+    from milepost.engines.engine import Engine
     from milepost.footprint import calibrate
     from milepost.footprint.calibration import DEFAULT_LENGTHS
 

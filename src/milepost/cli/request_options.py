@@ -4,7 +4,7 @@ from typing import cast
 
 import typer
 
-from milepost.engines.transformers.requests import RequestOptions
+from milepost.engines.requests import RequestOptions
 
 __all__ = ["request_options"]
 

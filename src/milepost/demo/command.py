@@ -17,10 +17,10 @@ from milepost.demo.embedded_model import build_embedded_model, build_embedded_to
 from milepost.demo.figure import draw_comparison
 from milepost.demo.table import comparison_table
 from milepost.demo.workload import Ask, interleave
-from milepost.engines.transformers.completion import Completion
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.completion import Completion
+from milepost.engines.engine import Engine
+from milepost.engines.text import Tokenizer
 from milepost.engines.transformers.loading import load_model
-from milepost.engines.transformers.text import Tokenizer
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
 from milepost.report.drawing_library import load_matplotlib

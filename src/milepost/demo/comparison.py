@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from milepost.demo.workload import Ask
-from milepost.engines.transformers.completion import Completion
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.completion import Completion
+from milepost.engines.engine import Engine
 
 __all__ = ["Answer", "Comparison", "PolicyRun", "compare_policies"]
 

@@ -13,7 +13,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
-from milepost.engines.transformers.text import Tokenizer
+from milepost.engines.text import Tokenizer
 
 __all__ = ["build_embedded_model", "build_embedded_tokenizer", "resolve_model"]
 

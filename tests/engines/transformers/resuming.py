@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.snapshot import (
     KVSegment,
@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 class Run:
     """A prompt run through ``cuts``; logits, state and KV at and between them."""
 
-    driver: Driver
+    driver: TransformersDriver
     tokens: torch.Tensor
     cuts: tuple[int, ...]
     logits: dict[int, torch.Tensor]
@@ -40,7 +40,7 @@ class Run:
 
 
 @cache
-def tiny_driver(family: str, dtype: torch.dtype) -> Driver:
+def tiny_driver(family: str, dtype: torch.dtype) -> TransformersDriver:
     return driver_for(tiny_model(family, dtype))
 
 
@@ -52,7 +52,7 @@ def grid_cuts(num_tokens: int, step: int) -> tuple[int, ...]:
     return (*range(0, num_tokens, step), num_tokens)
 
 
-def run_cold(driver: Driver, tokens: torch.Tensor, cuts: Sequence[int]) -> Run:
+def run_cold(driver: TransformersDriver, tokens: torch.Tensor, cuts: Sequence[int]) -> Run:
     live = driver.start()
     logits, snapshots, segments = {}, {}, []
     for start, end in pairwise(cuts):

@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils import parametrize, prune
 
 from families import ALL_FAMILIES, tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.watch import ModelWatch
 from milepost.errors import ConfigurationError, MilepostError, ModelChangedError, UnsupportedModelError
 

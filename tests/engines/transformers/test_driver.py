@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from families import ALL_FAMILIES, tiny_config, tiny_model
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
 
@@ -87,7 +87,7 @@ def test_a_model_without_a_cache_is_refused_by_name():
 
 def test_a_model_in_training_mode_is_refused():
     with pytest.raises(ConfigurationError, match=r"model\.eval\(\)"):
-        Driver(tiny_model("qwen3").train())
+        TransformersDriver(tiny_model("qwen3").train())
 
 
 @pytest.mark.parametrize("shape", [(0,), (1, 4)])

@@ -10,7 +10,7 @@ from resuming import distance, prompt
 from torch import nn
 
 from families import BROKEN_UPSTREAM_FAMILIES, tiny_model
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.families.selective_scan import seeded_scan
 from milepost.engines.transformers.patch import ForwardPatch
@@ -175,7 +175,7 @@ def test_a_patch_wraps_what_another_library_bound_and_restores_it():
 
 def test_the_generic_driver_patches_nothing():
     for family in PATCHED_FAMILIES:
-        assert not has_own_forward(Driver(tiny_model(family)).model)
+        assert not has_own_forward(TransformersDriver(tiny_model(family)).model)
 
 
 def test_importing_the_families_loads_no_model_code():

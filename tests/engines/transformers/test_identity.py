@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.identity import PrefixDigests, engine_fingerprint, weights_digest
 from milepost.tokens import as_tokens
 
@@ -66,7 +66,7 @@ def test_untouched_payloads_are_hits(models):
 def test_without_the_second_opinion_a_wrong_state_would_be_believed(models, monkeypatch):
     engine = served(models["qwen3_5"], ONE, OTHER)
     checkpoints(engine, ONE)[192].payload = checkpoints(engine, OTHER)[192].payload
-    monkeypatch.setattr("milepost.engines.transformers.recall.belongs_to", lambda lease, digests: True)
+    monkeypatch.setattr("milepost.engines.recall.belongs_to", lambda lease, digests: True)
     with pytest.raises(AssertionError):
         assert_resumes(engine, models["qwen3_5"], ONE, 192)
 

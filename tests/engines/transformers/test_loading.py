@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from families import tiny_config, tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.loading import load_model
 from milepost.errors import ConfigurationError, ModelLoadError
 

@@ -9,9 +9,9 @@ from resuming import prompt
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from families import tiny_config, tiny_model
+from milepost.engines.engine import Engine
 from milepost.engines.transformers import positions
-from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.probe import Verdict, measure_resume, probe_resume
 from milepost.errors import InvalidRequestError, UnsupportedModelError
@@ -262,4 +262,4 @@ def test_positions_that_are_not_stretched_end_where_the_model_says():
 
 
 def test_a_driver_without_positions_is_not_asked_about_them():
-    assert measure_resume(Driver(tiny_model("mamba2"))).far_positions is None
+    assert measure_resume(TransformersDriver(tiny_model("mamba2"))).far_positions is None

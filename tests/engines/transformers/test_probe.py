@@ -5,7 +5,7 @@ import torch
 from resuming import prompt, run_cold, tiny_driver
 
 from families import ALL_FAMILIES, tiny_model
-from milepost.engines.transformers.driver import Adaptation, Driver
+from milepost.engines.transformers.driver import Adaptation, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.probe import Verdict, measure_resume, probe_resume
 from milepost.errors import UnsupportedModelError
@@ -76,7 +76,7 @@ def test_a_probe_replays():
 @both_dtypes
 def test_a_scan_that_starts_from_zeros_is_refused(family, dtype):
     with pytest.raises(UnsupportedModelError, match=f"{family}: .*{NOT_CONTINUED}"):
-        probe_resume(Driver(tiny_model(family, dtype)))
+        probe_resume(TransformersDriver(tiny_model(family, dtype)))
 
 
 @both_dtypes
@@ -84,7 +84,7 @@ def test_state_on_the_modules_is_refused(dtype):
     with pytest.raises(
         UnsupportedModelError, match=r"recurrent_gemma: .*where no snapshot of its cache reaches"
     ):
-        probe_resume(Driver(tiny_model("recurrent_gemma", dtype)))
+        probe_resume(TransformersDriver(tiny_model("recurrent_gemma", dtype)))
 
 
 @both_dtypes
@@ -94,12 +94,12 @@ def test_minimax_with_the_cache_of_upstream_is_refused(dtype):
     upstream = Adaptation(new_cache=lambda model: MiniMaxCache())
 
     with pytest.raises(UnsupportedModelError, match=f"minimax: .*{NOT_CONTINUED}"):
-        probe_resume(Driver(tiny_model("minimax", dtype), adaptation=upstream))
+        probe_resume(TransformersDriver(tiny_model("minimax", dtype), adaptation=upstream))
 
 
 @both_dtypes
 def test_bamba_without_positions_is_refused(dtype):
-    driver = Driver(tiny_model("bamba", dtype))
+    driver = TransformersDriver(tiny_model("bamba", dtype))
     driver._takes_positions = False
 
     with pytest.raises(UnsupportedModelError, match=f"bamba: .*{NOT_CONTINUED}"):
@@ -111,7 +111,7 @@ def test_a_family_that_takes_another_cache_is_refused(family):
     with pytest.raises(
         UnsupportedModelError, match=f"{family}: its forward call fails on the cache it is given"
     ):
-        probe_resume(Driver(tiny_model(family)))
+        probe_resume(TransformersDriver(tiny_model(family)))
 
 
 def test_a_state_without_influence_is_refused_after_a_longer_try():
@@ -164,8 +164,10 @@ def test_a_model_that_never_gives_the_same_bits_twice_passes_within_rounding():
 def test_special_tokens_are_not_drawn():
     driver = tiny_driver("qwen3_next", torch.float32)
     drawn = []
-    watched = Driver(driver.model)
-    watched.advance = lambda live, tokens: drawn.append(tokens) or Driver.advance(watched, live, tokens)
+    watched = TransformersDriver(driver.model)
+    watched.advance = lambda live, tokens: (
+        drawn.append(tokens) or TransformersDriver.advance(watched, live, tokens)
+    )
 
     measure_resume(watched)
 

@@ -104,8 +104,8 @@ def test_free_rows_close_the_gap_that_one_leaves():
 
 
 def test_fixed_rows_are_a_power_of_two_so_that_no_row_is_left_over():
-    assert [rows_of("qwen3", count).count for count in (2, 4, 5, 8, 9)] == [4, 4, 8, 8, 16]
-    assert rows_of("qwen3", 5, is_fixed=False).count == 5
+    assert [rows_of("qwen3", count).width for count in (2, 4, 5, 8, 9)] == [4, 4, 8, 8, 16]
+    assert rows_of("qwen3", 5, is_fixed=False).width == 5
 
 
 def test_leaving_twice_or_never_having_joined_is_harmless():

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from families import MULTIMODAL_FAMILIES, tiny_model
 from family_options import COMMON, OPTIONS
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.errors import InvalidRequestError, ModelLoadError
 from milepost.footprint import Footprint
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from families import tiny_config, tiny_model
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.errors import ConfigurationError, MilepostError, ModelLoadError, UnsupportedModelError
 
 torch.set_num_threads(1)

@@ -1,9 +1,8 @@
 """The transformers engine: any causal language model, resumed from exact states.
 
-prompt ── driver ─── prefill ─── generation ─── scheduler ─── engine
-          snapshot   (segments,  (one request,  (requests     (the front door)
-          families    captures)   step by step)  take turns)
-          probe
+opening ── driver, snapshot, families    runs the model, takes its state, puts it back
+           probe, footprint              proves that on the model at hand, and what it costs
+           admission, watch              which model it is by now
 """
 
 from milepost.extras import require_extra

@@ -9,7 +9,7 @@ import logging
 
 import torch
 
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.probe import ProbeReport, probe_resume
 from milepost.engines.transformers.watch import ModelIdentity, ModelWatch
 from milepost.errors import MilepostError, ModelChangedError, UnsupportedModelError
@@ -29,7 +29,7 @@ class Admission:
         UnsupportedModelError: The model cannot be resumed exactly.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: TransformersDriver) -> None:
         self._driver = driver
         try:
             self._watch = ModelWatch(driver.model, settle=self._run_shortly)

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.completed_config import completed_config
-from milepost.engines.transformers.engine import Engine
 from milepost.engines.transformers.loading import load_config
 from milepost.footprint import Footprint, calibrate
 from milepost.footprint.calibration import DEFAULT_LENGTHS

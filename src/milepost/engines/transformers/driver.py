@@ -1,8 +1,8 @@
 """How one model is advanced: an empty cache, then segments of tokens, each ending in the last token's logits.
 
-A :class:`Driver` hides how a family spells its cache argument and what it needs beside the tokens. It keeps
-nothing between calls: all that a request has computed so far lives in its :class:`LiveCache`, so requests
-can be interleaved freely over one model.
+A driver hides how a family spells its cache argument and what it needs beside the tokens. It keeps nothing
+between calls: all that a request has computed so far lives in its :class:`LiveCache`, so requests can be
+interleaved freely over one model.
 
 Positions are always passed, never left to the model: some families count from zero whatever their cache
 holds (bamba). Where their meaning hangs on the length of the sequence, ``positions`` says how. What else a
@@ -13,19 +13,28 @@ knows nothing of prompts, of where to cut, or of what is worth keeping.
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from milepost.engines.base import Driver
 from milepost.engines.transformers import positions
 from milepost.engines.transformers.patch import ForwardPatch
+from milepost.engines.transformers.snapshot import (
+    KVSegment,
+    StateSnapshot,
+    build_cache,
+    capture_state,
+    has_same_bits,
+    slice_kv,
+)
 from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
 
-__all__ = ["Adaptation", "Driver", "LiveCache", "cache_among"]
+__all__ = ["Adaptation", "LiveCache", "TransformersDriver", "cache_among"]
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +93,7 @@ class Adaptation:
     reason_against_rows: str | None = None
 
 
-class Driver:
+class TransformersDriver(Driver):
     """Runs one model instance. ``families.driver_for`` makes the right one; this alone is the generic case.
 
     Raises:
@@ -138,6 +147,11 @@ class Driver:
         return getattr(self._config, "sliding_window", None)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model's tensors lie."""
+        return self.model.device
+
+    @property
     def media_tokens(self) -> dict[int, str]:
         """Ids that stand for something which is no text, and what for: the engine has none of it to give."""
         config = self.model.config
@@ -187,6 +201,44 @@ class Driver:
         outputs = self._forward(live, tokens.to(self.model.device))
         logits: torch.Tensor = outputs.logits[0, -1].clone()
         return logits
+
+    @torch.inference_mode()
+    def advance_all(self, live: LiveCache, tokens: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Driver.advance_all`."""
+        outputs = self._forward(live, tokens.to(self.model.device), num_logits=tokens.numel())
+        logits: torch.Tensor = outputs.logits[0].clone()
+        return logits
+
+    def capture(self, live: LiveCache) -> StateSnapshot:
+        """See :meth:`Driver.capture`."""
+        return capture_state(live.cache, live.position)
+
+    def kv(self, live: LiveCache, start: int, end: int) -> KVSegment:
+        """See :meth:`Driver.kv`."""
+        return slice_kv(live.cache, start, end)
+
+    def restore(
+        self, state: StateSnapshot | None, kv: Sequence[KVSegment], *, position: int, num_tokens: int
+    ) -> LiveCache:
+        """See :meth:`Driver.restore`."""
+        live = self.start(num_tokens=num_tokens)
+        live.cache = build_cache(state, kv, new_cache=self.new_cache)
+        live.position = position
+        return live
+
+    def branch(self, live: LiveCache) -> LiveCache:
+        """See :meth:`Driver.branch`."""
+        state, kv = capture_state(live.cache, live.position), slice_kv(live.cache, 0, live.position)
+        cache = build_cache(state, [kv] if live.position else [], new_cache=self.new_cache)
+        return replace(live, cache=cache)
+
+    def has_same_bits(self, one: StateSnapshot | KVSegment, other: StateSnapshot | KVSegment) -> bool:
+        """See :meth:`Driver.has_same_bits`."""
+        if isinstance(one, StateSnapshot) and isinstance(other, StateSnapshot):
+            return has_same_bits(one.frame, other.frame)
+        if isinstance(one, KVSegment) and isinstance(other, KVSegment):
+            return has_same_bits(one.tensors, other.tensors)
+        return False
 
     @torch.inference_mode()
     def logits_behind(
@@ -246,11 +298,11 @@ class Driver:
         logits: torch.Tensor = self._call(**arguments).logits[:, -1]
         return logits
 
-    def _forward(self, live: LiveCache, tokens: torch.Tensor) -> Any:
+    def _forward(self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1) -> Any:
         end = live.position + tokens.numel()
         self._warn_beyond_declared(end)
         with positions.rotated_for(live.frequency_length if live.frequency_length > end else 0):
-            outputs = self._call(**self._arguments(live, tokens))
+            outputs = self._call(**self._arguments(live, tokens, num_logits=num_logits))
         # Some families keep their cache to themselves: then the one passed in is the one advanced.
         live.cache = getattr(outputs, self._cache_argument, live.cache)
         live.position = end

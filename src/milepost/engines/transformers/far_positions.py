@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from milepost.engines.transformers.distance import logits_distance
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 
 __all__ = ["FarPositions", "measure_far_positions"]
 
@@ -53,7 +53,7 @@ class FarPositions:
         )
 
 
-def measure_far_positions(driver: Driver, tokens: torch.Tensor) -> FarPositions | None:
+def measure_far_positions(driver: TransformersDriver, tokens: torch.Tensor) -> FarPositions | None:
     """Return how ``driver``'s model looks ahead; None where its forward call is told no positions.
 
     Four forward calls of at most sixteen tokens.

@@ -1,22 +1,21 @@
 """The footprint of an opened model: the formula's, confirmed on real tensors, or else the tensors' own."""
 
 import logging
-import time
 
 import torch
 
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.probe import ProbeReport
 from milepost.engines.transformers.snapshot import capture_state, slice_kv
 from milepost.errors import ConfigurationError, UnsupportedModelError
 from milepost.footprint import Footprint, MeasuredBytes
 
-__all__ = ["measure_footprint", "seconds_to_prefill"]
+__all__ = ["measure_footprint"]
 
 _log = logging.getLogger(__name__)
 
 
-def measure_footprint(driver: Driver, probe: ProbeReport) -> Footprint:
+def measure_footprint(driver: TransformersDriver, probe: ProbeReport) -> Footprint:
     """Return what this model's checkpoints and KV cost.
 
     The formula for the family is used where the probe's tensors confirm it to the byte; then the cost is in
@@ -43,19 +42,7 @@ def measure_footprint(driver: Driver, probe: ProbeReport) -> Footprint:
     return _count_footprint(driver)
 
 
-def seconds_to_prefill(driver: Driver, num_tokens: int, *, segment_tokens: int) -> float:
-    """Return the seconds of one cold prefill of ``num_tokens`` tokens, cut at every segment."""
-    tokens = torch.arange(num_tokens) % driver.vocabulary_size
-    live = driver.start()
-    driver.wait_for_device()
-    started = time.perf_counter()
-    for begin in range(0, num_tokens, segment_tokens):
-        driver.advance(live, tokens[begin : begin + segment_tokens])
-    driver.wait_for_device()
-    return time.perf_counter() - started
-
-
-def _count_footprint(driver: Driver) -> Footprint:
+def _count_footprint(driver: TransformersDriver) -> Footprint:
     alignment = driver.alignment
     # Two lengths that fill every window: below that, a state still grows.
     longest_window = driver.longest_window or 0

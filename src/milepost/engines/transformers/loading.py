@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from milepost.engines.transformers.text import Tokenizer
+from milepost.engines.text import Tokenizer
 from milepost.engines.transformers.unwrapping import check_weights, unwrapped
 from milepost.errors import ConfigurationError, ModelLoadError
 from milepost.hub import uses_only_local_files

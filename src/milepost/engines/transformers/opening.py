@@ -1,8 +1,7 @@
-"""From a model to all that engines over it share: loaded, probed, measured, and named by a fingerprint."""
+"""From a model of transformers to what engines over it share: loaded, probed, measured, and fingerprinted."""
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,72 +9,31 @@ import numpy as np
 import torch
 import transformers
 
-from milepost.byte_size import parse_bytes
 from milepost.counts import as_count
+from milepost.engines.base import Cuts
+from milepost.engines.digests import engine_fingerprint
+from milepost.engines.generation_settings import GenerationSettings
+from milepost.engines.ownership import ownership_of
+from milepost.engines.prefill import Numerics
+from milepost.engines.served_model import ServedModel
+from milepost.engines.text import Tokenizer
 from milepost.engines.transformers.admission import Admission
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint
-from milepost.engines.transformers.generation_settings import GenerationSettings
-from milepost.engines.transformers.identity import engine_fingerprint, weights_digest
+from milepost.engines.transformers.identity import weights_digest
 from milepost.engines.transformers.loading import load_model
-from milepost.engines.transformers.ownership import Ownership, ownership_of
-from milepost.engines.transformers.prefill import Numerics
-from milepost.engines.transformers.text import Tokenizer
+from milepost.engines.transformers.row_choice import RowChoice
 from milepost.errors import ConfigurationError
-from milepost.footprint import Footprint
-from milepost.hosted_cache import HostedCache
-from milepost.placement import PlacementPolicy
-from milepost.policies import CachePolicy, parse_policy
 
-__all__ = ["ServedModel", "checked_policy", "serve_model"]
+__all__ = ["serve_model"]
 
 # Segments of about this many tokens cost a prefill next to nothing; see benchmarks/capture.py.
 _DEFAULT_SEGMENT_TOKENS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """A model that was probed, and what was found. Engines over the same model share one.
-
-    Attributes:
-        driver: Runs it.
-        ownership: Lets one call at a time work on it.
-        admission: Looks whether it is still the same.
-        tokenizer: Its own or the one given; None where it has none.
-        footprint: What its checkpoints and KV cost.
-        numerics: What a warm run promises against a cold one.
-        segment_tokens: KV is stored, and strict prefill is cut, at multiples of this.
-        generation_settings: What its generation_config asks for, and what was overridden of it.
-        fingerprint: What makes states of it interchangeable.
-    """
-
-    driver: Driver
-    ownership: Ownership
-    admission: Admission
-    tokenizer: Tokenizer | None
-    footprint: Footprint
-    numerics: Numerics
-    segment_tokens: int
-    generation_settings: GenerationSettings
-    fingerprint: bytes
-
-    def new_cache(self, *, capacity: int | str, policy: CachePolicy | PlacementPolicy) -> HostedCache:
-        """Return an empty cache for this model.
-
-        Raises:
-            CapacityError: the budget holds not even one checkpoint.
-            ConfigurationError: the capacity is no amount of bytes.
-        """
-        # Strict checkpoints sit where every run is cut; fast ones wherever a cut changes little.
-        is_strict = self.numerics is Numerics.STRICT
-        return HostedCache(
-            capacity_bytes=parse_bytes(capacity),
-            footprint=self.footprint,
-            policy=policy,
-            grid=self.segment_tokens if is_strict else self.driver.alignment,
-            segment_tokens=self.segment_tokens,
-        )
+# Segments that fast numerics computes at once at most.
+_FAST_SEGMENTS = 8
+# A call of one token takes as long as this many tokens of a long one: 8 to 45 in three families on a CPU.
+_STOP_TOKENS = 32
 
 
 def serve_model(
@@ -107,10 +65,15 @@ def serve_model(
             driver=driver,
             ownership=ownership_of(driver.model),
             admission=admission,
+            probe=admission.probe,
             tokenizer=opened.tokenizer,
             footprint=measure_footprint(driver, admission.probe),
             numerics=mode,
+            cuts=_cuts(mode, segment_tokens),
             segment_tokens=segment_tokens,
+            rows=RowChoice(driver),
+            # Decoding a token at a time rounds otherwise than a prefill.
+            keeps_answers=mode is Numerics.FAST,
             generation_settings=settings,
             fingerprint=_fingerprint(driver, mode, segment_tokens, opened.revision),
         )
@@ -127,12 +90,18 @@ def _check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def checked_policy(policy: str | CachePolicy | PlacementPolicy) -> CachePolicy | PlacementPolicy:
-    """Return a policy given by its name or as an object."""
-    return parse_policy(policy) if isinstance(policy, str) else policy
+def _cuts(numerics: Numerics, segment_tokens: int) -> Cuts:
+    """Strict cuts every prompt alike, cached or not: the cuts before a position are then a function of the
+    position alone. Fast cuts wherever a state is wanted.
+    """
+    if numerics is Numerics.STRICT:
+        return Cuts(every=segment_tokens, grid=segment_tokens)
+    return Cuts(every=_FAST_SEGMENTS * segment_tokens, grid=1, stop_tokens=_STOP_TOKENS)
 
 
-def _fingerprint(driver: Driver, numerics: Numerics, segment_tokens: int, revision: str | None) -> bytes:
+def _fingerprint(
+    driver: TransformersDriver, numerics: Numerics, segment_tokens: int, revision: str | None
+) -> bytes:
     """Digest what makes states of this model, in this engine, interchangeable."""
     config = driver.model.config
     return engine_fingerprint(
@@ -149,7 +118,7 @@ def _fingerprint(driver: Driver, numerics: Numerics, segment_tokens: int, revisi
     )
 
 
-def _checked_segment(segment_tokens: int | None, driver: Driver) -> int:
+def _checked_segment(segment_tokens: int | None, driver: TransformersDriver) -> int:
     alignment = driver.alignment
     if segment_tokens is None:
         return int(np.ceil(_DEFAULT_SEGMENT_TOKENS / alignment)) * alignment

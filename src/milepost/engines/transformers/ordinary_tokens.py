@@ -2,12 +2,12 @@
 
 import torch
 
-from milepost.engines.transformers.driver import Driver
+from milepost.engines.transformers.driver import TransformersDriver
 
 __all__ = ["ordinary_tokens"]
 
 
-def ordinary_tokens(driver: Driver, num_tokens: int, seed: int) -> torch.Tensor:
+def ordinary_tokens(driver: TransformersDriver, num_tokens: int, seed: int) -> torch.Tensor:
     """Draw ordinary tokens, ``int64[num_tokens]``: a special one may reset a state or stand for an image."""
     special: set[int] = set()
     for config in (driver.model.config, driver.model.config.get_text_config(decoder=True)):

@@ -27,7 +27,7 @@ from itertools import accumulate, pairwise
 import torch
 
 from milepost.engines.transformers.distance import logits_distance
-from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.far_positions import FarPositions, measure_far_positions
 from milepost.engines.transformers.ordinary_tokens import ordinary_tokens
 from milepost.engines.transformers.rounding import disturbed
@@ -115,7 +115,7 @@ class ProbeReport:
     refusal: str | None
 
 
-def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
+def probe_resume(driver: TransformersDriver, *, seed: int = 0) -> ProbeReport:
     """Measure ``driver`` and return what was found, if it may be trusted.
 
     Raises:
@@ -127,7 +127,7 @@ def probe_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
     return report
 
 
-def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
+def measure_resume(driver: TransformersDriver, *, seed: int = 0) -> ProbeReport:
     """Measure how ``driver`` resumes: fourteen forward calls, two of them over the whole prompt in one go.
 
     A prompt on which a lost state does not show is followed by one that is about four times as long.
@@ -152,7 +152,7 @@ def measure_resume(driver: Driver, *, seed: int = 0) -> ProbeReport:
     return report
 
 
-def _probe(driver: Driver, segment_lengths: tuple[int, ...], seed: int) -> ProbeReport:
+def _probe(driver: TransformersDriver, segment_lengths: tuple[int, ...], seed: int) -> ProbeReport:
     """Return what one prompt says."""
     cuts = (0, *accumulate(segment_lengths))
     resume_position = cuts[-3]
@@ -249,7 +249,7 @@ def _judge(distances: _Distances, is_repeatable: bool, num_tokens: int) -> tuple
     return Verdict.PASSED, None
 
 
-def _company_counts(driver: Driver, tokens: torch.Tensor, tolerance: float) -> str | None:
+def _company_counts(driver: TransformersDriver, tokens: torch.Tensor, tolerance: float) -> str | None:
     """Say so if what is computed for a token depends on those after it in the same call: then no cut prompt
     agrees with a whole one, and the state is not to blame.
     """
@@ -266,7 +266,7 @@ def _company_counts(driver: Driver, tokens: torch.Tensor, tolerance: float) -> s
 
 
 def _run_with_snapshot(
-    driver: Driver, tokens: torch.Tensor, cuts: Sequence[int], position: int
+    driver: TransformersDriver, tokens: torch.Tensor, cuts: Sequence[int], position: int
 ) -> tuple[torch.Tensor, StateSnapshot, list[KVSegment]]:
     """Run to the end in one go, keeping at ``position`` what a resumed request is built from."""
     live = driver.start()
@@ -278,7 +278,9 @@ def _run_with_snapshot(
     return _run(driver, live, tokens, [cut for cut in cuts if cut >= position]), snapshot, segments
 
 
-def _run(driver: Driver, live: LiveCache, tokens: torch.Tensor, cuts: Sequence[int]) -> torch.Tensor:
+def _run(
+    driver: TransformersDriver, live: LiveCache, tokens: torch.Tensor, cuts: Sequence[int]
+) -> torch.Tensor:
     """Advance ``live`` through the segments between ``cuts``; return the last logits in float32."""
     for start, end in pairwise(cuts):
         logits = driver.advance(live, tokens[start:end])

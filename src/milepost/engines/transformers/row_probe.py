@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from milepost.engines.transformers.distance import logits_distance
-from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.ordinary_tokens import ordinary_tokens
 from milepost.engines.transformers.rounding import disturbed
 from milepost.engines.transformers.rows import BatchedRows
@@ -70,7 +70,7 @@ class RowReport:
     refusal: str | None = None
 
 
-def measure_rows(driver: Driver, count: int, *, is_fixed: bool, seed: int = 0) -> RowReport:
+def measure_rows(driver: TransformersDriver, count: int, *, is_fixed: bool, seed: int = 0) -> RowReport:
     """Measure how ``driver`` computes ``count`` rows: a few hundred tokens of prompts, some twenty steps."""
     refusal = driver.reason_against_rows or _known_reason(driver)
     if refusal is None:
@@ -85,7 +85,7 @@ def measure_rows(driver: Driver, count: int, *, is_fixed: bool, seed: int = 0) -
     return RowReport(driver.family, count, is_fixed, refusal=refusal)
 
 
-def _known_reason(driver: Driver) -> str | None:
+def _known_reason(driver: TransformersDriver) -> str | None:
     """Return why a model cannot be batched that a short prompt would not show."""
     config = driver.model.config.get_text_config(decoder=True)
     if driver.rotates_by_length:
@@ -97,7 +97,7 @@ def _known_reason(driver: Driver) -> str | None:
     return None
 
 
-def _measure(driver: Driver, count: int, *, is_fixed: bool, seed: int) -> RowReport:
+def _measure(driver: TransformersDriver, count: int, *, is_fixed: bool, seed: int) -> RowReport:
     prompts = [_Prompt.drawn(driver, length, seed + index) for index, length in enumerate(_PROMPT_LENGTHS)]
     alone = [_alone(driver, prompt) for prompt in prompts]
     with disturbed(driver.model, seed):
@@ -107,12 +107,12 @@ def _measure(driver: Driver, count: int, *, is_fixed: bool, seed: int) -> RowRep
     compared = rows[_COMPARED]
     copies: list[torch.Tensor] = []
     if is_fixed:
-        same = [prompts[_COMPARED]] * batch.count
-        stays = [(0, _NUM_STEPS)] * batch.count
+        same = [prompts[_COMPARED]] * batch.width
+        stays = [(0, _NUM_STEPS)] * batch.width
         copies = _together(BatchedRows(driver, count, is_fixed=True), driver, same, stays)
     report = RowReport(
         family=driver.family,
-        count=batch.count,
+        count=batch.width,
         is_fixed=is_fixed,
         alone_distance=_farthest(rows, alone),
         rounding_distance=_farthest(rounded, alone),
@@ -148,25 +148,28 @@ class _Prompt:
     answer: torch.Tensor
 
     @classmethod
-    def drawn(cls, driver: Driver, num_tokens: int, seed: int) -> "_Prompt":
+    def drawn(cls, driver: TransformersDriver, num_tokens: int, seed: int) -> "_Prompt":
         tokens = ordinary_tokens(driver, num_tokens + _NUM_STEPS, seed)
         return cls(tokens[:num_tokens], tokens[num_tokens:])
 
-    def computed(self, driver: Driver) -> LiveCache:
+    def computed(self, driver: TransformersDriver) -> LiveCache:
         """Return a live cache behind the prompt."""
         live = driver.start(num_tokens=self.tokens.numel())
         driver.advance(live, self.tokens)
         return live
 
 
-def _alone(driver: Driver, prompt: _Prompt) -> torch.Tensor:
+def _alone(driver: TransformersDriver, prompt: _Prompt) -> torch.Tensor:
     """Return the logits of each step of the answer, shape ``[steps, vocabulary_size]``."""
     live = prompt.computed(driver)
     return torch.stack([driver.advance(live, token[None]) for token in prompt.answer])
 
 
 def _together(
-    rows: BatchedRows, driver: Driver, prompts: Sequence[_Prompt], stays: Sequence[tuple[int, int]]
+    rows: BatchedRows,
+    driver: TransformersDriver,
+    prompts: Sequence[_Prompt],
+    stays: Sequence[tuple[int, int]],
 ) -> list[torch.Tensor]:
     """Return the logits of the steps of each prompt, which stays as long as is given with it."""
     lives = [prompt.computed(driver) for prompt in prompts]

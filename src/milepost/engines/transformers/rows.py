@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.base import Rows
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.experts import UngroupedExperts
 from milepost.engines.transformers.row_layers import RowCache
 from milepost.engines.transformers.row_tensors import RowPlaces
@@ -48,7 +49,7 @@ class _Seated:
         self.cache = cache
 
 
-class BatchedRows:
+class BatchedRows(Rows):
     """See the module. One forward call a step; joining and leaving copy one row.
 
     Args:
@@ -57,12 +58,12 @@ class BatchedRows:
         is_fixed: Which of the two ways.
 
     Attributes:
-        count: Most sequences at once; in *fixed*, the rows of every call, which may be more than asked for.
+        width: Most sequences at once; in *fixed*, the rows of every call, which may be more than asked for.
     """
 
-    def __init__(self, driver: Driver, count: int, *, is_fixed: bool) -> None:
+    def __init__(self, driver: TransformersDriver, count: int, *, is_fixed: bool) -> None:
         self._driver = driver
-        self.count = _power_of_two(count, least=_LEAST_FIXED_ROWS) if is_fixed else count
+        self.width = _power_of_two(count, least=_LEAST_FIXED_ROWS) if is_fixed else count
         self._is_fixed = is_fixed
         self._slots: list[LiveCache | None] = []
         self._empty_slots()
@@ -87,6 +88,10 @@ class BatchedRows:
             UnsupportedModelError: What one of them holds cannot be stacked.
         """
         self._check(sequences, tokens)
+        if not self._is_fixed and len(sequences) == 1 and not self._slot_of:
+            # In no company: nothing is gained by a row.
+            token = torch.tensor(tokens, device=self._driver.device)
+            return [self._driver.advance(sequences[0], token)]
         rows = self._seat_these(sequences)
         slots = [self._slot_of[id(sequence)] for sequence in sequences]
         inputs = [_DUMMY_TOKEN] * len(self._slots)
@@ -121,10 +126,10 @@ class BatchedRows:
         self._vacate(slot)
 
     def _check(self, sequences: Sequence[LiveCache], tokens: Sequence[int]) -> None:
-        if len(sequences) != len(tokens) or not 0 < len(sequences) <= self.count:
+        if len(sequences) != len(tokens) or not 0 < len(sequences) <= self.width:
             raise InvalidRequestError(
                 f"{len(sequences)} sequences and {len(tokens)} tokens; "
-                f"give a token for each of 1 to {self.count}"
+                f"give a token for each of 1 to {self.width}"
             )
         if len({id(sequence) for sequence in sequences}) != len(sequences):
             raise InvalidRequestError("a sequence is given twice; a step computes one token of each")
@@ -160,7 +165,7 @@ class BatchedRows:
 
     def _make_room(self, sequences: Sequence[LiveCache], num_new: int) -> None:
         """Have slots and columns for ``sequences``, and no more than twice as many columns as it takes."""
-        num_slots = self.count if self._is_fixed else _power_of_two(len(sequences), least=1)
+        num_slots = self.width if self._is_fixed else _power_of_two(len(sequences), least=1)
         capacity = _power_of_two(_longest(sequences) + 1, least=_LEAST_COLUMNS)
         if self._rows is None:
             self._places = RowPlaces(num_slots=num_slots, capacity=capacity)
@@ -229,7 +234,7 @@ class BatchedRows:
         self._rows = None
 
     def _empty_slots(self) -> None:
-        self._slots = [None] * self.count if self._is_fixed else []
+        self._slots = [None] * self.width if self._is_fixed else []
 
 
 def _longest(sequences: Sequence[LiveCache]) -> int:

@@ -10,7 +10,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks as hooks
 from transformers import AutoModelForCausalLM
 
 from families import tiny_config, tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.watch import ModelWatch
 from milepost.engines.transformers.watch.description import Serials
 from milepost.engines.transformers.watch.numeric_switches import SWITCH_NAMES, numeric_switches

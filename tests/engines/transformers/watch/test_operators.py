@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.watch import ModelWatch
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.

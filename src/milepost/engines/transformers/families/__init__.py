@@ -28,7 +28,7 @@ stay untouched, and ``Driver.release`` takes the fixes off again.
 
 from transformers import PreTrainedModel
 
-from milepost.engines.transformers.driver import Adaptation, Driver
+from milepost.engines.transformers.driver import Adaptation, TransformersDriver
 from milepost.engines.transformers.families import minimax, recurrent_gemma, rwkv, selective_scan
 
 __all__ = ["driver_for"]
@@ -63,11 +63,11 @@ _ADAPTATIONS: dict[str, Adaptation] = {
 }
 
 
-def driver_for(model: PreTrainedModel) -> Driver:
+def driver_for(model: PreTrainedModel) -> TransformersDriver:
     """Return the driver of ``model``, its family's fix applied to this instance alone.
 
     Raises:
         UnsupportedModelError: The model is no decoder-only language model with a cache.
         ConfigurationError: The model is in training mode.
     """
-    return Driver(model, adaptation=_ADAPTATIONS.get(model.config.model_type))
+    return TransformersDriver(model, adaptation=_ADAPTATIONS.get(model.config.model_type))

@@ -7,8 +7,8 @@ import torch
 from tiny_engine import open_engine
 
 from families import tiny_model, tiny_prompt
+from milepost.engines.engine import Engine
 from milepost.engines.transformers import admission as admission_module
-from milepost.engines.transformers.engine import Engine
 from milepost.errors import CapacityError, ConfigurationError, InvalidRequestError, UnsupportedModelError
 from milepost.placement import Placement, PlacementPolicy
 
@@ -125,7 +125,7 @@ def test_a_misspelt_option_is_a_type_error(model, engine):
         open_engine(model, polcy="learned")
     with pytest.raises(TypeError, match="temprature"):
         engine.generate([1], temprature=1.0)
-    assert engine.step() is None
+    assert not engine.step()
 
 
 def test_a_budget_below_one_checkpoint_names_the_least_that_works_and_that_works(model):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from milepost.engines.transformers.option_values import text_value, texts, truth
+from milepost.engines.option_values import text_value, texts, truth
 from milepost.errors import InvalidRequestError
 
 

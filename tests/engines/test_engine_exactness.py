@@ -5,8 +5,8 @@ import torch
 from tiny_engine import assert_equal, branching_prompts, open_engine, without_cache
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers import generation as generation_module
-from milepost.engines.transformers import prefill as prefill_module
+from milepost.engines import generation as generation_module
+from milepost.engines.transformers import driver as driver_module
 from milepost.engines.transformers.snapshot import capture_state, zero_state
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
@@ -40,7 +40,7 @@ def test_warm_equals_cold_bit_for_bit_across_interleaved_requests(family, policy
 def test_a_wrong_state_would_show(engine, model, monkeypatch):
     prompts = branching_prompts()[:2] * 2
     monkeypatch.setattr(
-        prefill_module, "capture_state", lambda cache, position: zero_state(capture_state(cache, position))
+        driver_module, "capture_state", lambda cache, position: zero_state(capture_state(cache, position))
     )
     warm = [engine.generate(prompt, max_new_tokens=5) for prompt in prompts]
     with pytest.raises(AssertionError):

@@ -1,23 +1,27 @@
 """What one engine's cache holds for a prompt of the model as it is now, and nothing that another model made.
 
-Prompts of different identities of a model (see ``watch``) share nothing, as those of different tenants do, so
-an adapter that is switched back finds its own states again. States of weights that are gone are dropped at
-once. A payload's digest says the same a second time: whose it is, for which model, for which tokens.
+Prompts of different identities of a model (see ``transformers/watch``) share nothing, as those of different
+tenants do, so an adapter that is switched back finds its own states again. States of weights that are gone
+are dropped at once. A payload's digest says the same a second time: whose it is, for which model, for which
+tokens.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from milepost.engines.transformers.admission import Admission
-from milepost.engines.transformers.audit import Auditor, Recomputation
-from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.identity import PrefixDigests
-from milepost.engines.transformers.prefill import belongs_to
-from milepost.engines.transformers.watch import ModelIdentity
+import numpy as np
+
+from milepost.accounting import RequestReport
+from milepost.engines.audit import Auditor, Recomputation
+from milepost.engines.base import Admission, Cuts, Driver, Identity, LiveSequence
+from milepost.engines.digests import PrefixDigests
+from milepost.engines.payloads import SequencePayloads, belongs_to
+from milepost.engines.prefill import Prefill
 from milepost.errors import AuditError
 from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
+from milepost.placement import NoCheckpoints, Placement
 from milepost.tokens import TokenArray
 
 __all__ = ["Claim", "Recall"]
@@ -39,7 +43,7 @@ class Claim:
         breakpoints: Hints for the policy.
     """
 
-    identity: ModelIdentity
+    identity: Identity
     tokens: TokenArray
     tenant: str
     namespace: str
@@ -64,6 +68,7 @@ class Recall:
         auditor: Draws the hits that are computed again.
         fingerprint: What makes states of the model as it was opened interchangeable.
         segment_tokens: Where KV is cut.
+        cuts: Where a prompt is.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Recall:
         auditor: Auditor,
         fingerprint: bytes,
         segment_tokens: int,
+        cuts: Cuts,
     ) -> None:
         self.cache = cache
         self.admission = admission
@@ -82,6 +88,7 @@ class Recall:
         self._driver = driver
         self._fingerprint = fingerprint
         self._segment_tokens = segment_tokens
+        self._cuts = cuts
         self._content: int | None = None
 
     def claim(self, tokens: TokenArray, *, tenant: str, breakpoints: Sequence[int] = ()) -> Claim:
@@ -109,9 +116,16 @@ class Recall:
             breakpoints=tuple(breakpoints),
         )
 
+    def reach(self, claim: Claim) -> int:
+        """Return where a prompt would resume now."""
+        with self.acquire(claim) as lease:
+            return lease.resume_position
+
     def acquire(self, claim: Claim) -> Lease:
         """Pin the deepest checkpoint that was made for exactly this claim."""
-        resume_limit = None if self.admission.can_store(claim.identity) else 0
+        # What is left to compute may not be less than the engine computes exactly.
+        furthest = max(0, claim.tokens.size - self._cuts.least)
+        resume_limit = furthest if self.admission.can_store(claim.identity) else 0
         while True:
             lease = self.cache.acquire(
                 claim.tokens,
@@ -129,6 +143,72 @@ class Recall:
                 lease.release()
                 raise
 
+    def plan(self, claim: Claim, lease: Lease, *, given_positions: Sequence[int] = ()) -> tuple[int, ...]:
+        """Return where states of this prompt should be captured, or how much of its KV is wanted.
+
+        Args:
+            claim: Whose prompt it is.
+            lease: What it resumes from.
+            given_positions: Where requests that wait part from it: a state there is used at once.
+        """
+        if not self.admission.can_store(claim.identity):
+            return ()
+        if isinstance(self.cache.policy.placement, NoCheckpoints) or self.cache.footprint.is_stateless:
+            given_positions = ()
+        return self.cache.plan(lease, given_positions=given_positions).positions
+
+    def store(
+        self, claim: Claim, lease: Lease, placement: Placement, payloads: SequencePayloads
+    ) -> RequestReport:
+        """Store what was captured of a prompt, and account for it.
+
+        Raises:
+            ModelChangedError: the model is another one by now; nothing was stored.
+        """
+        if placement.positions or self.cache.policy.keeps_kv:
+            self.admission.require(claim.identity, closely=True)
+        source = payloads if self.admission.can_store(claim.identity) else None
+        return self.cache.commit(lease, placement, source)
+
+    def keep_answer(self, claim: Claim, lease: Lease, live: LiveSequence, answer: Sequence[int]) -> int:
+        """Store a state at the end of an answer: the next turn of a chat goes on there. Return its position,
+        0 for none, as where the policy keeps no states.
+
+        Args:
+            claim: Whose prompt it was.
+            lease: The prompt's, committed.
+            live: Has computed the prompt and all of the answer that is given.
+            answer: Its tokens; the last was not computed where nothing came after it.
+        """
+        if live.position % self.cache.grid or not self._can_keep(claim):
+            return 0
+        tokens = np.concatenate((claim.tokens, np.asarray(answer, dtype=claim.tokens.dtype)))[: live.position]
+        payloads = self._payloads(claim, tokens, live)
+        payloads.capture()
+        return self.cache.extend(lease, tokens, payloads, unasked=True)
+
+    def keep_begun(self, claim: Claim, prefill: Prefill) -> int:
+        """Store what was captured of a prompt that was given up, as a prompt that ends there; return where.
+
+        Complexity: as of a prompt of that length.
+        """
+        positions = prefill.payloads.positions
+        if not positions or not self._can_keep(claim):
+            return 0
+        tokens = claim.tokens[: positions[-1]]
+        with self.cache.acquire(tokens, tenant=claim.namespace, breakpoints=()) as lease:
+            left = tuple(position for position in positions if position > lease.resume_position)
+            self.store(claim, lease, Placement(left), prefill.payloads)
+        return positions[-1]
+
+    def _can_keep(self, claim: Claim) -> bool:
+        is_off = isinstance(self.cache.policy.placement, NoCheckpoints)
+        return not is_off and self.admission.can_store(claim.identity)
+
+    def _payloads(self, claim: Claim, tokens: TokenArray, live: LiveSequence) -> SequencePayloads:
+        digests = replace(claim, tokens=tokens).digests()
+        return SequencePayloads(self._driver, live, digests=digests, segment_tokens=self._segment_tokens)
+
     def audit(self, lease: Lease, claim: Claim) -> Recomputation | None:
         """Return the check of what ``lease`` resumes from, where one is due."""
         if lease.resume_position == 0 or not self.auditor.is_due():
@@ -140,6 +220,7 @@ class Recall:
             tenant=claim.namespace,
             digests=claim.digests(),
             segment_tokens=self._segment_tokens,
+            cuts=self._cuts,
         )
 
     def judge(self, audit: Recomputation, lease: Lease) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 from characters import Characters
 
 from families import tiny_prompt
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.placement import NoCheckpoints
 
 SEGMENT = 64
@@ -56,6 +56,6 @@ class Trap:
 def assert_usable(engine, model, prompts):
     engine.cache.check()
     assert not engine.cache._store.queue.pinned
-    assert engine.step() is None, "nothing was left in the queue"
+    assert not engine.step(), "nothing was left in the queue"
     answers = engine.generate_many(prompts, max_new_tokens=3)
     assert_equal(answers, without_cache(model, prompts, max_new_tokens=3))

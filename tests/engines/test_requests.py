@@ -8,8 +8,8 @@ import torch
 from characters import Characters
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.requests import RequestOptions
+from milepost.engines.engine import Engine
+from milepost.engines.requests import RequestOptions
 from milepost.errors import InvalidRequestError
 
 torch.set_num_threads(1)
@@ -194,7 +194,7 @@ def test_a_bad_request_is_refused_by_name_and_nothing_is_lost(engine, prompt, op
     before = engine.cache.statistics()
     with pytest.raises(InvalidRequestError, match=says):
         engine.generate(prompt, **options)
-    assert engine.step() is None
+    assert not engine.step()
     assert engine.cache.statistics() == before
     assert ask(engine, max_new_tokens=1).report.reused == 128
 
@@ -268,4 +268,4 @@ def test_several_prompts_come_in_a_list(engine, wrong):
 def test_what_is_called_at_each_step_can_be_called(engine):
     with pytest.raises(InvalidRequestError, match="on_step=5; give a function"):
         engine.generate_many([PROMPT], on_step=5)
-    assert engine.step() is None, "nothing was queued"
+    assert not engine.step(), "nothing was queued"

@@ -15,8 +15,8 @@ from tiny_engine import (
     without_cache,
 )
 
-from milepost.engines.transformers import generation as generation_module
-from milepost.engines.transformers import recall as recall_module
+from milepost.engines import generation as generation_module
+from milepost.engines import recall as recall_module
 from milepost.errors import InvalidRequestError
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
@@ -74,8 +74,8 @@ def test_an_error_in_one_request_leaves_the_others(engine, model, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(engine.driver, "advance", Trap(engine.driver, 2, RuntimeError("out of memory")))
         engine.step()
-        assert engine.step() == (generations[1], [])
-    while engine.step() is not None:
+        assert engine.step() == [(generations[1], [])]
+    while engine.step():
         pass
     cold = without_cache(model, prompts, max_new_tokens=4)
     assert_equal([generations[0].completion(), generations[2].completion()], [cold[0], cold[2]])
@@ -146,7 +146,7 @@ def test_a_stream_that_is_collected_touches_the_cache_only_with_the_next_turn(en
     assert generation.is_done
     with pytest.raises(InvalidRequestError, match="given up"):
         generation.completion()
-    assert engine.step() is None
+    assert not engine.step()
     assert generation._lease is None
     assert_usable(engine, model, prompts)
 
@@ -161,7 +161,7 @@ def test_a_request_that_is_not_done_has_no_answer_yet(engine):
 def test_a_bad_prompt_among_good_ones_queues_none_of_them(engine):
     with pytest.raises(InvalidRequestError, match="empty"):
         engine.generate_many([[1, 2, 3], []], max_new_tokens=2)
-    assert engine.step() is None
+    assert not engine.step()
     assert engine.cache.statistics().num_requests == 0
 
 
@@ -190,4 +190,4 @@ def test_leaving_the_block_of_an_engine_gives_up_what_is_queued(model):
     with open_engine(model) as engine:
         generation = engine.submit([1, 2, 3])
     assert generation.is_done
-    assert engine.step() is None
+    assert not engine.step()

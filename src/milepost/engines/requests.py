@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, TypedDict, Unpack
 
 from milepost.counts import as_count, as_number
-from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.generation_settings import GenerationSettings
-from milepost.engines.transformers.option_values import text_value, texts, truth
-from milepost.engines.transformers.prompts import Prompt, PromptReader
-from milepost.engines.transformers.sampling import Sampling
-from milepost.engines.transformers.text import Tokenizer, checked_text
+from milepost.engines.base import Driver
+from milepost.engines.generation_settings import GenerationSettings
+from milepost.engines.option_values import text_value, texts, truth
+from milepost.engines.prompts import Prompt, PromptReader
+from milepost.engines.sampling import Sampling
+from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
 from milepost.tokens import TokenArray
 

@@ -5,9 +5,9 @@ import torch
 from transformers import GenerationConfig
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.generation_settings import GenerationSettings
-from milepost.engines.transformers.sampling import Sampler
+from milepost.engines.engine import Engine
+from milepost.engines.generation_settings import GenerationSettings
+from milepost.engines.sampling import Sampler
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.tokens import as_tokens
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(engine, model, configure, se
     configure(**settings)
     with pytest.raises(InvalidRequestError, match=next(iter(settings))):
         engine.generate(PROMPT, max_new_tokens=1)
-    assert engine.step() is None
+    assert not engine.step()
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         GenerationSettings(model)
 
@@ -272,7 +272,7 @@ def test_a_setting_that_transformers_refuses_is_refused_in_its_words(engine, con
     configure(**settings)
     with pytest.raises(InvalidRequestError, match=says):
         engine.generate(PROMPT, max_new_tokens=1)
-    assert engine.step() is None
+    assert not engine.step()
 
 
 def test_stop_strings_of_the_model_end_an_answer_and_a_requests_take_their_place(model, configure):

@@ -11,7 +11,7 @@ from tiny_engine import (
 )
 
 from families import tiny_prompt
-from milepost.engines.transformers import prefill as prefill_module
+from milepost.engines import payloads as payloads_module
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)
@@ -19,25 +19,21 @@ torch.set_num_threads(1)
 
 def live_payload_bytes(payloads) -> int:
     gc.collect()
-    return sum(
-        payload.num_bytes if hasattr(payload, "snapshot") else payload.segment.num_bytes
-        for reference in payloads
-        if (payload := reference()) is not None
-    )
+    return sum(payload.num_bytes for reference in payloads if (payload := reference()) is not None)
 
 
 @pytest.mark.parametrize("numerics", ["strict", "fast"])
 def test_what_the_cache_dropped_lives_nowhere_else(model, monkeypatch, numerics):
     made = []
     for name in ("StoredState", "StoredKV"):
-        kind = getattr(prefill_module, name)
+        kind = getattr(payloads_module, name)
 
         def note(self, *args, upstream=kind.__init__, **fields):
             upstream(self, *args, **fields)
             made.append(weakref.ref(self))
 
         tracked = type(name, (kind,), {"__slots__": ("__weakref__",), "__init__": note})
-        monkeypatch.setattr(prefill_module, name, tracked)
+        monkeypatch.setattr(payloads_module, name, tracked)
     engine = open_engine(model, policy="dense:64", capacity=4 * 58_880, numerics=numerics)
     generations = [
         engine.submit(prompt, max_new_tokens=number, ignore_end_token=True)
@@ -45,7 +41,7 @@ def test_what_the_cache_dropped_lives_nowhere_else(model, monkeypatch, numerics)
     ]
     while not generations[0].is_done:
         engine.step()
-    while engine.step() is not None:
+    while engine.step():
         held = engine.cache.statistics()
         if all(g.num_prompt_tokens_done == g.request.tokens.size for g in generations):
             assert live_payload_bytes(made) == held.checkpoint_bytes + held.kv_bytes

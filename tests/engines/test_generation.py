@@ -6,7 +6,7 @@ import torch
 from tiny_engine import assert_equal, open_engine
 
 from families import tiny_prompt
-from milepost.engines.transformers import prefill as prefill_module
+from milepost.engines.transformers import driver as driver_module
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)
@@ -91,10 +91,10 @@ def test_a_prompt_of_one_token_is_answered(engine):
 
 def test_captures_are_timed_between_waits_for_the_device(engine, monkeypatch):
     log = []
-    upstream = prefill_module.capture_state
+    upstream = driver_module.capture_state
     monkeypatch.setattr(engine.driver, "wait_for_device", lambda: log.append("wait"))
     monkeypatch.setattr(
-        prefill_module, "capture_state", lambda *args: log.append("capture") or upstream(*args)
+        driver_module, "capture_state", lambda *args: log.append("capture") or upstream(*args)
     )
     engine.generate(tiny_prompt(150)[0].numpy(), max_new_tokens=1)
     captures = [index for index, entry in enumerate(log) if entry == "capture"]

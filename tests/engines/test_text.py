@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from milepost.engines.transformers.text import TextStream
+from milepost.engines.text import TextStream
 from milepost.errors import InvalidRequestError
 
 

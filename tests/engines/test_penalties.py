@@ -2,7 +2,7 @@
 
 import torch
 
-from milepost.engines.transformers.penalties import AnswerPenalties
+from milepost.engines.penalties import AnswerPenalties
 
 
 def penalised(ids, *, num_prompt_tokens, presence=0.0, frequency=0.0):

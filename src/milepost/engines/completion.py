@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from milepost.accounting import RequestReport
-from milepost.engines.transformers.sampling import TokenLogprobs
+from milepost.engines.sampling import TokenLogprobs
 
 __all__ = ["Completion", "FinishReason", "TokenEvent"]
 

@@ -13,17 +13,17 @@ is called wrong), audits end there, with a warning.
 
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from milepost.engines.transformers.driver import Driver
-from milepost.engines.transformers.identity import PrefixDigests
-from milepost.engines.transformers.prefill import Numerics, Prefill, StoredKV, StoredState, belongs_to
-from milepost.engines.transformers.snapshot import has_same_bits
+from milepost.engines.base import Cuts, Driver, KVPiece, State
+from milepost.engines.digests import PrefixDigests
+from milepost.engines.payloads import StoredState, belongs_to
+from milepost.engines.prefill import Numerics, Prefill
 from milepost.errors import ConfigurationError
 from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
-from milepost.placement import Placement
 
 __all__ = ["Audit", "AuditStatistics", "Auditor", "Recomputation", "checked_audit"]
 
@@ -149,14 +149,18 @@ class Recomputation:
         tenant: str,
         digests: PrefixDigests,
         segment_tokens: int,
+        cuts: Cuts,
     ) -> None:
         self._lease = lease
         self._segment_tokens = segment_tokens
+        self._cuts = cuts
         self.is_match = self.is_repeatable = True
         self.num_tokens = 0
         self._driver, self._digests = driver, digests
-        self._first: tuple[StoredState | None, list[StoredKV]] | None = None
-        self._earlier = cache.acquire(lease.tokens, tenant=tenant, resume_limit=lease.resume_position - 1)
+        self._first: _Stretch | None = None
+        self._earlier = cache.acquire(
+            lease.tokens, tenant=tenant, resume_limit=lease.resume_position - cuts.least
+        )
         try:
             if not belongs_to(self._earlier, digests):
                 self._earlier.release()
@@ -181,45 +185,55 @@ class Recomputation:
         if prefill.live.position < position:
             return
         result = self._result(prefill)
-        self._prefill = None
+        self._let_go()
         if self._first is not None:
-            self.is_repeatable = _agree(result, self._first)
-        elif not (is_match := _agree(result, self._stored())):
+            self.is_repeatable = self._agree(result, self._first)
+        elif not (is_match := self._agree(result, self._stored())):
             # Before a state is called wrong: does the model agree with itself?
             self.is_match, self._first, self._prefill = is_match, result, self._start()
 
     def close(self) -> None:
         """Let go of what it started from. Harmless when done twice."""
-        self._prefill = None
+        self._let_go()
         self._earlier.release()
+
+    def _let_go(self) -> None:
+        if self._prefill is not None:
+            self._prefill.close()
+            self._prefill = None
 
     def _start(self) -> Prefill:
         is_stateless = self._lease.state is None
         return Prefill(
             driver=self._driver,
             lease=self._earlier,
-            placement=Placement(() if is_stateless else (self._lease.resume_position,)),
+            planned=() if is_stateless else (self._lease.resume_position,),
             digests=self._digests,
             segment_tokens=self._segment_tokens,
-            numerics=Numerics.STRICT,
+            cuts=self._cuts,
         )
 
-    def _result(self, prefill: Prefill) -> tuple[StoredState | None, list[StoredKV]]:
+    def _result(self, prefill: Prefill) -> "_Stretch":
         position = self._lease.resume_position
-        state = None if self._lease.state is None else prefill.checkpoint(position)
-        return state, prefill.kv_segments(self._earlier.resume_position, position)
+        stored = None if self._lease.state is None else prefill.payloads.checkpoint(position)
+        return self._stretch(stored, prefill.payloads.kv_segments(self._earlier.resume_position, position))
 
-    def _stored(self) -> tuple[StoredState | None, list[StoredKV]]:
+    def _stored(self) -> "_Stretch":
         first = self._earlier.resume_position // self._segment_tokens
-        state = self._lease.state
-        assert state is None or isinstance(state, StoredState)
-        return state, list(self._lease.kv_segments[first:])
+        stored = self._lease.state
+        assert stored is None or isinstance(stored, StoredState)
+        return self._stretch(stored, self._lease.kv_segments[first:])
+
+    def _stretch(self, stored: StoredState | None, segments: Sequence[Any]) -> "_Stretch":
+        return None if stored is None else stored.state, [each.piece for each in segments]
+
+    def _agree(self, one: "_Stretch", other: "_Stretch") -> bool:
+        (state, kv), (other_state, other_kv) = one, other
+        if (state is None) != (other_state is None) or len(kv) != len(other_kv):
+            return False
+        return (state is None or self._driver.has_same_bits(state, other_state)) and all(
+            map(self._driver.has_same_bits, kv, other_kv)
+        )
 
 
-def _agree(
-    one: tuple[StoredState | None, list[StoredKV]], other: tuple[StoredState | None, list[StoredKV]]
-) -> bool:
-    (state, kv), (other_state, other_kv) = one, other
-    frames = [None if each is None else each.snapshot.frame for each in (state, other_state)]
-    segments = [[piece.segment.tensors for piece in pieces] for pieces in (kv, other_kv)]
-    return has_same_bits(frames[0], frames[1]) and has_same_bits(segments[0], segments[1])
+_Stretch = tuple[State | None, list[KVPiece]]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.engine import Engine
-from milepost.engines.transformers.ownership import Ownership, ownership_of
+from milepost.engines.engine import Engine
+from milepost.engines.ownership import Ownership, ownership_of
 from milepost.errors import ConcurrentUseError
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.

@@ -19,7 +19,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 
-from milepost.engines.transformers.penalties import AnswerPenalties
+from milepost.engines.penalties import AnswerPenalties
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.tokens import TokenArray
 

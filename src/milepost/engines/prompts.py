@@ -14,7 +14,7 @@ from milepost.chat.conversation import Conversation
 from milepost.chat.messages import check_texts_only, read_messages
 from milepost.chat.prompt_tokenizer import PromptTokenizer
 from milepost.counts import as_count
-from milepost.engines.transformers.text import Tokenizer, checked_text
+from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 

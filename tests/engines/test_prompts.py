@@ -16,7 +16,7 @@ from chat_tokenizer import (
     write_chat_tokenizer,
 )
 from families import tiny_model
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.engine import Engine
 from milepost.errors import InvalidRequestError
 from milepost.traces import open_trace
 
@@ -167,7 +167,7 @@ def test_malformed_messages_are_refused_by_name(engine_of, messages, says):
     engine = engine_of(NEEDS_USER)
     with pytest.raises(InvalidRequestError, match=says):
         engine.generate(messages)
-    assert engine.step() is None
+    assert not engine.step()
 
 
 @pytest.mark.parametrize(

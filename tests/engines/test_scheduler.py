@@ -2,8 +2,19 @@
 
 import pytest
 
-from milepost.engines.transformers.scheduler import Scheduler
+from milepost.engines.base import OneByOne
+from milepost.engines.scheduler import Scheduler
 from milepost.errors import ConfigurationError
+
+
+class Alone:
+    """Requests that have nothing in common."""
+
+    def prepare(self, generation, others):
+        """Nothing to prepare for."""
+
+    def waits(self, generation, running):
+        return False
 
 
 class Countdown:
@@ -12,12 +23,17 @@ class Countdown:
     def __init__(self, name, turns, *, fails=False):
         self.name, self.turns, self.fails = name, turns, fails
         self.is_closed = self.is_abandoned = False
+        self.is_decoding = False
+        self.has_begun = False
+        self.pending = (None, 0)
+        self.must_start_over = False
 
     @property
     def is_done(self):
         return self.is_closed or self.is_abandoned or self.turns == 0
 
     def step(self):
+        self.has_begun = True
         if self.turns == 1 and self.fails:
             self.close()
             return []
@@ -30,13 +46,13 @@ class Countdown:
 
 def order(scheduler) -> str:
     names = ""
-    while (turn := scheduler.step()) is not None:
-        names += turn[0].name
+    while turn := scheduler.step():
+        names += "".join(request.name for request, _ in turn)
     return names
 
 
 def queue(*requests, max_running=8) -> Scheduler:
-    scheduler = Scheduler(max_running=max_running)
+    scheduler = Scheduler(OneByOne(None), sharing=Alone(), max_running=max_running)
     for request in requests:
         scheduler.submit(request)
     return scheduler
@@ -55,7 +71,7 @@ def test_no_more_than_max_running_are_begun_at_once():
     requests = [Countdown(name, 3) for name in "abcdef"]
     scheduler = queue(*requests, max_running=2)
     begun = []
-    while scheduler.step() is not None:
+    while scheduler.step():
         begun.append(sum(0 < request.turns < 3 for request in requests))
     assert len(begun) == 18
     assert max(begun) == 2
@@ -63,7 +79,7 @@ def test_no_more_than_max_running_are_begun_at_once():
 
 def test_one_that_comes_later_joins_the_round():
     scheduler = queue(Countdown("a", 3))
-    assert scheduler.step()[0].name == "a"
+    assert scheduler.step()[0][0].name == "a"
     scheduler.submit(Countdown("b", 2))
     assert order(scheduler) == "abab"
 
@@ -77,7 +93,7 @@ def test_what_was_abandoned_is_closed_before_the_next_turn_wherever_it_stands():
     scheduler = queue(*requests)
     scheduler.step()
     one.is_abandoned = third.is_abandoned = True
-    assert scheduler.step()[0] is other
+    assert scheduler.step()[0][0] is other
     assert one.is_closed
     assert third.is_closed
     assert order(scheduler) == "bb"
@@ -110,9 +126,9 @@ def test_closing_gives_up_running_and_waiting_alike():
     scheduler.step()
     scheduler.close()
     assert all(request.is_closed for request in requests)
-    assert scheduler.step() is None
+    assert not scheduler.step()
 
 
 def test_a_scheduler_that_may_run_nothing_is_refused():
     with pytest.raises(ConfigurationError, match="max_running=0"):
-        Scheduler(max_running=0)
+        queue(max_running=0)

@@ -14,7 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from milepost.engines.transformers.sampling import Sampler, Sampling
+from milepost.engines.sampling import Sampler, Sampling
 from milepost.errors import InvalidRequestError
 from milepost.tokens import as_tokens
 

@@ -21,15 +21,17 @@ import transformers
 
 from milepost.byte_size import format_bytes, parse_bytes
 from milepost.counts import as_count
-from milepost.engines.transformers.audit import Audit, Auditor, AuditStatistics, checked_audit
-from milepost.engines.transformers.completion import Completion, TokenEvent
-from milepost.engines.transformers.footprint import seconds_to_prefill
-from milepost.engines.transformers.generation import Generation
-from milepost.engines.transformers.opening import ServedModel, checked_policy, serve_model
-from milepost.engines.transformers.recall import Recall
-from milepost.engines.transformers.requests import Prompt, RequestOptions, RequestReader
-from milepost.engines.transformers.scheduler import Scheduler
-from milepost.engines.transformers.text import Tokenizer
+from milepost.engines.audit import Audit, Auditor, AuditStatistics, checked_audit
+from milepost.engines.completion import Completion, TokenEvent
+from milepost.engines.generation import Generation
+from milepost.engines.opening import checked_policy, serve_model
+from milepost.engines.recall import Recall
+from milepost.engines.requests import Prompt, RequestOptions, RequestReader
+from milepost.engines.scheduler import Scheduler, Turn
+from milepost.engines.served_model import ServedModel
+from milepost.engines.sharing import Sharing
+from milepost.engines.text import Tokenizer
+from milepost.engines.timing import seconds_to_prefill
 from milepost.errors import ConcurrentUseError, InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.hosted_cache import HostedCache
@@ -46,11 +48,19 @@ _log = logging.getLogger(__name__)
 class Engine:
     """See the module. Built by :meth:`open`, which probes that the model resumes exactly."""
 
-    def __init__(self, served: ServedModel, *, cache: HostedCache, audit: Audit, max_running: int) -> None:
+    def __init__(
+        self,
+        served: ServedModel,
+        *,
+        cache: HostedCache,
+        audit: Audit,
+        max_running: int,
+        decode_rows: int | None = None,
+    ) -> None:
         self.driver = served.driver
         self.tokenizer = served.tokenizer
         self.cache = cache
-        self.probe = served.admission.probe
+        self.probe = served.probe
         self.numerics = served.numerics
         self.segment_tokens = served.segment_tokens
         self.max_running = max_running
@@ -62,8 +72,15 @@ class Engine:
             auditor=Auditor(audit, is_repeatable=self.probe.is_repeatable),
             fingerprint=served.fingerprint,
             segment_tokens=served.segment_tokens,
+            cuts=served.cuts,
         )
-        self._scheduler = Scheduler(max_running=max_running)
+        self._rows = served.new_rows(decode_rows, max_running=max_running)
+        self._decode_rows = decode_rows
+        self._scheduler = Scheduler(
+            self._rows,
+            sharing=Sharing(self._recall, cuts=served.cuts, segment_tokens=served.segment_tokens),
+            max_running=max_running,
+        )
         self._requests = RequestReader(
             driver=served.driver, tokenizer=served.tokenizer, settings=served.generation_settings
         )
@@ -82,6 +99,7 @@ class Engine:
         device: str | None = None,
         revision: str | None = None,
         max_running: int = 8,
+        decode_rows: int | None = None,
         generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
         audit: float | Audit | None = None,
     ) -> Self:
@@ -104,6 +122,9 @@ class Engine:
             device: ``cpu``, ``cuda`` ...; the fastest there is unless given; not for a model in memory.
             revision: Of a hub id, and of nothing else.
             max_running: Requests that are interleaved at most; each holds a live cache.
+            decode_rows: Answers that go on in one call of the model. In fast numerics as many as run, unless
+                given. In strict 1 unless given; a larger number is then the number of rows of every call,
+                filled up where fewer run, so that an answer hangs on its prompt and on this number alone.
             generation_config: Settings that take the place of the model's own, as
                 ``{"repetition_penalty": 1.1}``; for what no request says otherwise.
             audit: Share of the hits of which a stretch is computed again and compared bit for bit with what
@@ -131,7 +152,11 @@ class Engine:
         try:
             cache = served.new_cache(capacity=capacity_bytes, policy=cache_policy)
             engine = cls(
-                served, cache=cache, audit=checked_audit(audit, served.numerics), max_running=max_running
+                served,
+                cache=cache,
+                audit=checked_audit(audit, served.numerics),
+                max_running=max_running,
+                decode_rows=decode_rows,
             )
         except BaseException:
             served.driver.release()
@@ -152,7 +177,13 @@ class Engine:
         """
         cache = self._served.new_cache(capacity=capacity, policy=checked_policy(policy))
         audit = self._recall.auditor.audit
-        return type(self)(self._served, cache=cache, audit=audit, max_running=self.max_running)
+        return type(self)(
+            self._served,
+            cache=cache,
+            audit=audit,
+            max_running=self.max_running,
+            decode_rows=self._decode_rows,
+        )
 
     @property
     def footprint(self) -> Footprint:
@@ -188,23 +219,18 @@ class Engine:
         """
         self._served.admission.require_weights()
         request = self._requests.read(prompt, **options)
-        generation = Generation(
-            request,
-            driver=self.driver,
-            recall=self._recall,
-            ownership=self._served.ownership,
-            tokenizer=self.tokenizer,
-            segment_tokens=self.segment_tokens,
-            numerics=self.numerics,
-        )
+        generation = Generation(request, served=self._served, recall=self._recall, rows=self._rows)
         with self._served.ownership.call("Engine.submit"):
             self._scheduler.submit(generation)
         return generation
 
-    def step(self) -> tuple[Generation, list[TokenEvent]] | None:
-        """Give the next queued request its turn; None where nothing is left to do.
+    def step(self) -> Turn:
+        """Give out the next turn: a piece of one prompt, or a token of every answer that fits in one call.
 
         A request that fails ends its turn as any other; its ``completion`` raises what broke it.
+
+        Returns:
+            Each request that had a part in it, with what it produced; empty where nothing is left to do.
 
         Raises:
             ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
@@ -213,7 +239,7 @@ class Engine:
         self._served.admission.distrust()
         return self._turn("Engine.step")
 
-    def _turn(self, caller: str) -> tuple[Generation, list[TokenEvent]] | None:
+    def _turn(self, caller: str) -> Turn:
         with self._served.ownership.turn(caller):
             return self._scheduler.step()
 
@@ -246,10 +272,10 @@ class Engine:
                 for prompt in prompts:
                     generations.append(self.submit(prompt, **options))  # noqa: PERF401 (queued ones are closed)
                 while not all(generation.is_done for generation in generations):
-                    turn = self._turn("Engine.generate")
-                    if on_step is not None and turn is not None:
-                        on_step(turn[0])
-                        self._served.admission.distrust()
+                    for generation, _ in self._turn("Engine.generate"):
+                        if on_step is not None:
+                            on_step(generation)
+                            self._served.admission.distrust()
             except BaseException:
                 with deferred_interrupts():
                     for generation in generations:

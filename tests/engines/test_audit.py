@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from families import tiny_model, tiny_prompt
-from milepost.engines.transformers.audit import Audit, AuditStatistics
-from milepost.engines.transformers.engine import Engine
+from milepost.engines.audit import Audit, AuditStatistics
+from milepost.engines.engine import Engine
 from milepost.engines.transformers.snapshot import has_same_bits
 from milepost.errors import AuditError, ConfigurationError
 
@@ -101,7 +101,7 @@ def test_an_audit_takes_turns_and_can_be_given_up_in_the_middle():
     engine.step()
     assert len(other.events) == 1
     audited.close()
-    while engine.step() is not None:
+    while engine.step():
         pass
     assert other.is_done
     assert not engine.cache._store.queue.pinned

@@ -1,0 +1,326 @@
+"""The seam: what one kind of engine does for all that stands above it, and nothing more.
+
+    above   engine, scheduler, generation, prefill, recall, audit, requests, sampling, text: once for all
+    here    Driver (one model), LiveSequence (what one request has computed), Rows (a token for each of many)
+    below   engines/transformers, engines/llamacpp, and a fake in a screenful beside the tests
+
+A driver knows how its model is run, how a state is taken out and put back, and where a prompt may be cut so
+that a resumed run computes what an uninterrupted one would have. It knows nothing of prompts' texts, of which
+states are worth keeping, or of who asks. Everything runs in the caller's thread, one call at a time.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+__all__ = [
+    "Admission",
+    "Cuts",
+    "Driver",
+    "Identity",
+    "KVPiece",
+    "LiveSequence",
+    "OneByOne",
+    "Probe",
+    "RowMaker",
+    "Rows",
+    "State",
+]
+
+
+class LiveSequence(Protocol):
+    """What one request has computed so far, in memory of the engine's own.
+
+    Attributes:
+        position: Tokens computed.
+    """
+
+    position: int
+
+
+class State(Protocol):
+    """A checkpoint's payload: all that a model keeps of the tokens before ``position``, beside their KV.
+    Immutable, and independent of the sequence that it was taken from.
+    """
+
+    @property
+    def position(self) -> int:
+        """Tokens before it."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that it keeps alive."""
+
+
+class KVPiece(Protocol):
+    """Keys and values of the tokens ``[start, end)`` of one prompt. Immutable."""
+
+    @property
+    def start(self) -> int:
+        """Its first token."""
+
+    @property
+    def end(self) -> int:
+        """The token after its last."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that it keeps alive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuts:
+    """Where a prefill is cut, so that what is resumed computes what was never interrupted.
+
+    Attributes:
+        every: A call ends at every multiple of this, counted from the prompt's start; no call takes more.
+        grid: States are taken at multiples of this. Where it is less than ``every``, a cut wherever a state
+            is wanted is one of the promise's.
+        least: Fewest tokens of one call, where fewer take another kernel.
+        stop_tokens: What a cut more costs, in tokens computed: the price of a call.
+    """
+
+    every: int
+    grid: int
+    least: int = 1
+    stop_tokens: int = 0
+
+    def next(self, position: int, num_tokens: int, planned: Collection[int]) -> int:
+        """Return where the call that begins at ``position`` ends; it takes less than ``least`` more tokens
+        than ``every``, and never fewer than ``least``.
+
+        Args:
+            position: Tokens computed of the prompt.
+            num_tokens: Its length.
+            planned: Where a state is wanted, as :meth:`thinned` gives them.
+
+        Complexity: O(positions planned).
+        """
+        ahead = (each for each in planned if position + self.least <= each < num_tokens)
+        wanted = min(ahead, default=num_tokens)
+        end = (position // self.every + 1) * self.every
+        if end < position + self.least:
+            end += self.every
+        return wanted if wanted < end + self.least else end
+
+    def thinned(self, planned: Iterable[int], *, start: int, num_tokens: int) -> tuple[int, ...]:
+        """Return those of ``planned``, ascending, that a prefill of ``[start, num_tokens)`` can stop at."""
+        kept: list[int] = []
+        for position in planned:
+            if position - (kept[-1] if kept else start) < self.least:
+                continue
+            if position == num_tokens or num_tokens - position >= self.least:
+                kept.append(position)
+        return tuple(kept)
+
+
+class Rows(ABC):
+    """Sequences that answers are made in, a token for each in one call. They join and leave at any step.
+
+    Attributes:
+        width: Most sequences of one call.
+    """
+
+    width: int
+
+    @abstractmethod
+    def advance(self, sequences: Sequence[Any], tokens: Sequence[int]) -> Sequence[torch.Tensor]:
+        """Run one token of each sequence, updating them in place.
+
+        Returns:
+            Logits behind each of them, of shape ``[vocabulary_size]``, in the order given.
+        """
+
+    @abstractmethod
+    def leave(self, sequence: Any, *, keeps: bool) -> None:
+        """Give up the place of ``sequence``. Harmless where it has none.
+
+        Args:
+            sequence: One that may have been advanced here.
+            keeps: Whether it is used on, as to take its state; else it is lost.
+        """
+
+
+class RowMaker(Protocol):
+    """Makes the rows of an engine."""
+
+    def __call__(self, count: int, *, is_fixed: bool) -> Rows:
+        """Return room for ``count`` answers at once.
+
+        Args:
+            count: Most of them; an engine may take fewer, down to one by one, and then says so.
+            is_fixed: A row's bits hang on its own tokens and on ``count`` alone, whatever its company.
+        """
+
+
+class Driver(ABC):
+    """Runs one model.
+
+    Attributes:
+        family: The model's kind, as its configuration calls it.
+    """
+
+    family: str
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """Number of token ids the model knows; valid ids are below it."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int | None:
+        """Most tokens of a sequence, or None where the model computes at any length."""
+
+    @property
+    def media_tokens(self) -> Mapping[int, str]:
+        """Ids that stand for something which is no text, and what for."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where logits lie."""
+        return torch.device("cpu")
+
+    @abstractmethod
+    def start(self, *, num_tokens: int = 1) -> LiveSequence:
+        """Return the sequence of a prompt of ``num_tokens`` that has computed nothing."""
+
+    @abstractmethod
+    def advance(self, sequence: Any, tokens: torch.Tensor) -> torch.Tensor:
+        """Run ``tokens`` after what ``sequence`` has seen, updating it in place.
+
+        Args:
+            sequence: Of this driver.
+            tokens: Shape ``[num_tokens]``, int64, on :attr:`device`; at least one.
+
+        Returns:
+            Logits of the last token, shape ``[vocabulary_size]``, owned by the caller.
+        """
+
+    @abstractmethod
+    def advance_all(self, sequence: Any, tokens: torch.Tensor) -> torch.Tensor:
+        """As :meth:`advance`, with the logits of all ``tokens``: shape ``[num_tokens, vocabulary_size]``."""
+
+    @abstractmethod
+    def capture(self, sequence: Any) -> State:
+        """Return the state of ``sequence``, which goes on unchanged. O(bytes of state)."""
+
+    @abstractmethod
+    def kv(self, sequence: Any, start: int, end: int) -> KVPiece:
+        """Copy the KV of tokens ``[start, end)`` of ``sequence``. O(bytes of it)."""
+
+    @abstractmethod
+    def restore(
+        self, state: Any | None, kv: Sequence[Any], *, position: int, num_tokens: int
+    ) -> LiveSequence:
+        """Return a sequence that has computed ``position`` tokens; what it is made from stays usable.
+
+        Args:
+            state: Taken there; None where the model has KV alone.
+            kv: Of ``[0, position)``, in order and without a gap.
+            position: Where it goes on.
+            num_tokens: Length of the prompt that goes on.
+
+        Raises:
+            CacheCorruptionError: the pieces do not fit together.
+        """
+
+    @abstractmethod
+    def branch(self, sequence: Any) -> LiveSequence:
+        """Return a copy of ``sequence`` that goes its own way. O(bytes of state and KV)."""
+
+    def close(self, sequence: Any) -> None:  # noqa: B027 (most have nothing to do)
+        """Let go of ``sequence``, which is not used again. Harmless when done twice."""
+
+    @abstractmethod
+    def has_same_bits(self, one: Any, other: Any) -> bool:
+        """Return whether two states, or two pieces of KV, hold the same bits."""
+
+    def frequency_length(self, num_tokens: int) -> int:
+        """Return what a prompt of this length is rotated by: prompts share states where it is equal."""
+        del num_tokens
+        return 0
+
+    def must_start_over(self, sequence: Any) -> bool:
+        """Whether the next token of an answer changes the positions of all before it, so that the sequence
+        so far is to be computed anew, as a prompt.
+        """
+        del sequence
+        return False
+
+    def wait_for_device(self) -> None:  # noqa: B027 (a CPU has done what it was given)
+        """Return once the device has done what it was given: it works behind a clock's back."""
+
+    def release(self) -> None:  # noqa: B027 (most have nothing to do)
+        """Take back what was done to the model, or free it. The driver may not be used afterwards."""
+
+
+class OneByOne(Rows):
+    """A sequence a call: exact for every model, and no faster than that."""
+
+    width = 1
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def advance(self, sequences: Sequence[Any], tokens: Sequence[int]) -> Sequence[torch.Tensor]:
+        """See :meth:`Rows.advance`."""
+        return [
+            self._driver.advance(sequence, torch.tensor([token], device=self._driver.device))
+            for sequence, token in zip(sequences, tokens, strict=True)
+        ]
+
+    def leave(self, sequence: Any, *, keeps: bool) -> None:
+        """A sequence has no place here, and stays what it is."""
+
+
+class Identity(Protocol):
+    """Which model this is, as it computes now (see ``engines/transformers/watch``)."""
+
+    @property
+    def content(self) -> int:
+        """Number of the weights; goes up and never comes back."""
+
+    @property
+    def digest(self) -> bytes:
+        """Of the content and of all else that an answer hangs on."""
+
+    def tenant(self, name: str) -> str:
+        """Return who a request of tenant ``name`` is to the cache."""
+
+    def has_content_of(self, tenant: str) -> bool:
+        """Return whether ``tenant``, as :meth:`tenant` gave it, is of this content."""
+
+
+class Probe(Protocol):
+    """What was found when the model was opened."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the model gives the same bits twice."""
+
+
+class Admission(Protocol):
+    """Looks, before a request is let through, which model this is by now."""
+
+    def require_weights(self) -> None:
+        """Raise ``UnsupportedModelError`` where there are no numbers to compute with any more."""
+
+    def identify(self) -> Any:
+        """Return the model's :class:`Identity` now."""
+
+    def require(self, identity: Any, *, closely: bool = False) -> None:
+        """Raise ``ModelChangedError`` unless the model is still ``identity``."""
+
+    def distrust(self) -> None:
+        """Say that others had a turn, who may have changed the model."""
+
+    def can_store(self, identity: Any) -> bool:
+        """Return whether states of ``identity`` have the sizes that its caches were made for."""
+
+    def invalidate(self) -> None:
+        """Take the weights for others, whatever they look like."""
