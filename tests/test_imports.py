@@ -110,10 +110,10 @@ print(result.num_requests)
 @pytest.mark.parametrize(
     ("program", "says"),
     [
-        ("from milepost import Engine", "needs torch, transformers, safetensors; pip install 'milepost[tran"),
+        ("from milepost import Engine", "needs torch, transformers; pip install 'milepost[tran"),
         (
             "import milepost.demo.command",
-            "needs torch, transformers, safetensors; pip install 'milepost[tran",
+            "needs torch, transformers; pip install 'milepost[tran",
         ),
         (
             "from milepost.chat.opening import open_tokenizer as f; f('.')",

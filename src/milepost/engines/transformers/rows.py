@@ -90,8 +90,8 @@ class BatchedRows(Rows):
         self._check(sequences, tokens)
         if not self._is_fixed and len(sequences) == 1 and not self._slot_of:
             # In no company: nothing is gained by a row.
-            token = torch.tensor(tokens, device=self._driver.device)
-            return [self._driver.advance(sequences[0], token)]
+            alone = torch.tensor(tokens, device=self._driver.device)
+            return [self._driver.advance(sequences[0], alone)]
         rows = self._seat_these(sequences)
         slots = [self._slot_of[id(sequence)] for sequence in sequences]
         inputs = [_DUMMY_TOKEN] * len(self._slots)
