@@ -21,7 +21,7 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from benchmarks.engines.mid_models import MID_FAMILIES, mid_model
 from benchmarks.printing import Row, print_rows
-from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.rows import BatchedRows
 from milepost.engines.transformers.snapshot import (
@@ -82,14 +82,16 @@ def _row(family: str, dtype: str, name: str, times: dict[str, list[float]]) -> R
     )
 
 
-def _computed(driver: Driver, prompt: torch.Tensor) -> tuple[StateSnapshot, KVSegment, int]:
+def _computed(driver: TransformersDriver, prompt: torch.Tensor) -> tuple[StateSnapshot, KVSegment, int]:
     """Return what a prompt leaves behind, and the first token of its answer."""
     live = driver.start(num_tokens=prompt.numel())
     token = int(driver.advance(live, prompt).argmax())
     return capture_state(live.cache, live.position), slice_kv(live.cache, 0, live.position), token
 
 
-def _lives(driver: Driver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]]) -> list[LiveCache]:
+def _lives(
+    driver: TransformersDriver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]]
+) -> list[LiveCache]:
     return [
         LiveCache(build_cache(state, [kv], new_cache=driver.new_cache), state.position)
         for state, kv, _ in computed
@@ -97,7 +99,7 @@ def _lives(driver: Driver, computed: Sequence[tuple[StateSnapshot, KVSegment, in
 
 
 def _rows_seconds(
-    driver: Driver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]], *, is_fixed: bool
+    driver: TransformersDriver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]], *, is_fixed: bool
 ) -> float:
     lives = _lives(driver, computed)
     tokens = [token for _, _, token in computed]
@@ -108,7 +110,9 @@ def _rows_seconds(
     return time.process_time() - start
 
 
-def _single_seconds(driver: Driver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]]) -> float:
+def _single_seconds(
+    driver: TransformersDriver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]]
+) -> float:
     lives = _lives(driver, computed)
     tokens = [token for _, _, token in computed]
     start = time.process_time()

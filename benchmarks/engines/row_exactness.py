@@ -25,7 +25,7 @@ import torch
 import xxhash
 
 from benchmarks.printing import Row, print_rows
-from milepost.engines.transformers.driver import Driver, LiveCache
+from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.row_probe import measure_rows
 from milepost.engines.transformers.rows import BatchedRows
@@ -100,13 +100,13 @@ def _measure(family: str, dtype: str, num_prompts: int) -> Row:
     )
 
 
-def _computed(driver: Driver, prompt: torch.Tensor) -> _Computed:
+def _computed(driver: TransformersDriver, prompt: torch.Tensor) -> _Computed:
     live = driver.start(num_tokens=prompt.numel())
     token = int(driver.advance(live, prompt).argmax())
     return capture_state(live.cache, live.position), slice_kv(live.cache, 0, live.position), token
 
 
-def _answers(driver: Driver, computed: Sequence[_Computed], *, seed: int) -> list[_Answer]:
+def _answers(driver: TransformersDriver, computed: Sequence[_Computed], *, seed: int) -> list[_Answer]:
     """Answer all prompts in rows, which join in the order and at the times that ``seed`` draws."""
     random = np.random.default_rng(seed)
     waiting = list(random.permutation(len(computed)))

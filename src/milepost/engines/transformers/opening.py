@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -24,12 +23,11 @@ from milepost.engines.transformers.footprint import measure_footprint
 from milepost.engines.transformers.identity import weights_digest
 from milepost.engines.transformers.loading import load_model
 from milepost.engines.transformers.row_choice import RowChoice
+from milepost.engines.transformers.segments import fitting_segment
 from milepost.errors import ConfigurationError
 
 __all__ = ["serve_model"]
 
-# Segments of about this many tokens cost a prefill next to nothing; see benchmarks/capture.py.
-_DEFAULT_SEGMENT_TOKENS = 256
 # Segments that fast numerics computes at once at most.
 _FAST_SEGMENTS = 8
 # A call of one token takes as long as this many tokens of a long one: 8 to 45 in three families on a CPU.
@@ -121,7 +119,7 @@ def _fingerprint(
 def _checked_segment(segment_tokens: int | None, driver: TransformersDriver) -> int:
     alignment = driver.alignment
     if segment_tokens is None:
-        return int(np.ceil(_DEFAULT_SEGMENT_TOKENS / alignment)) * alignment
+        return fitting_segment(driver).num_tokens
     segment_tokens = as_count("segment_tokens", segment_tokens)
     if segment_tokens < 1 or segment_tokens % alignment:
         raise ConfigurationError(
