@@ -66,7 +66,7 @@ def chat(
 
     source, tokenizer = resolve_model(model)
     with Engine.open(
-        source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics
+        source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics, max_running=1
     ) as engine:
         session = ChatSession(engine, system=system, options=request_options(context))
         if as_json:

@@ -65,7 +65,7 @@ def generate(
     texts = [_read_prompt(prompt) for prompt in prompts]
     source, tokenizer = resolve_model(model)
     with Engine.open(
-        source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics
+        source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics, max_running=1
     ) as engine:
         errors = Console(stderr=True)
         errors.print(f"[dim]{engine.description}[/]")

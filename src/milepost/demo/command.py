@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
     console.print("Opening the model: ", end="")
     model, tokenizer, name = _open(options.model)
     documents = _documents(options)
-    engine = Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics)
+    engine = Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics, max_running=1)
     # Its own way to encode checks every prompt against the model's context.
     asks = interleave(documents, engine.encode, questions=options.questions)
     capacity_bytes = (
