@@ -8,6 +8,7 @@
     ├── AuditError               a stored state is not what the model computes
     ├── ConcurrentUseError       a second thread, or a second turn, called into an engine at work
     ├── UnsupportedModelError    the model's family cannot be resumed exactly, or failed its self-probe
+    ├── EngineError              the library that runs the model refused a call, or failed in it
     ├── ModelLoadError           the model's files are missing, truncated or not a causal language model
     ├── MissingExtraError        a library that only some uses need is not installed
     ├── TraceFormatError         a request log cannot be read, or a line of it is not a request
@@ -24,6 +25,7 @@ __all__ = [
     "CapacityError",
     "ConcurrentUseError",
     "ConfigurationError",
+    "EngineError",
     "InvalidRequestError",
     "KernelCacheWarning",
     "MilepostError",
@@ -68,6 +70,10 @@ class ConcurrentUseError(MilepostError):
 
 class UnsupportedModelError(MilepostError):
     """The model cannot be resumed from a state exactly. The message names the family and the reason."""
+
+
+class EngineError(MilepostError):
+    """The library that runs the model refused a call, or failed in it. The message names the call."""
 
 
 class ModelLoadError(MilepostError):
