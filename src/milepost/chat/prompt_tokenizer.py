@@ -132,7 +132,7 @@ class PromptTokenizer:
         encoded = tokenizer(
             text, add_special_tokens=add_special_tokens, return_offsets_mapping=is_fast, verbose=False
         )
-        if not is_fast:
+        if not is_fast or encoded["offset_mapping"] is None:
             return EncodedText(list(encoded["input_ids"]), None)
         ends = np.fromiter((end for _, end in encoded["offset_mapping"]), dtype=np.int64)
         # Special tokens at the end have no text and say that they end at character 0.

@@ -13,10 +13,10 @@ end nothing.
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 
 from milepost.engines.penalties import AnswerPenalties
@@ -85,9 +85,12 @@ class GenerationSettings:
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, overrides: Mapping[str, Any] | GenerationConfig | None = None
+        self,
+        model: PreTrainedModel | GenerationMixin,
+        *,
+        overrides: Mapping[str, Any] | GenerationConfig | None = None,
     ) -> None:
-        self._model = model
+        self._model: Any = model
         self._overrides = _checked_overrides(overrides)
         try:
             self._merged({})
@@ -143,7 +146,7 @@ class GenerationSettings:
         )
 
     def _merged(self, options: Mapping[str, Any]) -> GenerationConfig:
-        model = cast(Any, self._model)
+        model = self._model
         try:
             config: GenerationConfig = model._prepare_generation_config(None, **self._overrides, **options)[0]
         except (TypeError, ValueError, AttributeError) as error:
@@ -183,7 +186,7 @@ class GenerationSettings:
     def _processors(
         self, config: GenerationConfig, prompt: TokenArray, own: LogitsProcessorList
     ) -> LogitsProcessorList:
-        model, device = cast(Any, self._model), self._model.device
+        model, device = self._model, self._model.device
         if config.exponential_decay_length_penalty is not None and config.eos_token_id is None:
             raise InvalidRequestError(
                 "exponential_decay_length_penalty makes end tokens likelier, and no token ends this answer; "

@@ -28,7 +28,7 @@ def is_gguf(model: object) -> bool:
 def serve_model(model: Any, **options: Any) -> ServedModel:
     """Load, probe and measure a model; arguments and errors as in ``Engine.open``."""
     if is_gguf(model):
-        from milepost.engines.llamacpp import opening as llamacpp  # type: ignore[import-not-found]
+        from milepost.engines.llamacpp import opening as llamacpp
 
         served: ServedModel = llamacpp.serve_model(model, **options)
         return served

@@ -131,7 +131,9 @@ class Context:
             EngineError: llama.cpp refuses the call, or failed in it.
         """
         num_tokens = len(tokens)
-        if not 0 < num_tokens <= self._batch.most_tokens or num_outputs > max(NUM_OUTPUTS, self.num_sequences):
+        if not 0 < num_tokens <= self._batch.most_tokens or num_outputs > max(
+            NUM_OUTPUTS, self.num_sequences
+        ):
             raise EngineError(
                 f"a call of {num_tokens} tokens and {num_outputs} outputs; this context takes 1 to "
                 f"{self._batch.most_tokens} and up to {max(NUM_OUTPUTS, self.num_sequences)}"

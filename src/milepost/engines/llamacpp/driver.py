@@ -1,18 +1,19 @@
 """The seam for llama.cpp (``engines.base.Driver``): one model, its live sequences and their payloads."""
 
 from collections.abc import Sequence
-import numpy as np
+
 import torch
 
 from milepost.engines.base import Cuts, Driver, OneByOne, Rows
 from milepost.engines.llamacpp.context import NUM_OUTPUTS, Context, ContextOptions
 from milepost.engines.llamacpp.library import Model
+from milepost.engines.llamacpp.one_context import OneContext
+from milepost.engines.llamacpp.own_contexts import OwnContexts
 from milepost.engines.llamacpp.payload import LlamaKV, LlamaState, Payload, verify
-from milepost.engines.llamacpp.places import LlamaSequence, OneContext, OwnContexts, Places
+from milepost.engines.llamacpp.places import LlamaSequence, Places
 from milepost.engines.llamacpp.rows import SharedRows
 from milepost.engines.llamacpp.transfer import Transfer
-from milepost.errors import CacheCorruptionError, InvalidRequestError
-from milepost.tokens import TokenArray
+from milepost.errors import CacheCorruptionError, ConfigurationError, InvalidRequestError
 
 __all__ = ["LlamaDriver"]
 
@@ -25,10 +26,10 @@ class LlamaDriver(Driver):
         options: How it computes.
         transfer: Takes payloads out and puts them back.
         cuts: Where a prompt may be cut.
+        owner: See ``payload``.
 
     Args:
         is_strict: Whether each live sequence has a context of its own.
-        owner: See ``payload``.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LlamaDriver(Driver):
         self.transfer = transfer
         self.cuts = cuts
         self._is_strict = is_strict
-        self._owner = owner
+        self.owner = owner
         self._places: Places = (
             OwnContexts(self._new_context, transfer=transfer, most_tokens=model.context_length)
             if is_strict
@@ -68,40 +69,39 @@ class LlamaDriver(Driver):
         """See ``Driver``."""
         return self._places.take(num_tokens)[0]
 
-    def advance(self, sequence: LlamaSequence, tokens: TokenArray) -> torch.Tensor:
-        """See ``Driver``. Of a call that is longer than a context takes, every part has two tokens or more."""
+    def advance(self, sequence: LlamaSequence, tokens: torch.Tensor) -> torch.Tensor:
+        """See ``Driver``. A longer call than a context takes is cut, with no part too short."""
         for piece in self._pieces(tokens, self.cuts.every):
             logits = self._decode(sequence, piece, num_outputs=1)
         return logits[0]
 
-    def advance_all(self, sequence: LlamaSequence, tokens: TokenArray) -> torch.Tensor:
+    def advance_all(self, sequence: LlamaSequence, tokens: torch.Tensor) -> torch.Tensor:
         """See ``Driver``."""
         longest = min(self.cuts.every, NUM_OUTPUTS - 2 * self.cuts.least)
         return torch.cat(
             [
-                self._decode(sequence, piece, num_outputs=piece.size)
+                self._decode(sequence, piece, num_outputs=piece.numel())
                 for piece in self._pieces(tokens, longest)
             ]
         )
 
-    def _pieces(self, tokens: TokenArray, longest: int) -> list[TokenArray]:
+    def _pieces(self, tokens: torch.Tensor, longest: int) -> list[torch.Tensor]:
         """Cut ``tokens`` into calls of up to ``longest`` and a few; the last is no shorter than may be."""
-        array = np.asarray(tokens, dtype=np.int32)
-        most = longest + 2 * self.cuts.least
-        cuts = list(range(longest, array.size, longest)) if array.size > most else []
-        if cuts and array.size - cuts[-1] < self.cuts.least:
+        number = tokens.numel()
+        cuts = list(range(longest, number, longest)) if number > longest + 2 * self.cuts.least else []
+        if cuts and number - cuts[-1] < self.cuts.least:
             cuts.pop()
-        return np.split(array, cuts)
+        return list(tokens.tensor_split(cuts))
 
-    def _decode(self, sequence: LlamaSequence, tokens: TokenArray, *, num_outputs: int) -> torch.Tensor:
-        end = sequence.position + tokens.size
+    def _decode(self, sequence: LlamaSequence, tokens: torch.Tensor, *, num_outputs: int) -> torch.Tensor:
+        end = sequence.position + tokens.numel()
         if end > self.context_length:
             raise InvalidRequestError(
                 f"{end:,} tokens, and the model's context has {self.context_length:,}; shorten the prompt"
             )
         self._places.make_room(sequence, end)
         logits = sequence.context.decode(
-            tokens,
+            tokens.numpy(),
             sequences=sequence.number,
             positions=range(sequence.position, end),
             num_outputs=num_outputs,
@@ -109,9 +109,18 @@ class LlamaDriver(Driver):
         sequence.position = end
         return logits
 
-    def rows(self, count: int) -> Rows:
-        """See ``Driver``. A row's bits hang on how many there are, so strict numerics have one a call."""
-        return OneByOne(self) if self._is_strict else SharedRows(self._places, most_rows=NUM_OUTPUTS)
+    def rows(self, count: int, *, is_fixed: bool) -> Rows:
+        """See ``Driver``. A context each leaves strict numerics one row a call.
+
+        Raises:
+            ConfigurationError: several rows are asked for that leave each other's bits alone.
+        """
+        if is_fixed and count > 1:
+            raise ConfigurationError(
+                f"decode_rows={count}; llama.cpp's bits hang on how many rows a call has, so strict numerics "
+                "have one: leave it out, or open the model with numerics='fast'"
+            )
+        return OneByOne(self) if self._is_strict else SharedRows(self._places, width=min(count, NUM_OUTPUTS))
 
     def capture(self, sequence: LlamaSequence) -> LlamaState:
         """See ``Driver``."""
@@ -151,12 +160,12 @@ class LlamaDriver(Driver):
         """What llama.cpp cannot tell: a gap in the KV, and whose it all is."""
         memory = self.transfer.memory
         if memory.has_state:
-            verify(state, owner=self._owner)
+            verify(state, owner=self.owner)
             if not isinstance(state, LlamaState) or state.position != position:
                 raise CacheCorruptionError(f"{state!r:.80} is no state behind {position:,} tokens")
         end = 0
         for piece in kv if memory.has_kv else ():
-            if not isinstance(piece, LlamaKV) or piece.owner != self._owner or piece.start != end:
+            if not isinstance(piece, LlamaKV) or piece.owner != self.owner or piece.start != end:
                 raise CacheCorruptionError(
                     f"{piece!r:.80} is not the KV of this model's tokens from {end:,} on; it was not used"
                 )

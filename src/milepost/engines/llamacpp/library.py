@@ -6,6 +6,7 @@ to ``logging`` instead, for the whole process: the library has one log.
 
 import ctypes
 import logging
+import weakref
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,8 @@ _CONTINUATION = 5
 # What it warns of and what is right nevertheless, or is checked here: see docs/llamacpp.md.
 _EXPECTED = (b"V embeddings have different sizes", b"n_ctx_seq", b"failed to find a memory slot")
 _MOST_CHARACTERS = 1024
+# Attributes of tokens: unknown and unused.
+_NO_TEXT = 1 | 2
 
 
 @cache
@@ -87,6 +90,8 @@ class Model:
                 "version does not know (its log has the reason: logger 'milepost.engines.llamacpp'); "
                 "download it again, or upgrade llama-cpp-python"
             )
+        # Contexts hold the model, so these go first.
+        weakref.finalize(self, llama.llama_model_free, self.handle)
         self.vocabulary = llama.llama_model_get_vocab(self.handle)
         self.metadata = self._read_metadata()
 
@@ -146,11 +151,14 @@ class Model:
         is_end = self.library.llama_vocab_is_eog
         return [token for token in range(self.vocabulary_size) if is_end(self.vocabulary, token)]
 
-    def close(self) -> None:
-        """Free the weights. No context over them may be left. Harmless when done twice."""
-        if self.handle:
-            self.library.llama_model_free(self.handle)
-            self.handle = None
+    def is_special(self, token: int) -> bool:
+        """Return whether ``token`` stands for no text."""
+        llama = self.library
+        return bool(
+            llama.llama_vocab_is_control(self.vocabulary, token)
+            or llama.llama_vocab_is_eog(self.vocabulary, token)
+            or llama.llama_vocab_get_attr(self.vocabulary, token) & _NO_TEXT
+        )
 
     def _read_metadata(self) -> dict[str, str]:
         llama, found = self.library, {}
@@ -174,7 +182,9 @@ def _check_file(path: Path) -> None:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ModelLoadError(f"{path} cannot be read ({error.strerror}); give the path of a GGUF file") from error
+        raise ModelLoadError(
+            f"{path} cannot be read ({error.strerror}); give the path of a GGUF file"
+        ) from error
     if magic != b"GGUF":
         raise ModelLoadError(
             f"{path} is no GGUF file: it begins with {magic!r}; download it again, or convert the model with "

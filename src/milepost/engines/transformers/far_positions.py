@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from milepost.engines.transformers.distance import logits_distance
+from milepost.engines.distance import logits_distance
 from milepost.engines.transformers.driver import TransformersDriver
 
 __all__ = ["FarPositions", "measure_far_positions"]

@@ -26,7 +26,7 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from milepost.engines.transformers.distance import logits_distance
+from milepost.engines.distance import logits_distance
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.far_positions import FarPositions, measure_far_positions
 from milepost.engines.transformers.ordinary_tokens import ordinary_tokens
