@@ -214,18 +214,17 @@ class Recomputation:
         )
 
     def _result(self, prefill: Prefill) -> "_Stretch":
-        position = self._lease.resume_position
+        position, step = self._lease.resume_position, self._segment_tokens
         stored = None if self._lease.state is None else prefill.payloads.checkpoint(position)
-        return self._stretch(stored, prefill.payloads.kv_segments(self._earlier.resume_position, position))
+        # Whole segments from the one on in which it began, as the store has them.
+        begin = self._earlier.resume_position // step * step
+        return _stretch(stored, prefill.payloads.kv_segments(begin, position // step * step))
 
     def _stored(self) -> "_Stretch":
         first = self._earlier.resume_position // self._segment_tokens
         stored = self._lease.state
         assert stored is None or isinstance(stored, StoredState)
-        return self._stretch(stored, self._lease.kv_segments[first:])
-
-    def _stretch(self, stored: StoredState | None, segments: Sequence[Any]) -> "_Stretch":
-        return None if stored is None else stored.state, [each.piece for each in segments]
+        return _stretch(stored, self._lease.kv_segments[first:])
 
     def _agree(self, one: "_Stretch", other: "_Stretch") -> bool:
         (state, kv), (other_state, other_kv) = one, other
@@ -237,3 +236,11 @@ class Recomputation:
 
 
 _Stretch = tuple[State | None, list[KVPiece]]
+
+
+def _stretch(stored: StoredState | None, segments: Sequence[Any]) -> _Stretch:
+    """Return the state and all KV that there is, its tail inside a segment too."""
+    pieces = [each.piece for each in segments if each.piece.num_bytes]
+    if stored is None:
+        return None, pieces
+    return stored.state, pieces if stored.tail is None else [*pieces, stored.tail]
