@@ -30,7 +30,9 @@ def open_driver(gguf):
 
     opened = []
 
-    def open_one(name: str, weights: str = "f32", *, is_strict: bool = True, seed: int = 0, key_type: str = "f16"):
+    def open_one(
+        name: str, weights: str = "f32", *, is_strict: bool = True, seed: int = 0, key_type: str = "f16"
+    ):
         driver, _ = open_driver(gguf(name, weights, seed=seed), is_strict=is_strict, key_type=key_type)
         opened.append(driver)
         return driver

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from benchmarks.llamacpp.families import FAMILIES
+
 from milepost.engines.engine import Engine
 
 NUM_PROMPTS = 50
@@ -73,7 +73,9 @@ def test_fast_numerics_give_the_same_answers_up_to_rounding(gguf, family):
     engine = Engine.open(gguf(family), capacity="16MiB", numerics="fast")
     cold = engine.sibling(capacity="16MiB", policy="none")
     prompts = documents(12)
-    together = engine.generate_many(prompts, max_new_tokens=4, temperature=0, ignore_end_token=True, logprobs=1)
+    together = engine.generate_many(
+        prompts, max_new_tokens=4, temperature=0, ignore_end_token=True, logprobs=1
+    )
     for prompt, warm in zip(prompts, together, strict=True):
         reference = answer(cold, prompt, logprobs=1)
         for mine, its in zip(warm.logprobs, reference.logprobs, strict=True):
@@ -125,7 +127,9 @@ def test_a_stream_and_stop_strings_work_as_ever(gguf):
 
 def test_a_request_that_is_given_up_leaves_the_others_alone(gguf):
     engine = Engine.open(gguf("falcon-h1"), capacity="32MiB", numerics="fast")
-    first, second = (engine.submit(prompt, max_new_tokens=4, ignore_end_token=True) for prompt in documents(2))
+    first, second = (
+        engine.submit(prompt, max_new_tokens=4, ignore_end_token=True) for prompt in documents(2)
+    )
     engine.step()
     first.close()
     for _ in engine.run(second):
@@ -143,4 +147,7 @@ def test_many_more_requests_than_places_are_served(gguf):
     cold = engine.sibling(capacity="32MiB", policy="none")
 
     for prompt, each in zip(prompts[:8], answers, strict=False):
-        assert each.tokens == cold.generate(prompt, max_new_tokens=3, temperature=0, ignore_end_token=True).tokens
+        assert (
+            each.tokens
+            == cold.generate(prompt, max_new_tokens=3, temperature=0, ignore_end_token=True).tokens
+        )

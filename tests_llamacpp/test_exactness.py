@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.llamacpp.families import FAMILIES
 from running import cold, keep, random_tokens, restore, run
 
@@ -87,7 +86,9 @@ def test_quantised_keys_resume_bit_for_bit(open_driver, family):
 
     assert torch.equal(warm, cold(driver, tokens))
     assert not torch.equal(warm, cold(plain, tokens))
-    assert sum(each.num_bytes for each in kv) < 0.85 * sum(each.num_bytes for each in parent_of(plain, 10)[1][4][1])
+    assert sum(each.num_bytes for each in kv) < 0.85 * sum(
+        each.num_bytes for each in parent_of(plain, 10)[1][4][1]
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen35"])

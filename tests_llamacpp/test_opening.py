@@ -4,15 +4,15 @@ import os
 import shutil
 
 import pytest
-
 from benchmarks.llamacpp.gguf_file import write_gguf
+
 from milepost.engines.engine import Engine
 from milepost.engines.llamacpp.opening import open_driver, serve_model
 from milepost.errors import ConfigurationError, InvalidRequestError, ModelLoadError, UnsupportedModelError
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ModelLoadError, match="nothing.gguf cannot be read"):
+    with pytest.raises(ModelLoadError, match=r"nothing\.gguf cannot be read"):
         serve_model(tmp_path / "nothing.gguf", numerics="strict")
 
 
@@ -124,6 +124,8 @@ def test_a_prompt_longer_than_the_context_is_refused(tmp_path):
 
     with pytest.raises(InvalidRequestError, match="the model's context 512"):
         engine.generate([300] * 512, max_new_tokens=1)
-    answer = engine.generate([300 + index % 200 for index in range(500)], max_new_tokens=64, ignore_end_token=True)
+    answer = engine.generate(
+        [300 + index % 200 for index in range(500)], max_new_tokens=64, ignore_end_token=True
+    )
     assert len(answer.tokens) == 12
     assert answer.is_cut_by_context

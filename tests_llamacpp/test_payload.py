@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from running import cold, keep, random_tokens, restore, run
 
 from milepost.engines.llamacpp.context import Context
 from milepost.errors import CacheCorruptionError
-from running import cold, keep, random_tokens, restore, run
 
 
 @pytest.fixture
@@ -64,7 +64,12 @@ def test_a_damaged_payload_is_refused(kept, seen, spoil, part):
 
 @pytest.mark.parametrize(
     "other",
-    [("qwen35", {"seed": 1}), ("mamba2", {}), ("qwen35", {"key_type": "q8_0"}), ("qwen35", {"weights": "q8_0"})],
+    [
+        ("qwen35", {"seed": 1}),
+        ("mamba2", {}),
+        ("qwen35", {"key_type": "q8_0"}),
+        ("qwen35", {"weights": "q8_0"}),
+    ],
     ids=["other weights", "another family", "other keys", "other number format"],
 )
 def test_what_another_model_left_is_refused(kept, seen, open_driver, other):

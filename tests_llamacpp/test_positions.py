@@ -1,11 +1,11 @@
-"""llama.cpp takes what does not belong together and says nothing; its positions tell, and they are looked at."""
+"""llama.cpp takes what does not belong together and says nothing. Its positions tell, and are looked at."""
 
 import pytest
+from running import keep, random_tokens
 
+from milepost.engines.llamacpp.probe import probe
 from milepost.engines.llamacpp.transfer import Transfer
 from milepost.errors import CacheCorruptionError, UnsupportedModelError
-from milepost.engines.llamacpp.probe import probe
-from running import keep, random_tokens
 
 
 def kept_at(driver, position, seed=0):
@@ -63,5 +63,5 @@ def test_the_control_a_transfer_that_looks_at_nothing_does_not_pass_the_probe(op
     driver = open_driver("qwen35")
     monkeypatch.setattr(Transfer, "require", lambda *_, **__: None)
 
-    with pytest.raises(UnsupportedModelError, match="llama.cpp says that 93 tokens are 92"):
+    with pytest.raises(UnsupportedModelError, match=r"llama\.cpp says that 93 tokens are 92"):
         probe(driver, is_strict=True)

@@ -55,7 +55,10 @@ def test_the_file_says_what_goes_before_a_text_and_it_is_not_put_there_twice(tok
     assert tokenizer.encode("the")[0] == 1
     reader = PromptTokenizer(tokenizer)
 
-    assert reader.encode("<s>the", add_special_tokens=True).tokens == reader.encode("the", add_special_tokens=True).tokens
+    assert (
+        reader.encode("<s>the", add_special_tokens=True).tokens
+        == reader.encode("the", add_special_tokens=True).tokens
+    )
 
 
 def test_messages_become_the_text_of_the_template_of_the_file(tokenizer):
@@ -64,7 +67,9 @@ def test_messages_become_the_text_of_the_template_of_the_file(tokenizer):
     assert tokenizer.apply_chat_template(messages, tokenize=False) == "<|user|>the\n<|assistant|>and\n"
     asked = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
     assert asked == "<|user|>the\n<|assistant|>"
-    assert tokenizer.apply_chat_template(messages[:1]) == tokenizer.encode("<|user|>the\n", add_special_tokens=False)
+    assert tokenizer.apply_chat_template(messages[:1]) == tokenizer.encode(
+        "<|user|>the\n", add_special_tokens=False
+    )
     going_on = tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
     assert going_on == "<|user|>the\n<|assistant|>and"
 

@@ -41,7 +41,9 @@ class _EngineClient:
         self.num_evaluated = 0
 
     def answer(self, prompt: Prompt) -> Prompt:
-        done = self.engine.generate(prompt, max_new_tokens=_ANSWER_TOKENS, temperature=0, ignore_end_token=True)
+        done = self.engine.generate(
+            prompt, max_new_tokens=_ANSWER_TOKENS, temperature=0, ignore_end_token=True
+        )
         self.num_evaluated += done.report.num_tokens - done.report.reused
         return list(done.tokens)
 
@@ -50,7 +52,9 @@ class _LlamaClient:
     def __init__(self, path: Path) -> None:
         import llama_cpp
 
-        self.llama: Any = llama_cpp.Llama(str(path), n_ctx=4_096, n_threads=1, n_threads_batch=1, verbose=False)
+        self.llama: Any = llama_cpp.Llama(
+            str(path), n_ctx=4_096, n_threads=1, n_threads_batch=1, verbose=False
+        )
         self.num_evaluated = 0
 
     def answer(self, prompt: Prompt) -> Prompt:

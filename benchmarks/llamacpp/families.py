@@ -40,8 +40,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to draw: ``mean`` and ``spread`` of its values, or a matrix, whose inputs are its last axis and
-    whose outputs are ``gain`` times as large.
+    """A tensor to draw: ``mean`` and ``spread`` of its values, or a matrix whose outputs are ``gain`` times as
+    large as its inputs, which are its last axis.
     """
 
     name: str
@@ -153,7 +153,10 @@ def _mamba_mixer(sizes: Sizes, block: str, *, normed: bool = False) -> Iterator[
     yield Tensor(f"{block}ssm_d", (inner,), mean=1)
     yield _matrix(f"{block}ssm_out", sizes.width, inner)
     if normed:
-        yield from (_ones(f"{block}ssm_{name}_norm", size) for name, size in (("dt", rank), ("b", state), ("c", state)))
+        yield from (
+            _ones(f"{block}ssm_{name}_norm", size)
+            for name, size in (("dt", rank), ("b", state), ("c", state))
+        )
 
 
 def _mamba2_mixer(sizes: Sizes, block: str) -> Iterator[Tensor]:

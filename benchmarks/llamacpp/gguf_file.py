@@ -89,7 +89,9 @@ def _add_vocabulary(writer: gguf.GGUFWriter, number: int) -> None:
     kinds += [_NORMAL] * (number - len(kinds))
     writer.add_tokenizer_model("llama")
     writer.add_token_list(words)
-    writer.add_token_scores([float(len(word)) if kind == _NORMAL else 0.0 for word, kind in zip(words, kinds, strict=True)])
+    writer.add_token_scores(
+        [float(len(word)) if kind == _NORMAL else 0.0 for word, kind in zip(words, kinds, strict=True)]
+    )
     writer.add_token_types(kinds)
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
@@ -98,9 +100,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, number: int) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _add_tensor(
-    writer: gguf.GGUFWriter, tensor: Tensor, random: np.random.Generator, weights: str
-) -> None:
+def _add_tensor(writer: gguf.GGUFWriter, tensor: Tensor, random: np.random.Generator, weights: str) -> None:
     drawn = random.standard_normal(tensor.shape, dtype=np.float32)
     if tensor.kind == "values":
         values = tensor.mean + tensor.spread * drawn

@@ -51,4 +51,8 @@ def chat(answer: Answer, *, seed: int = 0) -> Iterator[None]:
         yield
 
 
-TRAFFIC = {"document questions": documents, "regenerated and edited turns": edited_turns, "ten-turn chat": chat}
+TRAFFIC = {
+    "document questions": documents,
+    "regenerated and edited turns": edited_turns,
+    "ten-turn chat": chat,
+}

@@ -81,6 +81,7 @@ def serve_model(
             footprint=measured_footprint(report, segment_tokens=segment),
             numerics=mode,
             cuts=driver.cuts,
+            rows=driver.rows,
             segment_tokens=segment,
             # Decoding a token at a time rounds otherwise than a prefill.
             keeps_answers=mode is Numerics.FAST,
