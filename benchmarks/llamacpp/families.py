@@ -40,8 +40,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to draw: ``mean`` and ``spread`` of its values, or a matrix whose outputs are ``gain`` times as
-    large as its inputs, which are its last axis.
+    """A tensor to draw: ``mean`` and ``spread`` of its values, or a matrix whose outputs are ``gain`` times
+    as large as its inputs, which are its last axis.
     """
 
     name: str
