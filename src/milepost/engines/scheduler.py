@@ -75,9 +75,10 @@ class Scheduler:
         """Give ``first`` its next token, and as many others theirs as one call takes."""
         others = [each for each in self._running if each.is_decoding and each is not first]
         chosen = [first, *others][: self._rows.width]
-        turn: Turn = [(each, []) for each in chosen if not each.is_served()]
-        turn += [(each, each.start_over()) for each in chosen if each.must_start_over]
-        together = [each for each in chosen if all(each is not had for had, _ in turn)]
+        served = [each for each in chosen if each.is_served()]
+        turn: Turn = [(each, []) for each in chosen if each not in served]
+        turn += [(each, each.start_over()) for each in served if each.must_start_over]
+        together = [each for each in served if all(each is not had for had, _ in turn)]
         if not together:
             return turn
         sequences, tokens = zip(*(each.pending for each in together), strict=True)
