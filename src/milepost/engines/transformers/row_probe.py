@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from milepost.engines.transformers.distance import logits_distance
+from milepost.engines.distance import logits_distance
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.ordinary_tokens import ordinary_tokens
 from milepost.engines.transformers.rounding import disturbed
