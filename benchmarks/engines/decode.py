@@ -24,17 +24,10 @@ from benchmarks.printing import Row, print_rows
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.rows import BatchedRows
-from milepost.engines.transformers.snapshot import (
-    KVSegment,
-    StateSnapshot,
-    build_cache,
-    capture_state,
-    slice_kv,
-)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PROMPT_LENGTHS = (64, 97, 131, 165, 199, 233, 266, 300)
-_NUM_STEPS, _NUM_TURNS = 24, 4
+_NUM_STEPS, _NUM_TURNS = 24, 3
 _TARGET = 1.15
 
 
@@ -82,27 +75,22 @@ def _row(family: str, dtype: str, name: str, times: dict[str, list[float]]) -> R
     )
 
 
-def _computed(driver: TransformersDriver, prompt: torch.Tensor) -> tuple[StateSnapshot, KVSegment, int]:
+def _computed(driver: TransformersDriver, prompt: torch.Tensor) -> tuple[LiveCache, int]:
     """Return what a prompt leaves behind, and the first token of its answer."""
     live = driver.start(num_tokens=prompt.numel())
     token = int(driver.advance(live, prompt).argmax())
-    return capture_state(live.cache, live.position), slice_kv(live.cache, 0, live.position), token
+    return live, token
 
 
-def _lives(
-    driver: TransformersDriver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]]
-) -> list[LiveCache]:
-    return [
-        LiveCache(build_cache(state, [kv], new_cache=driver.new_cache), state.position)
-        for state, kv, _ in computed
-    ]
+def _lives(driver: TransformersDriver, computed: Sequence[tuple[LiveCache, int]]) -> list[LiveCache]:
+    return [driver.branch(live) for live, _ in computed]
 
 
 def _rows_seconds(
-    driver: TransformersDriver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]], *, is_fixed: bool
+    driver: TransformersDriver, computed: Sequence[tuple[LiveCache, int]], *, is_fixed: bool
 ) -> float:
     lives = _lives(driver, computed)
-    tokens = [token for _, _, token in computed]
+    tokens = [token for _, token in computed]
     rows = BatchedRows(driver, len(lives), is_fixed=is_fixed)
     start = time.process_time()
     for _ in range(_NUM_STEPS):
@@ -110,11 +98,9 @@ def _rows_seconds(
     return time.process_time() - start
 
 
-def _single_seconds(
-    driver: TransformersDriver, computed: Sequence[tuple[StateSnapshot, KVSegment, int]]
-) -> float:
+def _single_seconds(driver: TransformersDriver, computed: Sequence[tuple[LiveCache, int]]) -> float:
     lives = _lives(driver, computed)
-    tokens = [token for _, _, token in computed]
+    tokens = [token for _, token in computed]
     start = time.process_time()
     for _ in range(_NUM_STEPS):
         tokens = [

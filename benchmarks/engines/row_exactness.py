@@ -29,13 +29,6 @@ from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.row_probe import measure_rows
 from milepost.engines.transformers.rows import BatchedRows
-from milepost.engines.transformers.snapshot import (
-    KVSegment,
-    StateSnapshot,
-    build_cache,
-    capture_state,
-    slice_kv,
-)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
@@ -50,7 +43,7 @@ _VOCABULARY = 250
 # Of one answer: each token, with a digest of the logits that it was chosen from.
 _Answer = list[tuple[int, str]]
 # What a prompt leaves behind, and the token that its last logits choose.
-_Computed = tuple[StateSnapshot, KVSegment, int]
+_Computed = tuple[LiveCache, int]
 
 
 def measure(families: Sequence[str], dtypes: Sequence[str], num_prompts: int) -> list[Row]:
@@ -103,7 +96,7 @@ def _measure(family: str, dtype: str, num_prompts: int) -> Row:
 def _computed(driver: TransformersDriver, prompt: torch.Tensor) -> _Computed:
     live = driver.start(num_tokens=prompt.numel())
     token = int(driver.advance(live, prompt).argmax())
-    return capture_state(live.cache, live.position), slice_kv(live.cache, 0, live.position), token
+    return live, token
 
 
 def _answers(driver: TransformersDriver, computed: Sequence[_Computed], *, seed: int) -> list[_Answer]:
@@ -112,13 +105,12 @@ def _answers(driver: TransformersDriver, computed: Sequence[_Computed], *, seed:
     waiting = list(random.permutation(len(computed)))
     rows = BatchedRows(driver, _NUM_ROWS, is_fixed=True)
     running: dict[int, LiveCache] = {}
-    next_tokens = [token for _, _, token in computed]
+    next_tokens = [token for _, token in computed]
     answers: list[_Answer] = [[] for _ in computed]
     while waiting or running:
         while waiting and len(running) < _NUM_ROWS and (not running or random.random() < 0.7):
             index = int(waiting.pop())
-            state, kv, _ = computed[index]
-            running[index] = LiveCache(build_cache(state, [kv], new_cache=driver.new_cache), state.position)
+            running[index] = driver.branch(computed[index][0])
         found = rows.advance(list(running.values()), [next_tokens[index] for index in running])
         for index, logits in zip(list(running), found, strict=True):
             next_tokens[index] = int(logits.argmax())

@@ -7,6 +7,7 @@ from resuming import distance, prompt, tiny_driver
 
 from families import tiny_model
 from milepost.engines.transformers.families import driver_for
+from milepost.engines.transformers.row_tensors import KeyRows
 from milepost.engines.transformers.rows import BatchedRows
 from milepost.engines.transformers.snapshot import capture_state
 from milepost.errors import InvalidRequestError, UnsupportedModelError
@@ -197,3 +198,35 @@ def test_experts_are_ungrouped_for_a_step_alone_even_one_that_fails():
     driver.advance(free, prompt(5))
     BatchedRows(driver, 2, is_fixed=False).advance([free], [5])
     assert seen[-1] == usual
+
+
+def test_one_that_is_interrupted_while_it_joins_is_lost_and_not_taken_for_empty(monkeypatch):
+    rows = rows_of("falcon_h1")
+    live = computed("falcon_h1", DTYPE, 0)
+    monkeypatch.setattr(KeyRows, "seat", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        rows.advance([live], [5])
+    monkeypatch.undo()
+
+    with pytest.raises(InvalidRequestError, match="lost in a step that failed"):
+        rows.advance([live], [5])
+    other = computed("falcon_h1", DTYPE, 1)
+    assert rows.advance([other], [5])[0].isfinite().all()
+
+
+def test_room_for_a_long_sequence_is_given_back_when_it_has_left():
+    rows = rows_of("qwen3")
+    long, short = computed_prompt("qwen3", 600), computed("qwen3", DTYPE, 0)
+    rows.advance([long, short], [5, 5])
+    assert rows.num_columns == 1024
+
+    rows.leave(long, keeps=False)
+    rows.advance([short], [5])
+    assert rows.num_columns == 1024, "nobody joined, so nothing is moved"
+    rows.advance([short, computed("qwen3", DTYPE, 1)], [5, 5])
+    assert rows.num_columns == 256
+
+    rows.leave(short, keeps=False)
+    rows.advance([computed("qwen3", DTYPE, 1)], [5])
+    assert rows.num_columns == 256

@@ -71,7 +71,9 @@ class RowReport:
 
 
 def measure_rows(driver: TransformersDriver, count: int, *, is_fixed: bool, seed: int = 0) -> RowReport:
-    """Measure how ``driver`` computes ``count`` rows: a few hundred tokens of prompts, some twenty steps."""
+    """Measure how ``driver`` computes ``count`` rows: a hundred tokens of prompts, then some thirty
+    single tokens and a dozen steps.
+    """
     refusal = driver.reason_against_rows or _known_reason(driver)
     if refusal is None:
         try:
@@ -98,7 +100,7 @@ def _known_reason(driver: TransformersDriver) -> str | None:
 
 
 def _measure(driver: TransformersDriver, count: int, *, is_fixed: bool, seed: int) -> RowReport:
-    prompts = [_Prompt.drawn(driver, length, seed + index) for index, length in enumerate(_PROMPT_LENGTHS)]
+    prompts = [_Prompt.computed(driver, length, seed + index) for index, length in enumerate(_PROMPT_LENGTHS)]
     alone = [_alone(driver, prompt) for prompt in prompts]
     with disturbed(driver.model, seed):
         rounded = [_alone(driver, prompt) for prompt in prompts]
@@ -142,26 +144,22 @@ def _judge(report: RowReport) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A prompt, and the answer that it is made to have."""
+    """A prompt that was computed, and the answer that it is made to have."""
 
-    tokens: torch.Tensor
+    live: LiveCache
     answer: torch.Tensor
 
     @classmethod
-    def drawn(cls, driver: TransformersDriver, num_tokens: int, seed: int) -> "_Prompt":
+    def computed(cls, driver: TransformersDriver, num_tokens: int, seed: int) -> "_Prompt":
         tokens = ordinary_tokens(driver, num_tokens + _NUM_STEPS, seed)
-        return cls(tokens[:num_tokens], tokens[num_tokens:])
-
-    def computed(self, driver: TransformersDriver) -> LiveCache:
-        """Return a live cache behind the prompt."""
-        live = driver.start(num_tokens=self.tokens.numel())
-        driver.advance(live, self.tokens)
-        return live
+        live = driver.start(num_tokens=num_tokens)
+        driver.advance(live, tokens[:num_tokens])
+        return cls(live, tokens[num_tokens:])
 
 
 def _alone(driver: TransformersDriver, prompt: _Prompt) -> torch.Tensor:
     """Return the logits of each step of the answer, shape ``[steps, vocabulary_size]``."""
-    live = prompt.computed(driver)
+    live = driver.branch(prompt.live)
     return torch.stack([driver.advance(live, token[None]) for token in prompt.answer])
 
 
@@ -172,7 +170,7 @@ def _together(
     stays: Sequence[tuple[int, int]],
 ) -> list[torch.Tensor]:
     """Return the logits of the steps of each prompt, which stays as long as is given with it."""
-    lives = [prompt.computed(driver) for prompt in prompts]
+    lives = [driver.branch(prompt.live) for prompt in prompts]
     logits: list[list[torch.Tensor]] = [[] for _ in prompts]
     for step in range(max(end for _, end in stays)):
         present = [index for index, (start, end) in enumerate(stays) if start <= step < end]

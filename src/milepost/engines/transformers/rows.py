@@ -14,8 +14,8 @@ Either way a row agrees with the same tokens run alone up to rounding: a matrix 
 by another kernel than a matrix times many.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -74,6 +74,11 @@ class BatchedRows(Rows):
         experts = UngroupedExperts(driver.model)
         self._experts = experts.applied if is_fixed else nullcontext
 
+    @property
+    def num_columns(self) -> int:
+        """Tokens that there is room for in each row; 0 while nobody has joined."""
+        return 0 if self._rows is None else self._places.capacity
+
     @torch.inference_mode()
     def advance(self, sequences: Sequence[LiveCache], tokens: Sequence[int]) -> Sequence[torch.Tensor]:
         """Run one token of each sequence, updating them in place.
@@ -92,19 +97,15 @@ class BatchedRows(Rows):
             # In no company: nothing is gained by a row.
             alone = torch.tensor(tokens, device=self._driver.device)
             return [self._driver.advance(sequences[0], alone)]
-        rows = self._seat_these(sequences)
-        slots = [self._slot_of[id(sequence)] for sequence in sequences]
-        inputs = [_DUMMY_TOKEN] * len(self._slots)
-        for slot, token in zip(slots, tokens, strict=True):
-            inputs[slot] = token
-        try:
+        with self._losing_all_on_failure():
+            rows = self._seat_these(sequences)
+            slots = [self._slot_of[id(sequence)] for sequence in sequences]
+            inputs = [_DUMMY_TOKEN] * len(self._slots)
+            for slot, token in zip(slots, tokens, strict=True):
+                inputs[slot] = token
             logits = self._step(rows, inputs)
-        except BaseException:
-            # Some layers may have taken the token in and others not.
-            self._lose_all()
-            raise
-        for sequence in sequences:
-            sequence.position += 1
+            for sequence in sequences:
+                sequence.position += 1
         return [logits[slot] for slot in slots]
 
     @torch.inference_mode()
@@ -116,14 +117,29 @@ class BatchedRows(Rows):
             keeps: Whether it is used on: then it has a cache of its own again, bit for bit what its row held,
                 in O(bytes of it). Else it is lost.
         """
-        slot = self._slot_of.pop(id(sequence), None)
+        slot = self._slot_of.get(id(sequence))
         if slot is None or self._rows is None:
             return
-        if keeps:
-            own = sequence.cache.cache
-            self._rows.unseat(slot, own, sequence.position)
-            sequence.cache = own
-        self._vacate(slot)
+        with self._losing_all_on_failure():
+            if keeps:
+                own = sequence.cache.cache
+                self._rows.unseat(slot, own, sequence.position)
+                sequence.cache = own
+            del self._slot_of[id(sequence)]
+            self._vacate(slot)
+
+    @contextmanager
+    def _losing_all_on_failure(self) -> Iterator[None]:
+        """Give up all sequences where something fails or is interrupted: some of their tensors may have moved
+        or taken a token in, and others not.
+        """
+        try:
+            yield
+        except BaseException:
+            self._empty_slots()
+            self._slot_of.clear()
+            self._rows = None
+            raise
 
     def _check(self, sequences: Sequence[LiveCache], tokens: Sequence[int]) -> None:
         if len(sequences) != len(tokens) or not 0 < len(sequences) <= self.width:
@@ -150,12 +166,14 @@ class BatchedRows(Rows):
             self.leave(seated, keeps=True)
         new = [sequence for sequence in sequences if id(sequence) not in self._slot_of]
         if new or self._rows is None:
-            self._make_room(sequences, len(new))
+            self._make_room(sequences)
         assert self._rows is not None
         for sequence in new:
             slot = self._slots.index(None) if self._is_fixed else len(self._slots)
-            self._rows.seat(slot, sequence.cache)
-            sequence.cache = _Seated(sequence.cache)
+            own = sequence.cache
+            # Marked before anything moves, so that what is interrupted here is lost and not half empty.
+            sequence.cache = _Seated(own)
+            self._rows.seat(slot, own)
             if self._is_fixed:
                 self._slots[slot] = sequence
             else:
@@ -163,7 +181,7 @@ class BatchedRows(Rows):
             self._slot_of[id(sequence)] = slot
         return self._rows
 
-    def _make_room(self, sequences: Sequence[LiveCache], num_new: int) -> None:
+    def _make_room(self, sequences: Sequence[LiveCache]) -> None:
         """Have slots and columns for ``sequences``, and no more than twice as many columns as it takes."""
         num_slots = self.width if self._is_fixed else _power_of_two(len(sequences), least=1)
         capacity = _power_of_two(_longest(sequences) + 1, least=_LEAST_COLUMNS)
@@ -227,11 +245,6 @@ class BatchedRows(Rows):
                 self._slot_of[id(last)] = slot
         if not self._slot_of:
             self._rows = None
-
-    def _lose_all(self) -> None:
-        self._empty_slots()
-        self._slot_of.clear()
-        self._rows = None
 
     def _empty_slots(self) -> None:
         self._slots = [None] * self.width if self._is_fixed else []
