@@ -30,7 +30,7 @@ from milepost.errors import UnsupportedModelError
 __all__ = ["RowReport", "measure_rows"]
 
 # The last is longer than the fewest columns that attention reads.
-_PROMPT_LENGTHS = (5, 23, 70)
+_PROMPT_LENGTHS = (5, 23, 260)
 _NUM_STEPS = 4
 # Of each prompt, the step at which it joins the others and the one at which it has left them.
 _STAYS = ((0, 3), (1, 5), (3, 7))

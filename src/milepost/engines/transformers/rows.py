@@ -33,8 +33,8 @@ __all__ = ["BatchedRows"]
 _LEAST_FIXED_ROWS = 4
 # Columns of the smallest bucket; each next one has twice as many.
 _LEAST_COLUMNS = 256
-# Attention reads a multiple of so many columns: whole vectors of every processor, so that the order in which
-# a row's keys are added up does not change with the width.
+# Attention of free rows reads a multiple of so many columns. Fixed rows read a power of two: with 320 columns
+# and with 448 a kernel adds up the same keys in another order, with 256, 512 and 1,024 it does not.
 _COLUMNS_STEP = 64
 # What a dummy is given; any token would do.
 _DUMMY_TOKEN = 0
@@ -209,7 +209,7 @@ class BatchedRows(Rows):
             self._resize(num_slots=self._places.num_slots, capacity=2 * self._places.capacity)
         places = self._places
         has_rows = places.num_rows == len(positions)
-        places.step(torch.tensor(positions, device=device), -(-longest // _COLUMNS_STEP) * _COLUMNS_STEP)
+        places.step(torch.tensor(positions, device=device), self._num_columns(longest))
         if not has_rows:
             rows.fit()
         with self._experts():
@@ -220,6 +220,12 @@ class BatchedRows(Rows):
                 mask=self._mask(rows) if rows.has_columns else None,
                 longest=longest,
             )
+
+    def _num_columns(self, longest: int) -> int:
+        """Return how many columns attention reads."""
+        if self._is_fixed:
+            return _power_of_two(longest, least=_LEAST_COLUMNS)
+        return -(-longest // _COLUMNS_STEP) * _COLUMNS_STEP
 
     def _mask(self, rows: RowCache) -> torch.Tensor:
         """Return ``bool[rows, columns]``: those of full attention, then those of the sliding windows."""
