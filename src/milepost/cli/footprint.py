@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from milepost.cli.options import Calibrate, ConfigArgument, Json
+from milepost.errors import ConfigurationError
 
 __all__ = ["footprint"]
 
@@ -19,16 +20,29 @@ def footprint(
     calibrate: Calibrate = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a checkpoint, a token of KV and a prefill of a model cost, from its configuration alone.
+    """Say what a checkpoint, a token of KV and a prefill of a model cost, from its configuration alone; of a
+    GGUF file the first two, measured on the model.
 
     Try: `milepost footprint Qwen/Qwen3.5-0.8B --calibrate`
     """
-    from milepost.demo.embedded_model import resolve_model
-    from milepost.engines.transformers.describe import describe_footprint
+    from milepost.engines.opening import is_gguf
 
-    facts = describe_footprint(
-        resolve_model(model)[0], dtype=dtype, num_tokens=tokens, with_seconds=calibrate
-    )
+    if is_gguf(model):
+        from milepost.engines.llamacpp import describe as llamacpp
+
+        if dtype is not None or calibrate:
+            raise ConfigurationError(
+                "a GGUF file says its number format itself, and its seconds are measured by "
+                "`python -m benchmarks.engines.llamacpp`; leave out --dtype and --calibrate"
+            )
+        facts = llamacpp.describe_footprint(model)
+    else:
+        from milepost.demo.embedded_model import resolve_model
+        from milepost.engines.transformers import describe as transformers
+
+        facts = transformers.describe_footprint(
+            resolve_model(model)[0], dtype=dtype, num_tokens=tokens, with_seconds=calibrate
+        )
     if as_json:
         print(json.dumps(facts))
         return

@@ -21,10 +21,22 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
     """Prove on a model that it resumes exactly, or say why it cannot be used. Takes about ten short prefills.
 
     The verdict is *passed* (exit code 0), *refused* (1), or *undecided* (3): a lost state did not show, so
-    nothing was tested. Only a model that passed is served.
+    nothing was tested. Only a model that passed is served. A GGUF file is probed on llama.cpp.
 
     Try: `milepost probe Qwen/Qwen3.5-0.8B`
     """
+    from milepost.engines.opening import is_gguf
+
+    if is_gguf(model):
+        from milepost.engines.llamacpp.describe import describe_probe
+
+        facts = describe_probe(model)
+        if as_json:
+            print(json.dumps(_as_json(facts)))
+        else:
+            _print(facts)
+        return
+
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.transformers.families import driver_for
     from milepost.engines.transformers.loading import load_model
