@@ -16,7 +16,7 @@ from milepost.placement import Balanced, NoCheckpoints
 __all__ = ["measure_capture", "measure_decode", "measure_hit", "measure_prefill"]
 
 _FIRST, _END = 300, 4_000
-_NUM_TURNS = 5
+_NUM_TURNS, _NUM_HITS = 5, 15
 
 
 def _prompt(random: np.random.Generator, number: int) -> np.ndarray:
@@ -112,7 +112,7 @@ def measure_hit(path: Path, name: str, *, num_shared: int = 6_144, num_new: int 
             _ask(engine, document, _prompt(np.random.default_rng(), num_new))
         suffix = _Suffix(engine, documents[0])
         ratios, missing = [], 0
-        for turn in range(_NUM_TURNS + 1):
+        for turn in range(_NUM_HITS + 1):
             prompt = _prompt(np.random.default_rng(1_000 + turn), num_new)
             started = time.process_time()
             hit = _ask(engine, documents[turn % num_documents], prompt)
