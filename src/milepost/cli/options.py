@@ -108,7 +108,7 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         callback=refuse_missing,
-        help="Folder or hub id of a causal LM, or 'embedded' for a small one built on the spot.",
+        help="Folder or hub id of a causal LM, a GGUF file, or 'embedded' for a small one built on the spot.",
     ),
 ]
 EngineCapacity = Annotated[

@@ -38,11 +38,8 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
         return
 
     from milepost.demo.embedded_model import resolve_model
-    from milepost.engines.transformers.families import driver_for
-    from milepost.engines.transformers.loading import load_model
-    from milepost.engines.transformers.probe import measure_resume
 
-    report = measure_resume(driver_for(load_model(resolve_model(model)[0]).model))
+    report = _measured(resolve_model(model)[0])
     if as_json:
         print(json.dumps(_as_json(asdict(report))))
     else:
@@ -52,6 +49,20 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
         for part in report.not_tested:
             print(f"not tested: zeroing {part} alone does not show above rounding", file=sys.stderr)
     raise typer.Exit(_EXIT_CODES[report.verdict])
+
+
+def _measured(model: Any) -> Any:
+    from milepost.engines.opening import is_gguf
+
+    if is_gguf(model):
+        from milepost.engines.llamacpp import opening, probe
+
+        return probe.measure_resume(opening.open_driver(model, is_strict=True)[0], is_strict=True)
+    from milepost.engines.transformers.families import driver_for
+    from milepost.engines.transformers.loading import load_model
+    from milepost.engines.transformers.probe import measure_resume
+
+    return measure_resume(driver_for(load_model(model).model))
 
 
 def _as_json(value: Any) -> Any:

@@ -16,8 +16,9 @@ prompt, its last tokens one at a time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from milepost.engines.llamacpp.payload import LlamaKV, LlamaState
 from milepost.engines.llamacpp.places import LlamaSequence
 from milepost.errors import CacheCorruptionError, EngineError, UnsupportedModelError
 
-__all__ = ["KV_TOKENS", "LlamaProbeReport", "probe"]
+__all__ = ["KV_TOKENS", "LlamaProbeReport", "measure_resume", "probe"]
 
 _NUM_TOKENS = 97
 # Where the prompt is cut, with no piece of one token. What is resumed ends soon: the state of a short
@@ -59,6 +60,9 @@ class LlamaProbeReport:
         checkpoint_bytes: Size of the state.
         kv_bytes: Of two pieces of KV, of ``KV_TOKENS`` tokens.
         has_state: Whether the model keeps anything beside KV.
+        verdict: Whether the model is served; undecided where what another prompt left did not show.
+        refusal: Why it is not, or None where it is.
+        not_tested: Parts whose loss alone could not be told: none here, since a state is one piece.
     """
 
     family: str
@@ -71,6 +75,9 @@ class LlamaProbeReport:
     checkpoint_bytes: int
     kv_bytes: tuple[int, int]
     has_state: bool
+    verdict: Literal["passed", "refused", "undecided"] = "passed"
+    refusal: str | None = None
+    not_tested: tuple[str, ...] = ()
 
     @property
     def tolerance(self) -> float:
@@ -79,17 +86,36 @@ class LlamaProbeReport:
 
 
 def probe(driver: LlamaDriver, *, is_strict: bool, seed: int = 0) -> LlamaProbeReport:
-    """Measure ``driver``: eight short prompts.
+    """Measure ``driver`` and return what was found, if it may be trusted.
 
     Raises:
         UnsupportedModelError: what was asked for cannot be promised. The message says why.
+    """
+    report = measure_resume(driver, is_strict=is_strict, seed=seed)
+    if report.refusal is not None:
+        raise UnsupportedModelError(f"{report.family}: {report.refusal}")
+    return report
+
+
+def measure_resume(driver: LlamaDriver, *, is_strict: bool, seed: int = 0) -> LlamaProbeReport:
+    """Measure how ``driver`` resumes: eight short prompts.
+
+    Raises:
+        UnsupportedModelError: llama.cpp does not take back what it gave, so nothing can be measured.
     """
     try:
         report = _measure(driver, seed)
     except (EngineError, CacheCorruptionError) as error:
         raise UnsupportedModelError(f"{driver.family}: it cannot be resumed: {error}") from error
-    if refusal := _refusal(report, is_strict=is_strict):
-        raise UnsupportedModelError(f"{driver.family}: {refusal}")
+    refusal = _refusal(report, is_strict=is_strict)
+    if refusal is not None:
+        return replace(report, verdict="refused", refusal=refusal)
+    if report.lost_state_distance < _LOST_STATE_MARGIN * report.tolerance:
+        refusal = (
+            f"not tested: what another prompt left moves its logits by {report.lost_state_distance:.2g}, and "
+            f"rounding may explain {report.tolerance:.2g}, so it cannot be told whether it resumes"
+        )
+        return replace(report, verdict="undecided", refusal=refusal)
     return report
 
 
@@ -97,9 +123,9 @@ def _refusal(report: LlamaProbeReport, *, is_strict: bool) -> str | None:
     distances = (report.cut_distance, report.resume_distance, report.lost_state_distance)
     if not np.isfinite((*distances, report.rounding_distance)).all():
         return f"its logits are not finite on {_NUM_TOKENS} random tokens"
-    allowed = 0.0 if is_strict else report.tolerance
     if is_strict and not report.is_repeatable:
         return "it gives other bits each time; open it with numerics='fast'"
+    allowed = 0.0 if is_strict else report.tolerance
     for distance, what in (
         (report.cut_distance, "cut into pieces against in one go"),
         (report.resume_distance, "resumed against uninterrupted"),
@@ -107,11 +133,6 @@ def _refusal(report: LlamaProbeReport, *, is_strict: bool) -> str | None:
         if distance > allowed:
             remedy = "; open it with numerics='fast'" if distance <= report.tolerance else ""
             return f"{what}, its logits are {distance:.2g} away, where {allowed:.2g} is allowed{remedy}"
-    if report.lost_state_distance < _LOST_STATE_MARGIN * report.tolerance:
-        return (
-            f"not tested: what another prompt left moves its logits by {report.lost_state_distance:.2g}, and "
-            f"rounding may explain {report.tolerance:.2g}, so it cannot be told whether it resumes"
-        )
     return None
 
 
