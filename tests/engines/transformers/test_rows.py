@@ -46,17 +46,17 @@ def test_a_row_keeps_its_bits_when_the_bucket_doubles_and_when_it_shrinks_again(
 def test_infinities_that_a_sequence_left_in_its_slot_reach_nobody(family):
     expected = decode(rows_of(family), family, DTYPE, [Stay(0)])[0]
     rows = rows_of(family)
-    broken = computed(family, DTYPE, 2)
+    # One that stays, or the rows would be made anew.
+    broken, staying = computed(family, DTYPE, 2), computed(family, DTYPE, 1)
     for layer in broken.cache.layers:
         if getattr(layer, "values", None) is not None:
             layer.values.fill_(float("inf"))
             layer.keys.fill_(float("nan"))
-    (logits,) = rows.advance([broken], [5])
-    assert not logits.isfinite().all()
+    assert not rows.advance([broken, staying], [5, 5])[0].isfinite().all()
     rows.leave(broken, keeps=False)
 
     live = computed(family, DTYPE, 0)
-    found = [rows.advance([live], [int(token)])[0] for token in answer(0)]
+    found = [rows.advance([staying, live], [5, int(token)])[1] for token in answer(0)]
 
     assert torch.equal(torch.stack(found), expected)
 
