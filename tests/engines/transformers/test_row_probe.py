@@ -2,11 +2,22 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from families import tiny_model
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.patch import ForwardPatch
 from milepost.engines.transformers.row_probe import measure_rows
+
+LLAMA = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "pad_token_id": 0,
+}
 
 
 def measured(model, *, is_fixed=True):
@@ -23,6 +34,37 @@ def changed_by(change, model=None):
 
     ForwardPatch(model.model.layers[2], forward).apply()
     return model
+
+
+OTHERS = {
+    "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 4},
+    "bloom": {"n_head": 4, "n_layer": 4, "hidden_size": 64},
+    "mistral": {"sliding_window": 40} | LLAMA,
+    "gemma4_text": {
+        "sliding_window": 40,
+        "vocab_size_per_layer_input": 256,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    }
+    | LLAMA,
+}
+
+
+@pytest.mark.parametrize(("model_type", "options"), OTHERS.items())
+def test_positions_and_windows_of_other_kinds_are_let_through(model_type, options):
+    """Learned positions, distances added to the scores, windows that a prompt outgrows."""
+    config = AutoConfig.for_model(model_type, vocab_size=256, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+
+    report = measured(model)
+
+    assert report.refusal is None
+    assert report.alone_distance < 1e-4
+    assert report.swapped_distance > 0.5
 
 
 def test_rows_that_mix_with_their_company_are_refused():
