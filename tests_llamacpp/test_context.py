@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from milepost.engines.llamacpp.context import Context, ContextOptions, OutOfCellsError
+from milepost.engines.llamacpp.context import NUM_OUTPUTS, Context, ContextOptions, OutOfCellsError
 from milepost.engines.llamacpp.library import Model
 from milepost.errors import EngineError
 
@@ -40,8 +40,8 @@ def test_more_tokens_than_a_call_takes_are_refused_before_llama_cpp_sees_them(co
     for number in (0, 257):
         with pytest.raises(EngineError, match=f"a call of {number} tokens"):
             context.decode(ids(number), sequences=0, positions=range(number))
-    with pytest.raises(EngineError, match="65 outputs"):
-        context.decode(ids(100), sequences=0, positions=range(100), num_outputs=65)
+    with pytest.raises(EngineError, match=f"{NUM_OUTPUTS + 1} outputs"):
+        context.decode(ids(100), sequences=0, positions=range(100), num_outputs=NUM_OUTPUTS + 1)
 
 
 def test_a_full_context_says_so_and_changes_nothing(context):

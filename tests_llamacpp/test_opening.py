@@ -2,11 +2,13 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from benchmarks.llamacpp.gguf_file import write_gguf
 
 from milepost.engines.engine import Engine
+from milepost.engines.llamacpp.identity import files_digest, model_files
 from milepost.engines.llamacpp.opening import open_driver, serve_model
 from milepost.errors import ConfigurationError, InvalidRequestError, ModelLoadError, UnsupportedModelError
 
@@ -88,6 +90,41 @@ def test_a_file_that_was_written_to_serves_no_more_states(gguf, tmp_path):
 
     with pytest.raises(UnsupportedModelError, match="was changed or replaced"):
         engine.generate(list(range(300, 400)), max_new_tokens=1)
+
+
+def test_a_file_that_was_deleted_lives_on_in_memory(gguf, tmp_path):
+    path = Path(shutil.copy(gguf("mamba2"), tmp_path / "mine.gguf"))
+    engine = Engine.open(path)
+    before = engine.generate(list(range(300, 400)), max_new_tokens=1)
+    path.unlink()
+
+    assert engine.generate(list(range(300, 400)), max_new_tokens=1).tokens == before.tokens
+
+
+def test_a_model_in_several_files_is_all_of_them(tmp_path):
+    parts = [tmp_path / f"large-{part:05}-of-00003.gguf" for part in (1, 2, 3)]
+    for part in parts:
+        part.write_bytes(part.name.encode())
+    digest = files_digest(model_files(parts[0]))
+    parts[2].write_bytes(b"other")
+
+    assert model_files(parts[0]) == parts
+    assert model_files(tmp_path / "small.gguf") == [tmp_path / "small.gguf"]
+    assert files_digest(model_files(parts[0])) != digest
+
+
+def test_a_large_file_is_digested_at_its_ends_and_in_between(tmp_path):
+    path = tmp_path / "large.gguf"
+    digests = set()
+    for place in (None, 0, 40 << 20, (80 << 20) - 1):
+        with path.open("wb") as file:
+            file.truncate(80 << 20)
+            if place is not None:
+                file.seek(place // 4096 * 4096 if place else 0)
+                file.write(b"x")
+        digests.add(files_digest([path]))
+
+    assert len(digests) == 4
 
 
 def test_models_of_other_weights_have_other_digests(gguf):

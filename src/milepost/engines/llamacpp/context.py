@@ -24,7 +24,7 @@ __all__ = ["NUM_OUTPUTS", "Bytes", "Context", "ContextOptions", "OutOfCellsError
 Bytes = npt.NDArray[np.uint8]
 
 # Tokens of one call whose logits are given out at most: each takes a row of the whole vocabulary.
-NUM_OUTPUTS = 64
+NUM_OUTPUTS = 32
 # llama.cpp rounds the number of cells up to it.
 _CELL_STEP = 256
 # The default looks at the device and turns it on; with it, short pieces take another kernel than long ones.

@@ -1,24 +1,26 @@
-"""Which model a file is, and whether it still is that one.
+"""Which model some files are, and whether they still are that one.
 
-Weights are mapped into memory, so what is written into the file changes a model that runs. Its size, its time
-and its inode are looked at before each request; a file that changed is refused, since half of it may have
-been read from before.
+Weights are mapped into memory, so what is written into the file changes a model that runs. Size, time and
+inode are looked at before each request; a file that changed is refused, since half of it may have been read
+from before.
 """
 
-import logging
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from milepost.engines.llamacpp.library import Model
 from milepost.errors import ModelChangedError, UnsupportedModelError
 
-__all__ = ["FileAdmission", "FileIdentity", "file_digest"]
+__all__ = ["FileAdmission", "FileIdentity", "files_digest", "model_files"]
 
-_log = logging.getLogger(__name__)
-
+# How the parts of a model in several files are called.
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 # A file of at most this many bytes is digested whole ...
 _WHOLE_BYTES = 1 << 26
 # ... and of a larger one its ends and this many places between them.
@@ -27,24 +29,39 @@ _END_BYTES = 1 << 20
 _SAMPLE_BYTES = 1 << 12
 
 
-def file_digest(path: Path) -> str:
-    """Digest a model's file: all of it, or of more than 64 MiB the ends and 4,096 places between them. It
+def model_files(first: Path) -> list[Path]:
+    """Return the files of a model that ``first`` is the first of, in order: most often itself alone."""
+    named = _PART.fullmatch(first.name)
+    if named is None:
+        return [first]
+    begin, count = named[1], int(named[3])
+    return [first.with_name(f"{begin}-{part:05}-of-{count:05}.gguf") for part in range(1, count + 1)]
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """Digest a model's files: all of each, or of more than 64 MiB the ends and 4,096 places between them. It
     tells a model from its fine-tuned sister, not from a copy with a few numbers changed.
     """
+    hasher = xxhash.xxh3_128()
+    for path in paths:
+        _digest_file(hasher, path)
+    return hasher.hexdigest()
+
+
+def _digest_file(hasher: Any, path: Path) -> None:
     size = path.stat().st_size
-    hasher = xxhash.xxh3_128(size.to_bytes(8, "little"))
+    hasher.update(size.to_bytes(8, "little"))
     with path.open("rb") as file:
         if size <= _WHOLE_BYTES:
             while block := file.read(_END_BYTES):
                 hasher.update(block)
-            return hasher.hexdigest()
+            return
         hasher.update(file.read(_END_BYTES))
         for sample in range(_NUM_SAMPLES):
             file.seek(size * sample // _NUM_SAMPLES)
             hasher.update(file.read(_SAMPLE_BYTES))
         file.seek(size - _END_BYTES)
         hasher.update(file.read())
-    return hasher.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +94,7 @@ class FileAdmission:
     """
 
     def __init__(self, model: Model, digest: str) -> None:
-        self._path = model.path
+        self._paths = model_files(model.path)
         self._family = model.family
         self._digest = digest
         self._content = 1
@@ -92,9 +109,10 @@ class FileAdmission:
         Raises:
             UnsupportedModelError: the file was written to, or replaced.
         """
-        if self._look() != self._stamp:
+        # One that was deleted lives on in memory as it was.
+        if not set(self._look()) <= set(self._stamp):
             raise UnsupportedModelError(
-                f"{self._family}: {self._path} was changed or replaced after it was opened, and its weights "
+                f"{self._family}: {self._paths[0]} was changed or replaced after it was opened, and its weights "
                 "are read from there; open it again"
             )
         content = self._content.to_bytes(8, "little")
@@ -122,10 +140,7 @@ class FileAdmission:
         """Take the weights for others from now on."""
         self._content += 1
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """Return what changes with the file. One that was deleted lives on in memory as it was."""
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+    def _look(self) -> list[tuple[int, int, int]]:
+        """Return what changes with the files."""
+        found = [os.stat(path) for path in self._paths if path.exists()]
+        return [(each.st_size, each.st_mtime_ns, each.st_ino) for each in found]

@@ -15,7 +15,7 @@ from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.llamacpp.context import Context, ContextOptions
 from milepost.engines.llamacpp.driver import LlamaDriver
 from milepost.engines.llamacpp.footprint import measured_footprint
-from milepost.engines.llamacpp.identity import FileAdmission, file_digest
+from milepost.engines.llamacpp.identity import FileAdmission, files_digest, model_files
 from milepost.engines.llamacpp.library import Model
 from milepost.engines.llamacpp.probe import probe
 from milepost.engines.llamacpp.settings import GenerationSource
@@ -98,7 +98,7 @@ def serve_model(
 
 
 def open_driver(path: str | Path, *, is_strict: bool, key_type: str = "f16") -> tuple[LlamaDriver, str]:
-    """Load a GGUF file and return what runs it, not probed yet, and the file's digest.
+    """Load a GGUF file and return what runs it, not probed yet, and the digest of the model.
 
     Raises:
         ModelLoadError: it cannot be loaded.
@@ -119,7 +119,7 @@ def open_driver(path: str | Path, *, is_strict: bool, key_type: str = "f16") -> 
     options = ContextOptions(
         most_tokens=_CALL_TOKENS + 2 * cuts.least, key_type=key_type, num_threads=torch.get_num_threads()
     )
-    digest = file_digest(model.path)
+    digest = files_digest(model_files(model.path))
     owner = engine_fingerprint(
         file=digest,
         key_type=key_type,
