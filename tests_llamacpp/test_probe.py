@@ -65,3 +65,11 @@ def test_the_command_says_what_was_measured(gguf):
 
     assert done.exit_code == 0
     assert json.loads(done.stdout)["verdict"] == "passed"
+
+
+def test_the_command_says_what_it_costs(gguf):
+    done = CliRunner().invoke(app, ["footprint", str(gguf("lfm2")), "--json"])
+
+    facts = json.loads(done.stdout)
+    assert facts["checkpoint_bytes"] > 0
+    assert facts["checkpoint_kv_tokens"] == round(facts["checkpoint_bytes"] / facts["kv_bytes_per_token"])

@@ -33,7 +33,7 @@ def footprint(
         if dtype is not None or calibrate:
             raise ConfigurationError(
                 "a GGUF file says its number format itself, and its seconds are measured by "
-                "`python -m benchmarks.engines.llamacpp`; leave out --dtype and --calibrate"
+                "`python -m benchmarks.llamacpp`; leave out --dtype and --calibrate"
             )
         facts = llamacpp.describe_footprint(model)
     else:

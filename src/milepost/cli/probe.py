@@ -25,18 +25,6 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
 
     Try: `milepost probe Qwen/Qwen3.5-0.8B`
     """
-    from milepost.engines.opening import is_gguf
-
-    if is_gguf(model):
-        from milepost.engines.llamacpp.describe import describe_probe
-
-        facts = describe_probe(model)
-        if as_json:
-            print(json.dumps(_as_json(facts)))
-        else:
-            _print(facts)
-        return
-
     from milepost.demo.embedded_model import resolve_model
 
     report = _measured(resolve_model(model)[0])

@@ -112,8 +112,8 @@ class FileAdmission:
         # One that was deleted lives on in memory as it was.
         if not set(self._look()) <= set(self._stamp):
             raise UnsupportedModelError(
-                f"{self._family}: {self._paths[0]} was changed or replaced after it was opened, and its weights "
-                "are read from there; open it again"
+                f"{self._family}: {self._paths[0]} was changed or replaced after it was opened, and its "
+                "weights are read from there; open it again"
             )
         content = self._content.to_bytes(8, "little")
         return FileIdentity(self._content, xxhash.xxh3_128_digest(self._digest.encode() + content))

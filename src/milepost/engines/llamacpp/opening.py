@@ -27,9 +27,10 @@ from milepost.engines.served_model import ServedModel
 from milepost.engines.text import Tokenizer
 from milepost.errors import ConfigurationError, UnsupportedModelError
 
-__all__ = ["open_driver", "serve_model"]
+__all__ = ["SEGMENT_TOKENS", "open_driver", "serve_model"]
 
-_SEGMENT_TOKENS = 256
+# KV is stored in pieces of this many tokens.
+SEGMENT_TOKENS = 256
 # A call takes about as many tokens as llama.cpp's own default.
 _CALL_TOKENS = 512
 # A call of one token takes about as long as this many of a long one: 5 to 15 in three families on a CPU.
@@ -68,7 +69,7 @@ def serve_model(
     if tokenizer is not None and not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "decode")):
         raise ConfigurationError(f"tokenizer={reprlib.repr(tokenizer)} has no encode and decode")
     segment = (
-        _SEGMENT_TOKENS if segment_tokens is None else as_count("segment_tokens", segment_tokens, least=2)
+        SEGMENT_TOKENS if segment_tokens is None else as_count("segment_tokens", segment_tokens, least=2)
     )
     mode = Numerics(numerics)
     driver, digest = open_driver(model, is_strict=mode is Numerics.STRICT, key_type=key_type)
