@@ -5,7 +5,8 @@ import torch
 from resuming import prompt, run_cold, tiny_driver
 
 from families import ALL_FAMILIES, tiny_model
-from milepost.engines.transformers.driver import Adaptation, TransformersDriver
+from milepost.engines.transformers.adaptation import Adaptation
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.probe import Verdict, measure_resume, probe_resume
 from milepost.errors import UnsupportedModelError

@@ -13,17 +13,18 @@ knows nothing of prompts, of where to cut, or of what is worth keeping.
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from milepost.engines.base import Driver
 from milepost.engines.transformers import positions
-from milepost.engines.transformers.patch import ForwardPatch
+from milepost.engines.transformers.adaptation import Adaptation
+from milepost.engines.transformers.cache_argument import cache_argument
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,
@@ -32,14 +33,12 @@ from milepost.engines.transformers.snapshot import (
     has_same_bits,
     slice_kv,
 )
-from milepost.errors import ConfigurationError, InvalidRequestError, UnsupportedModelError
+from milepost.errors import InvalidRequestError
 
-__all__ = ["Adaptation", "LiveCache", "TransformersDriver", "cache_among"]
+__all__ = ["LiveCache", "TransformersDriver"]
 
 _log = logging.getLogger(__name__)
 
-# Forward arguments that carry a cache: the one name since transformers 5.24, the two before it, and rwkv's.
-_CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
 # Configuration entries that name how many tokens a recurrent kernel takes at a time: Mamba-2 and xLSTM;
 # Bamba, Falcon-H1 and Granite; MiniMax.
 _CHUNK_SIZES = ("chunk_size", "mamba_chunk_size", "block_size")
@@ -59,40 +58,6 @@ class LiveCache:
     frequency_length: int = 0
 
 
-def cache_among(arguments: Mapping[str, Any]) -> Any:
-    """Return the cache that a submodule was called with, by whatever name, or None."""
-    return next((arguments[name] for name in _CACHE_ARGUMENTS if arguments.get(name) is not None), None)
-
-
-def _dynamic_cache(model: PreTrainedModel) -> Any:
-    return DynamicCache(config=model.config)
-
-
-def _no_patches(_: PreTrainedModel) -> Iterable[ForwardPatch]:
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Adaptation:
-    """What a family needs beyond the generic driver.
-
-    Attributes:
-        new_cache: Makes the empty cache of one request; it may return None where the model makes its own.
-        patches: Replacements that make the family continue from its state, for one model instance.
-        has_context_limit: False where the configuration's length binds training only.
-        starts_over: Whether ``generate`` computes everything anew where an answer outgrows the original
-            context, since the positions of all its tokens change.
-        reason_against_rows: Why sequences of different lengths cannot be advanced in one call, where that is
-            known; else it is measured (``row_probe``).
-    """
-
-    new_cache: Callable[[PreTrainedModel], Any] = _dynamic_cache
-    patches: Callable[[PreTrainedModel], Iterable[ForwardPatch]] = _no_patches
-    has_context_limit: bool = True
-    starts_over: bool = False
-    reason_against_rows: str | None = None
-
-
 class TransformersDriver(Driver):
     """Runs one model instance. ``families.driver_for`` makes the right one; this alone is the generic case.
 
@@ -107,7 +72,7 @@ class TransformersDriver(Driver):
         self._adaptation = adaptation or Adaptation()
         self._config = model.config.get_text_config(decoder=True)
         accepted = inspect.signature(model.forward).parameters
-        self._cache_argument = self._find_cache_argument(accepted)
+        self._cache_argument = cache_argument(model)
         self._takes_positions = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
         self._length_rules = positions.length_rules(self._config)
@@ -253,7 +218,7 @@ class TransformersDriver(Driver):
             last_position: Where the last of them stands, instead of after the others.
         """
         from_end = tokens.numel() - num_tokens + 1
-        arguments = self._arguments(self.start(), tokens.to(self.model.device), num_logits=from_end)
+        arguments = self._next_arguments(self.start(), tokens.to(self.model.device), num_logits=from_end)
         if last_position is not None:
             arguments["position_ids"][..., -1] = last_position
         with positions.rotated_for(0):
@@ -284,15 +249,7 @@ class TransformersDriver(Driver):
             Logits, shape ``[rows, vocabulary_size]``, owned by the caller.
         """
         self._warn_beyond_declared(longest)
-        arguments: dict[str, Any] = {
-            "input_ids": tokens[:, None],
-            "use_cache": True,
-            self._cache_argument: cache,
-        }
-        if self._takes_positions:
-            arguments["position_ids"] = positions[:, None]
-        if self._takes_logits_to_keep:
-            arguments["logits_to_keep"] = 1
+        arguments = self._arguments(cache, tokens[:, None], positions[:, None])
         if mask is not None:
             arguments["attention_mask"] = mask
         logits: torch.Tensor = self._call(**arguments).logits[:, -1]
@@ -302,7 +259,7 @@ class TransformersDriver(Driver):
         end = live.position + tokens.numel()
         self._warn_beyond_declared(end)
         with positions.rotated_for(live.frequency_length if live.frequency_length > end else 0):
-            outputs = self._call(**self._arguments(live, tokens, num_logits=num_logits))
+            outputs = self._call(**self._next_arguments(live, tokens, num_logits=num_logits))
         # Some families keep their cache to themselves: then the one passed in is the one advanced.
         live.cache = getattr(outputs, self._cache_argument, live.cache)
         live.position = end
@@ -325,18 +282,24 @@ class TransformersDriver(Driver):
         model = self.model
         return (model if model._compiled_call_impl is None else model._call_impl)(**arguments)
 
-    def _arguments(self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "input_ids": tokens[None],
-            "use_cache": True,
-            self._cache_argument: live.cache,
-        }
+    def _arguments(
+        self, cache: Any, tokens: torch.Tensor, position_ids: torch.Tensor, *, num_logits: int = 1
+    ) -> dict[str, Any]:
+        """Return what the model is called with for ``tokens``, shape ``[sequences, tokens]``."""
+        arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": True, self._cache_argument: cache}
         if self._takes_positions:
-            end = live.position + tokens.numel()
-            arguments["position_ids"] = torch.arange(live.position, end, device=tokens.device)[None]
+            arguments["position_ids"] = position_ids
         if self._takes_logits_to_keep:
             arguments["logits_to_keep"] = num_logits
         return arguments
+
+    def _next_arguments(
+        self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1
+    ) -> dict[str, Any]:
+        """Return what the model is called with for ``tokens``, shape ``[tokens]``, after ``live``."""
+        end = live.position + tokens.numel()
+        position_ids = torch.arange(live.position, end, device=tokens.device)
+        return self._arguments(live.cache, tokens[None], position_ids[None], num_logits=num_logits)
 
     def _warn_beyond_declared(self, num_tokens: int) -> None:
         declared = self._declared_length
@@ -348,24 +311,4 @@ class TransformersDriver(Driver):
             "transformers computes it, and this is said once",
             self.family,
             f"{declared:,}",
-        )
-
-    def _find_cache_argument(self, accepted: Iterable[str]) -> str:
-        if self.model.training:
-            raise ConfigurationError("the model is in training mode; call model.eval() before opening it")
-        if self.model.config.is_encoder_decoder:
-            raise UnsupportedModelError(
-                f"{self.family}: an encoder-decoder; only decoder-only language models can be resumed"
-            )
-        if not self.model.can_generate():
-            raise UnsupportedModelError(
-                f"{self.family}: {type(self.model).__name__} predicts no next token; "
-                "open a causal language model"
-            )
-        for name in _CACHE_ARGUMENTS:
-            if name in accepted:
-                return name
-        raise UnsupportedModelError(
-            f"{self.family}: its forward call takes none of {', '.join(_CACHE_ARGUMENTS)}, "
-            "so there is no state to keep"
         )

@@ -28,7 +28,8 @@ stay untouched, and ``Driver.release`` takes the fixes off again.
 
 from transformers import PreTrainedModel
 
-from milepost.engines.transformers.driver import Adaptation, TransformersDriver
+from milepost.engines.transformers.adaptation import Adaptation
+from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import minimax, recurrent_gemma, rwkv, selective_scan
 
 __all__ = ["driver_for"]

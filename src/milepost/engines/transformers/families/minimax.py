@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
-from milepost.engines.transformers.driver import cache_among
+from milepost.engines.transformers.cache_argument import cache_among
 from milepost.engines.transformers.patch import ForwardPatch
 
 __all__ = ["new_cache", "patches"]

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from milepost.engines.transformers.driver import cache_among
+from milepost.engines.transformers.cache_argument import cache_among
 from milepost.engines.transformers.patch import ForwardPatch
 
 __all__ = ["patches", "seeded_scan"]
