@@ -12,7 +12,7 @@
 #
 # Seen (largest difference of a logit, in standard deviations of the logits):
 #   qwen3_5, all 150 tokens: 0.0     the 22 left: 0.0
-#   mamba2,  all 150 tokens: 0.19    the 22 left: 0.0
+#   mamba2,  all 150 tokens: 0.099, and another first token     the 22 left: 0.0
 #
 # Exits 1 if the behaviour is another.
 set -euo pipefail
@@ -32,7 +32,11 @@ hybrid = Qwen3_5TextConfig(
     **common, intermediate_size=128, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
     linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=32, linear_value_head_dim=32,
 )
-recurrent = Mamba2Config(**common, num_heads=8, head_dim=16, expand=2, state_size=16, n_groups=1, chunk_size=64)
+# Weights and time steps that let a state live longer than a dozen tokens, as trained ones do.
+recurrent = Mamba2Config(
+    **common, num_heads=8, head_dim=16, expand=2, state_size=16, n_groups=1, chunk_size=64,
+    initializer_range=0.3, time_step_min=0.001, time_step_max=0.02,
+)
 ids = torch.randint(2, 255, (1, 150), generator=torch.Generator().manual_seed(1))
 
 
@@ -53,9 +57,11 @@ for kind, config in ((Qwen3_5ForCausalLM, hybrid), (Mamba2ForCausalLM, recurrent
             cache = model(ids[:, :128], use_cache=True).cache
             resumed = first_logits(model, tokens, attention_mask=torch.ones_like(ids), cache=cache)
         difference = float((resumed - whole).abs().max() / whole.std())
-        differences[config.model_type.removesuffix("_text"), name] = difference
-        print(f"{config.model_type}, {name}: {difference:.2g}")
+        family = config.model_type.removesuffix("_text")
+        differences[family, name] = difference
+        token = "" if int(resumed.argmax()) == int(whole.argmax()) else ", and another first token"
+        print(f"{family}, {name}: {difference:.2g}{token}")
 
-as_seen = differences.pop(("mamba2", "all 150 tokens")) > 0.01 and not any(differences.values())
+as_seen = differences.pop(("mamba2", "all 150 tokens")) > 0.05 and not any(differences.values())
 sys.exit(not as_seen)
 PYTHON

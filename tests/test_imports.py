@@ -114,7 +114,7 @@ print(result.num_requests)
         ("from milepost import Engine", "needs torch, transformers; pip install 'milepost[tran"),
         (
             "import milepost.demo.command",
-            "needs torch, transformers; pip install 'milepost[tran",
+            "needs torch, transformers, safetensors; pip install 'milepost[tran",
         ),
         (
             "from milepost.chat.opening import open_tokenizer as f; f('.')",
