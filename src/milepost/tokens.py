@@ -40,33 +40,34 @@ def key_dtype(key_tokens: int) -> np.dtype[Any]:
     return np.dtype(np.int32 if key_tokens == 1 else np.int64)
 
 
-def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None) -> TokenArray:
+def as_tokens(tokens: TokenLike, *, vocabulary_size: int | None = None, name: str = "prompt") -> TokenArray:
     """Return ``tokens`` as a checked, read-only ``int32`` array of shape ``[num_tokens]``.
 
     Args:
         tokens: Token ids, each in ``[0, vocabulary_size)`` (or below 2**31 where no size is given).
         vocabulary_size: Number of ids the model knows.
+        name: What they are, for a message.
 
     Raises:
-        InvalidRequestError: the prompt is empty, not one-dimensional, not of integers, or has an id
-            outside the vocabulary.
+        InvalidRequestError: there are none, or they are not one-dimensional, not of integers, or there is an
+            id outside the vocabulary.
 
     Complexity: O(num_tokens); no copy where the input is already a read-only, contiguous ``int32`` array.
 
     >>> as_tokens([3, 1, 2]).tolist()
     [3, 1, 2]
     """
-    given = _as_array("prompt", tokens, items="token ids")
+    given = _as_array(name, tokens, items="token ids")
     if given.ndim != 1:
         raise InvalidRequestError(
-            f"prompt is a {type(tokens).__name__} of {given.ndim} dimensions; a prompt is one list or array "
+            f"{name} is a {type(tokens).__name__} of {given.ndim} dimensions; a {name} is one list or array "
             "of token ids: pass one at a time"
         )
     if given.size == 0:
-        raise InvalidRequestError("prompt is empty; give at least one token (a BOS token will do)")
+        raise InvalidRequestError(f"{name} is empty; give at least one token (a BOS token will do)")
     if given.dtype.kind not in "iu":
         raise InvalidRequestError(
-            f"prompt has dtype {given.dtype}{_first_odd(tokens)}; token ids are integers below 2**31: "
+            f"{name} has dtype {given.dtype}{_first_odd(tokens)}; token ids are integers below 2**31: "
             "tokenize the text first"
         )
     limit = _MAX_TOKEN_ID + 1 if vocabulary_size is None else vocabulary_size

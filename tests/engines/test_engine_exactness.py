@@ -60,7 +60,7 @@ def test_each_request_advances_a_cache_of_its_own(engine):
     one, other = (engine.submit(prompt, max_new_tokens=8, ignore_end_token=True) for _ in range(2))
     for _ in range(6):
         engine.step()
-    live, its = one._prefill.live, other._prefill.live
+    live, its = one.prompt.live, other.prompt.live
     pointers = [
         {
             tensor.data_ptr()

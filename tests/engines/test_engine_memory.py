@@ -57,9 +57,9 @@ def test_a_request_that_is_given_up_keeps_no_payload_alive(engine):
     engine.generate(prompt[:150], max_new_tokens=1)
     generation = engine.submit(prompt)
     engine.step()
-    lease = generation._lease
+    lease = generation.prompt.lease
     assert lease.resume_position == 128
     generation.close()
-    assert generation._lease is None
+    assert generation.prompt.lease is None
     assert lease.state is None
     assert not lease.kv_segments

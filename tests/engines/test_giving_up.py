@@ -15,9 +15,9 @@ from tiny_engine import (
     without_cache,
 )
 
-from milepost.engines import generation as generation_module
 from milepost.engines import recall as recall_module
 from milepost.errors import InvalidRequestError
+from milepost.lease import Lease
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
 torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def interrupts_raise():
 def test_an_interrupt_in_the_cache_leaves_the_engine_as_usable_as_before(engine, model, monkeypatch, where):
     prompts = branching_prompts()[:3]
     engine.generate(prompts[0], max_new_tokens=1)
-    owner = engine.cache if where in ("acquire", "plan", "commit") else generation_module.Lease
+    owner = engine.cache if where in ("acquire", "plan", "commit") else Lease
     upstream = getattr(owner, where)
 
     presses = [signal.SIGINT]
@@ -113,7 +113,7 @@ def test_one_of_many_that_fails_leaves_the_others_and_those_of_other_callers(eng
 def test_an_error_that_is_kept_keeps_no_memory_alive(engine, monkeypatch):
     generation = engine.submit(branching_prompts()[0], max_new_tokens=4)
     engine.step()
-    live = weakref.ref(generation._prefill.live.cache)
+    live = weakref.ref(generation.prompt.live.cache)
     monkeypatch.setattr(engine.driver, "advance", Trap(engine.driver, 1, RuntimeError("out of memory")))
     engine.step()
     assert isinstance(generation.error, RuntimeError)
@@ -139,15 +139,15 @@ def test_a_stream_that_is_collected_touches_the_cache_only_with_the_next_turn(en
     generation = engine.submit(prompts[0], max_new_tokens=9)
     stream = engine.run(generation)
     engine.step()
-    assert engine.cache._store.queue.pinned or generation._lease is not None
+    assert engine.cache._store.queue.pinned or generation.prompt.lease is not None
     del stream  # as the collector might, in the middle of a change of the store
     assert not generation.is_closed
-    assert generation._lease is not None
+    assert generation.prompt.lease is not None
     assert generation.is_done
     with pytest.raises(InvalidRequestError, match="given up"):
         generation.completion()
     assert not engine.step()
-    assert generation._lease is None
+    assert generation.prompt.lease is None
     assert_usable(engine, model, prompts)
 
 

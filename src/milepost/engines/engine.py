@@ -26,8 +26,16 @@ from milepost.engines.completion import Completion, TokenEvent
 from milepost.engines.generation import Generation
 from milepost.engines.opening import checked_policy, serve_model
 from milepost.engines.recall import Recall
-from milepost.engines.requests import Prompt, RequestOptions, RequestReader
+from milepost.engines.requests import (
+    Continuation,
+    Prompt,
+    RequestOptions,
+    RequestReader,
+    checked_scoring,
+    checked_tenant,
+)
 from milepost.engines.scheduler import Scheduler, Turn
+from milepost.engines.scoring import Score, ScoredContext, Scoring
 from milepost.engines.served_model import ServedModel
 from milepost.engines.sharing import Sharing
 from milepost.engines.text import Tokenizer
@@ -76,11 +84,9 @@ class Engine:
         )
         self._rows = served.new_rows(decode_rows, max_running=max_running)
         self._decode_rows = decode_rows
-        self._scheduler = Scheduler(
-            self._rows,
-            sharing=Sharing(self._recall, cuts=served.cuts, segment_tokens=served.segment_tokens),
-            max_running=max_running,
-        )
+        sharing = Sharing(self._recall, cuts=served.cuts, segment_tokens=served.segment_tokens)
+        self._scheduler = Scheduler(self._rows, sharing=sharing, max_running=max_running)
+        self._scoring = Scoring(served, self._recall, sharing=sharing)
         self._requests = RequestReader(
             driver=served.driver, tokenizer=served.tokenizer, settings=served.generation_settings
         )
@@ -327,6 +333,45 @@ class Engine:
         except BaseException:
             generation.close()
             raise
+
+    def score(
+        self, context: Prompt, continuations: Sequence[Continuation], *, tenant: str | None = None
+    ) -> list[Score]:
+        """Return how likely each of several continuations of one context is; see :meth:`score_many`."""
+        return self.score_many([(context, continuations)], tenant=tenant)[0]
+
+    def score_many(
+        self,
+        requests: Sequence[tuple[Prompt, Sequence[Continuation]]],
+        *,
+        tenant: str | None = None,
+        on_context: Callable[[ScoredContext], None] | None = None,
+    ) -> list[list[Score]]:
+        """Return how likely continuations of many contexts are, in the order asked.
+
+        What contexts share is computed once, in whatever order and however often they are asked for. Every
+        request is checked before the first is run. Complexity and promises: :mod:`milepost.engines.scoring`.
+
+        Args:
+            requests: Contexts (a text, chat messages, or token ids), each with a list of continuations (texts
+                or token ids). Two texts are one text: where the continuation begins in its tokens, harnesses
+                and this agree. A text after messages or ids is encoded alone.
+            tenant: Whose contexts they are; tenants share nothing.
+            on_context: Told of each context that is scored, in the order of the work.
+
+        Raises:
+            InvalidRequestError: a request breaks a rule; nothing was run.
+            ModelChangedError: the model was changed while it was at work.
+            ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
+            UnsupportedModelError: the model has no weights any more.
+        """
+        if on_context is not None and not callable(on_context):
+            raise InvalidRequestError(f"on_context={on_context!r}; give a function of a scored context")
+        self._served.admission.require_weights()
+        name = checked_tenant("" if tenant is None else tenant)
+        asked = [self._requests.read_continuations(*each) for each in checked_scoring(requests)]
+        with self._served.ownership.call("Engine.score"):
+            return self._scoring.run(asked, tenant=name, on_context=on_context)
 
     def measure_prefill(self, num_tokens: int, *, segment_tokens: int | None = None) -> float:
         """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache.

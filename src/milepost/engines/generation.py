@@ -1,6 +1,5 @@
 """One request from its prompt to its last token, one small step at a time, so that many can take turns."""
 
-import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -8,24 +7,19 @@ from collections.abc import Callable
 import torch
 import xxhash
 
-from milepost.accounting import RequestReport
 from milepost.engines.answer import Answer
-from milepost.engines.audit import Recomputation
 from milepost.engines.base import LiveSequence, Rows
 from milepost.engines.completion import Completion, TokenEvent
 from milepost.engines.prefill import Prefill
-from milepost.engines.recall import Claim, Recall
+from milepost.engines.prompt_run import PromptRun
+from milepost.engines.recall import Recall
 from milepost.engines.requests import GenerationRequest
 from milepost.engines.sampling import Sampler
 from milepost.engines.served_model import ServedModel
-from milepost.errors import InvalidRequestError, MilepostError
+from milepost.errors import InvalidRequestError
 from milepost.interrupts import deferred_interrupts
-from milepost.lease import Lease
-from milepost.placement import Placement
 
 __all__ = ["Generation"]
-
-_log = logging.getLogger(__name__)
 
 
 class Generation:
@@ -38,7 +32,7 @@ class Generation:
         error: What broke this request, or None; :meth:`completion` raises it. It is nobody else's: the turn
             in which it happened returns as usual.
         is_abandoned: Whether nobody listens any more; whoever gives out the turns closes it then.
-        parting_positions: Where requests that wait part from this one, ascending; heeded when it begins.
+        prompt: The way to its first token.
     """
 
     def __init__(
@@ -48,21 +42,18 @@ class Generation:
         self.events: list[TokenEvent] = []
         self.error: Exception | None = None
         self.is_abandoned = self.is_closed = False
-        self.parting_positions: tuple[int, ...] = ()
         self._served, self._recall, self._rows = served, recall, rows
         self._sampler = Sampler(request.sampling, prompt=request.tokens, device=served.driver.device)
         self._answer = Answer(request, served.tokenizer)
-        self._claim: Claim | None = None
-        self._kept_kv: tuple[int, ...] = ()
-        self._lease: Lease | None = None
-        self._committed: Lease | None = None
-        self._audit: Recomputation | None = None
-        self._prefill: Prefill | None = None
-        self._report: RequestReport | None = None
-        self._captured_positions: tuple[int, ...] = ()
+        self.prompt = PromptRun(
+            request.tokens,
+            tenant=request.tenant,
+            breakpoints=request.breakpoints,
+            served=served,
+            recall=recall,
+        )
         self._logits_digest = ""
-        self._started = self._first_token = self._prefill_seconds = self._capture_seconds = 0.0
-        self._finished = 0.0
+        self._started = self._first_token = self._finished = 0.0
 
     @property
     def is_done(self) -> bool:
@@ -72,7 +63,7 @@ class Generation:
     @property
     def has_begun(self) -> bool:
         """Whether it was given a turn."""
-        return self._claim is not None
+        return self.prompt.claim is not None
 
     @property
     def is_decoding(self) -> bool:
@@ -82,14 +73,14 @@ class Generation:
     @property
     def prefill(self) -> Prefill | None:
         """The prompt's computation while it is under way."""
-        return self._prefill if self._report is None else None
+        return None if self.prompt.is_done else self.prompt.prefill
 
     @property
     def num_prompt_tokens_done(self) -> int:
         """Prompt tokens reused or computed so far."""
-        if self._report is not None:
-            return self._report.num_tokens
-        return 0 if self._prefill is None else self._prefill.live.position
+        if self.prompt.report is not None:
+            return self.prompt.report.num_tokens
+        return 0 if self.prompt.prefill is None else self.prompt.live.position
 
     def step(self) -> list[TokenEvent]:
         """Do the next piece of work up to the answer's first token, and return what it produced: nothing, one
@@ -137,32 +128,17 @@ class Generation:
     def _close(self, *, keeps: bool) -> None:
         with self._served.ownership.call("Generation.close"), deferred_interrupts():
             self.is_closed = True
-            if self._audit is not None:
-                self._audit.close()
-            try:
-                if keeps and self._claim is not None and self.prefill is not None:
-                    self._recall.keep_begun(self._claim, self.prefill)
-            except MilepostError as error:
-                _log.info("what was captured of a prompt that was given up is not kept: %s", error)
-            finally:
-                self._release_lease()
-                self._let_go()
+            self._let_go(keeps=keeps)
 
     @property
     def pending(self) -> tuple[LiveSequence, int]:
         """What has been computed, and the token that comes after it."""
-        assert self._prefill is not None
-        return self._prefill.live, self._answer.tokens[-1]
+        return self.prompt.live, self._answer.tokens[-1]
 
     @property
     def must_start_over(self) -> bool:
         """Whether the next token changes the positions of all before it (see :meth:`start_over`)."""
         return self._served.driver.must_start_over(self.pending[0])
-
-    def new_claim(self) -> Claim:
-        """Look at the model, and return what this prompt may resume from now."""
-        request = self.request
-        return self._recall.claim(request.tokens, tenant=request.tenant, breakpoints=request.breakpoints)
 
     def completion(self) -> Completion:
         """Return the answer of a request that is done.
@@ -174,7 +150,7 @@ class Generation:
         if self.error is not None:
             raise self.error
         answer = self._answer
-        if answer.finish_reason is None or self._report is None:
+        if answer.finish_reason is None or self.prompt.report is None:
             state = "was given up" if self.is_done else "is not done yet"
             raise InvalidRequestError(f"the request {state}, so it has no answer")
         return Completion(
@@ -183,12 +159,12 @@ class Generation:
             finish_reason=answer.finish_reason,
             is_cut_by_context=answer.finish_reason == "length" and self.request.is_cut_by_context,
             logprobs=None if self.request.sampling.num_logprobs is None else tuple(answer.logprobs),
-            report=self._report,
-            captured_positions=self._captured_positions,
+            report=self.prompt.report,
+            captured_positions=self.prompt.captured_positions,
             prompt_logits_digest=self._logits_digest,
             ttft_seconds=self._first_token - self._started,
-            prefill_seconds=self._prefill_seconds,
-            capture_seconds=self._capture_seconds,
+            prefill_seconds=self.prompt.prefill_seconds,
+            capture_seconds=self.prompt.capture_seconds,
             decode_seconds=self._finished - self._first_token,
         )
 
@@ -207,37 +183,22 @@ class Generation:
         return events
 
     def _require_model(self) -> list[TokenEvent]:
-        assert self._claim is not None
-        self._served.admission.require(self._claim.identity)
+        self.prompt.require_model()
         return []
 
     def _step_prompt(self) -> list[TokenEvent]:
-        if self._claim is None:
+        if not self.has_begun:
             self._started = time.perf_counter()
-            self._begin()
-        else:
-            self._require_model()
-        if self._audit is not None:
-            self._step_audit(self._audit)
+        self.prompt.step()
+        if not self.prompt.is_done:
             return []
-        if self._prefill is None:
-            self._prefill = self._begin_prefill()
-        started = time.perf_counter()
-        self._prefill.step()
-        if self._prefill.is_done:
-            self._served.driver.wait_for_device()
-        self._prefill_seconds += time.perf_counter() - started
-        if not self._prefill.is_done:
-            return []
-        self._store()
-        assert self._prefill.logits is not None
-        self._logits_digest = _digest(self._prefill.logits)
-        return self._take_in(self._prefill.logits)
+        self._logits_digest = _digest(self.prompt.logits)
+        return self._take_in(self.prompt.logits)
 
     def _compute_anew(self) -> list[TokenEvent]:
-        assert self._prefill is not None
-        self._rows.leave(self._prefill.live, keeps=False)
-        return self._take_in(self._prefill.start_over(self._answer.tokens))
+        assert self.prompt.prefill is not None
+        self._rows.leave(self.prompt.live, keeps=False)
+        return self._take_in(self.prompt.prefill.start_over(self._answer.tokens))
 
     def _take_in(self, logits: torch.Tensor) -> list[TokenEvent]:
         events = self._answer.accept(*self._sampler.draw(logits))
@@ -249,88 +210,23 @@ class Generation:
 
     def _end(self) -> None:
         """The answer is complete: keep where it ends, for who goes on from there."""
-        assert self._claim is not None
-        assert self._prefill is not None
+        prompt = self.prompt
+        assert prompt.claim is not None
         if len(self._answer.tokens) > 1:
             # Nobody had a turn in between, but another thread may have trained the model.
-            self._served.admission.require(self._claim.identity, closely=True)
-        live = self._prefill.live
-        keeps = self._served.keeps_answers and live.position > self.request.tokens.size
-        self._rows.leave(live, keeps=keeps)
+            prompt.require_model(closely=True)
+        keeps = self._served.keeps_answers and prompt.live.position > prompt.tokens.size
+        self._rows.leave(prompt.live, keeps=keeps)
         if keeps:
-            assert self._committed is not None
+            assert prompt.committed is not None
             with deferred_interrupts():
-                self._recall.keep_answer(self._claim, self._committed, live, self._answer.tokens)
-        self._let_go()
+                self._recall.keep_answer(prompt.claim, prompt.committed, prompt.live, self._answer.tokens)
+        self._let_go(keeps=False)
 
-    def _let_go(self) -> None:
-        if self._prefill is not None:
-            self._rows.leave(self._prefill.live, keeps=False)
-            self._prefill.close()
-            self._prefill = None
-
-    def _begin(self) -> None:
-        """Look at the model, and pin what this prompt can resume from."""
-        self._claim = self.new_claim()
-        with deferred_interrupts():
-            self._lease = self._recall.acquire(self._claim)
-            self._audit = self._recall.audit(self._lease, self._claim)
-
-    def _step_audit(self, audit: Recomputation) -> None:
-        """Check what is pinned for a piece; where it proves wrong, begin again without it."""
-        assert self._lease is not None
-        started = time.perf_counter()
-        audit.step()
-        self._prefill_seconds += time.perf_counter() - started
-        if not audit.is_done:
-            return
-        audit.close()
-        self._audit = None
-        if not self._recall.judge(audit, self._lease):
-            with deferred_interrupts():
-                self._release_lease()
-            self._begin()
-
-    def _begin_prefill(self) -> Prefill:
-        assert self._claim is not None
-        assert self._lease is not None
-        ahead = [each for each in self.parting_positions if each > self._lease.resume_position]
-        planned = self._recall.plan(self._claim, self._lease, given_positions=ahead)
-        # Without states the plan says how much KV to keep, and there is nothing to capture.
-        self._kept_kv = planned if self._served.footprint.is_stateless else ()
-        return Prefill(
-            driver=self._served.driver,
-            lease=self._lease,
-            planned=() if self._served.footprint.is_stateless else planned,
-            digests=self._claim.digests(),
-            segment_tokens=self._served.segment_tokens,
-            cuts=self._served.cuts,
-        )
-
-    def _store(self) -> None:
-        """Hand the prompt's checkpoints to the cache; from here on nothing needs to stay pinned."""
-        assert self._claim is not None
-        assert self._prefill is not None
-        assert self._lease is not None
-        payloads = self._prefill.payloads
-        self._captured_positions = payloads.positions
-        started = time.perf_counter()
-        placement = Placement(self._kept_kv or payloads.positions)
-        with deferred_interrupts():
-            self._report = self._recall.store(self._claim, self._lease, placement, payloads)
-            self._committed = self._lease
-            self._release_lease()
-        # From here on the cache decides what stays in memory.
-        payloads.drop()
-        self._served.driver.wait_for_device()
-        spent = time.perf_counter() - started
-        self._prefill_seconds += spent
-        self._capture_seconds = self._prefill.capture_seconds + spent
-
-    def _release_lease(self) -> None:
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
+    def _let_go(self, *, keeps: bool) -> None:
+        if self.prompt.prefill is not None:
+            self._rows.leave(self.prompt.live, keeps=False)
+        self.prompt.close(keeps=keeps)
 
 
 def _forget_locals(error: BaseException | None) -> None:

@@ -44,6 +44,7 @@ class Prefill:
         digests: Of the prompt.
         segment_tokens: KV is stored in pieces of this many.
         cuts: Where the prompt may be cut.
+        sequence_tokens: Length of what the prompt is the beginning of; its own unless given.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class Prefill:
         digests: PrefixDigests,
         segment_tokens: int,
         cuts: Cuts,
+        sequence_tokens: int | None = None,
     ) -> None:
         self._driver = driver
         self._tokens = torch.from_numpy(lease.tokens.astype("int64")).to(driver.device)
         self._cuts = cuts
+        self._sequence_tokens = sequence_tokens or self.num_tokens
         self.planned = cuts.thinned(planned, start=lease.resume_position, num_tokens=self.num_tokens)
         self.capture_seconds = 0.0
         self.live = self._resume(lease)
@@ -112,7 +115,7 @@ class Prefill:
     def _resume(self, lease: Lease) -> LiveSequence:
         position = lease.resume_position
         if position == 0:
-            return self._driver.start(num_tokens=self.num_tokens)
+            return self._driver.start(num_tokens=self._sequence_tokens)
         pieces = [stored.piece for stored in lease.kv_segments]
         stored = lease.state
         if isinstance(stored, StoredState):
@@ -120,4 +123,4 @@ class Prefill:
             state = stored.state
         else:
             state = None
-        return self._driver.restore(state, pieces, position=position, num_tokens=self.num_tokens)
+        return self._driver.restore(state, pieces, position=position, num_tokens=self._sequence_tokens)

@@ -3,9 +3,9 @@
 Texts and messages go through ``milepost.chat``, as those of a request log do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
-__all__ = ["ChatMessages", "EncodedPrompt", "Prompt", "PromptReader"]
+__all__ = ["ChatMessages", "Continuation", "Continued", "EncodedPrompt", "Prompt", "PromptReader"]
 
 ChatMessages = Sequence[Mapping[str, Any]]
 Prompt = str | ChatMessages | TokenLike
+Continuation = str | TokenLike
 
 _INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
@@ -32,6 +33,13 @@ class EncodedPrompt:
 
     tokens: TokenArray
     breakpoints: tuple[int, ...] = ()
+
+
+class Continued(NamedTuple):
+    """The tokens of a context and of what comes after it."""
+
+    context: TokenArray
+    continuation: TokenArray
 
 
 class PromptReader:
@@ -106,20 +114,71 @@ class PromptReader:
         checked = self._checked(tokens)
         return EncodedPrompt(checked, _merged(breakpoints, ends, num_tokens=checked.size))
 
+    def read_continuations(self, context: Prompt, continuations: Iterable[Continuation]) -> list[Continued]:
+        """Return the tokens of ``context`` and of each of its ``continuations``.
+
+        Two texts are split where evaluation harnesses split them: spaces at the context's end belong to the
+        continuation, and its tokens are what the two as one text have beyond as many as the context has.
+
+        Raises:
+            InvalidRequestError: one of them breaks a rule, or is too long.
+        """
+        before = self._counted(self._read_chat_or_plain(context), what="context")
+        bare = before
+        if isinstance(context, str) and (kept := context.rstrip()):
+            bare = self._counted(self._read_plain(kept), what="context")
+        found = []
+        for each in continuations:
+            if isinstance(each, str) and isinstance(context, str):
+                whole = self._read_plain(context + checked_text(each))
+                continued = Continued(bare, self._continuing(np.asarray(whole)[bare.size :]))
+            else:
+                continued = Continued(before, self._continuing(each))
+            self._check_length(continued)
+            found.append(continued)
+        return found
+
+    def _continuing(self, given: Continuation) -> TokenArray:
+        if isinstance(given, str):
+            tokens = self._read_bare(checked_text(given))
+        else:
+            tokens = _numbers_of(given) if isinstance(given, torch.Tensor) else given
+        return self._counted(tokens, what="continuation")
+
+    def _check_length(self, given: Continued) -> None:
+        limit = self._context_length
+        # The last token is not computed: nothing comes after it.
+        if limit is not None and given.context.size + given.continuation.size - 1 > limit:
+            raise InvalidRequestError(
+                f"the context has {given.context.size:,} tokens and its continuation "
+                f"{given.continuation.size:,}, and all but the last must fit in the model's {limit:,}; "
+                "shorten the context, on its left"
+            )
+
+    def _read_chat_or_plain(self, prompt: Prompt) -> TokenLike:
+        if _is_chat(prompt):
+            return self._read_chat(prompt, tools=None, template_options=None, continues=None)[0]  # type: ignore[arg-type]
+        return self._read_plain(prompt)
+
     def _checked(self, tokens: TokenLike) -> TokenArray:
-        checked = as_tokens(tokens, vocabulary_size=self._vocabulary_size)
-        for token, kind in self._media_tokens.items():
-            if np.any(found := checked == token):
-                raise InvalidRequestError(
-                    f"token {token} at position {np.argmax(found)} stands for {kind} input, and a prompt "
-                    "here is text alone; leave it out"
-                )
+        checked = self._counted(tokens)
         limit = self._context_length
         if limit is not None and checked.size >= limit:
             raise InvalidRequestError(
                 f"the prompt has {checked.size:,} tokens and the model's context {limit:,}, of which at "
                 "least one is for the answer; shorten the prompt"
             )
+        return checked
+
+    def _counted(self, tokens: TokenLike, *, what: str = "prompt") -> TokenArray:
+        """Return checked tokens, however many."""
+        checked = as_tokens(tokens, vocabulary_size=self._vocabulary_size, name=what)
+        for token, kind in self._media_tokens.items():
+            if np.any(found := checked == token):
+                raise InvalidRequestError(
+                    f"token {token} at position {np.argmax(found)} stands for {kind} input, and a {what} "
+                    "here is text alone; leave it out"
+                )
         return checked
 
     def _read_plain(self, prompt: Any) -> TokenLike:
@@ -144,6 +203,12 @@ class PromptReader:
                 "the prompt is a list of texts; give one text, messages, or use generate_many"
             )
         return prompt
+
+    def _read_bare(self, text: str) -> TokenLike:
+        """Return the tokens of a text that comes after others, without what a tokenizer puts around one."""
+        if self._prompt_tokenizer is not None:
+            return self._prompt_tokenizer.encode(text, add_special_tokens=False).tokens
+        return self._read_plain(text)
 
     def _read_chat(
         self, messages: ChatMessages, *, tools: Any, template_options: Any, continues: bool | None

@@ -91,8 +91,21 @@ class Recall:
         self._cuts = cuts
         self._content: int | None = None
 
-    def claim(self, tokens: TokenArray, *, tenant: str, breakpoints: Sequence[int] = ()) -> Claim:
+    def claim(
+        self,
+        tokens: TokenArray,
+        *,
+        tenant: str,
+        breakpoints: Sequence[int] = (),
+        sequence_tokens: int | None = None,
+    ) -> Claim:
         """Look at the model, and return what a prompt may resume from.
+
+        Args:
+            tokens: The prompt.
+            tenant: Who asks.
+            breakpoints: Hints for the policy.
+            sequence_tokens: Length of what it is the beginning of; its own unless given.
 
         Raises:
             ConfigurationError: the model is in training mode.
@@ -105,7 +118,7 @@ class Recall:
             if num_dropped:
                 _log.info("%d states of weights that are gone were dropped", num_dropped)
         # Prompts whose positions mean something else share nothing either.
-        rotated_for = self._driver.frequency_length(tokens.size)
+        rotated_for = self._driver.frequency_length(sequence_tokens or tokens.size)
         return Claim(
             identity=identity,
             tokens=tokens,

@@ -1,6 +1,6 @@
 """What a request may ask for, and how it is checked before anything is queued."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypedDict, Unpack
@@ -9,13 +9,22 @@ from milepost.counts import as_count, as_number
 from milepost.engines.base import Driver
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.option_values import text_value, texts, truth
-from milepost.engines.prompts import Prompt, PromptReader
+from milepost.engines.prompts import Continuation, Continued, Prompt, PromptReader
 from milepost.engines.sampling import Sampling
 from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
 from milepost.tokens import TokenArray
 
-__all__ = ["GenerationRequest", "Prompt", "RequestOptions", "RequestReader"]
+__all__ = [
+    "Continuation",
+    "Continued",
+    "GenerationRequest",
+    "Prompt",
+    "RequestOptions",
+    "RequestReader",
+    "checked_scoring",
+    "checked_tenant",
+]
 
 # Below it, no two logits are near enough for a draw to be anything but the likeliest token (as in vLLM).
 _LEAST_TEMPERATURE = 1e-5
@@ -116,6 +125,10 @@ class RequestReader:
         """
         return self._prompts.read(prompt).tokens
 
+    def read_continuations(self, context: Prompt, continuations: Iterable[Continuation]) -> list[Continued]:
+        """Return a context and what continues it as tokens; see :meth:`PromptReader.read_continuations`."""
+        return self._prompts.read_continuations(context, continuations)
+
     def read(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> GenerationRequest:
         """Return the request that is asked for.
 
@@ -158,13 +171,41 @@ class RequestReader:
             ),
             stop=settings.stop,
             end_tokens=settings.end_tokens,
-            tenant=checked_text(text_value("tenant", given.get("tenant", ""))),
+            tenant=checked_tenant(given.get("tenant", "")),
         )
 
     def _num_logprobs(self, given: Mapping[str, Any]) -> int | None:
         if "logprobs" not in given:
             return None
         return _count("logprobs", given["logprobs"], least=0, most=self._driver.vocabulary_size)
+
+
+def checked_tenant(tenant: Any) -> str:
+    """Return the name of who asks, if it is a text."""
+    return checked_text(text_value("tenant", tenant))
+
+
+def checked_scoring(requests: Any) -> list[tuple[Prompt, Sequence[Continuation]]]:
+    """Return contexts with their continuations, if that is what was given; what they are is not looked at."""
+    if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+        raise InvalidRequestError(
+            f"requests is {type(requests).__name__}; give a list of pairs, a context and its continuations"
+        )
+    found = []
+    for each in requests:
+        if isinstance(each, str | bytes | Mapping) or not isinstance(each, Sequence) or len(each) != 2:
+            raise InvalidRequestError(f"a request is {each!r:.100}; give a context and its continuations")
+        context, continuations = each
+        if isinstance(continuations, str | bytes | Mapping) or not isinstance(continuations, Sequence):
+            raise InvalidRequestError(
+                f"the continuations are {continuations!r:.100}; give a list of them, be it of one"
+            )
+        if not continuations:
+            raise InvalidRequestError("a context has no continuations; give at least one, or leave it out")
+        if all(isinstance(token, int) for token in continuations):
+            raise InvalidRequestError("the continuations are token ids; give a list of such lists")
+        found.append((context, continuations))
+    return found
 
 
 _count = partial(as_count, error=InvalidRequestError)

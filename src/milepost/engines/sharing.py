@@ -11,7 +11,7 @@ from milepost.engines.generation import Generation
 from milepost.engines.recall import Recall
 from milepost.errors import MilepostError
 from milepost.placement import NoCheckpoints
-from milepost.tokens import common_prefix_length
+from milepost.tokens import TokenArray, common_prefix_length
 
 __all__ = ["Sharing"]
 
@@ -40,7 +40,7 @@ class Sharing:
             for other in others
             if other is not generation and not other.is_done and not other.has_begun
         }
-        generation.parting_positions = tuple(sorted(partings - {0}))
+        generation.prompt.parting_positions = tuple(sorted(partings - {0}))
 
     def waits(self, generation: Generation, running: Iterable[Generation]) -> bool:
         """Return whether a request that has not begun had better wait for one that is under way, which will
@@ -53,7 +53,7 @@ class Sharing:
         if not found:
             return False
         try:
-            reach = self._recall.reach(generation.new_claim())
+            reach = self._recall.reach(generation.prompt.new_claim())
         except MilepostError:
             return False  # it will hear of that in its own turn
         for shared, prefill in found:
@@ -76,8 +76,14 @@ class Sharing:
     def _parting(self, generation: Generation, leader: Generation) -> int:
         """Return the deepest position at which ``generation`` can go on from what ``leader`` computes."""
         mine, its = generation.request, leader.request
-        if self._is_off or mine.tenant != its.tenant:
+        return self.parting(mine.tokens, its.tokens) if mine.tenant == its.tenant else 0
+
+    def parting(self, one: TokenArray, other: TokenArray) -> int:
+        """Return the deepest position at which either of two prompts can go on from what the other computes,
+        0 for none. O(tokens shared).
+        """
+        if self._is_off:
             return 0
-        shared = common_prefix_length(mine.tokens, its.tokens)
-        usable = min(shared, mine.tokens.size - self._cuts.least, its.tokens.size - self._cuts.least)
+        shared = common_prefix_length(one, other)
+        usable = min(shared, one.size - self._cuts.least, other.size - self._cuts.least)
         return max(0, usable) // self._step * self._step
