@@ -118,8 +118,11 @@ def test_tenants_share_nothing():
 def test_progress_adds_up():
     engine = fake_engine(policy="dense:16")
     seen = []
-    engine.score_many(REQUESTS, on_context=seen.append)
-    assert [each.num_scored for each in seen] == list(itertools.accumulate(e.num_continuations for e in seen))
+    scores = engine.score_many(REQUESTS, on_context=seen.append)
+    assert [each.num_scored for each in seen] == list(itertools.accumulate(len(e.scores) for e in seen))
+    told = [found for each in seen for found in each.scores]
+    assert all(scores[index][place] is score for index, place, score in told)
+    assert len(told) == sum(map(len, scores))
     assert seen[-1].num_scored == seen[-1].num_all == sum(len(each) for _, each in REQUESTS)
     assert sum(each.report.recomputed + each.continuation_tokens for each in seen) == computed(engine)
     alone = sum(len(context) + len(each) - 1 for context, found in REQUESTS for each in found)

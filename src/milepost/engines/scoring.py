@@ -51,7 +51,8 @@ class ScoredContext:
     Attributes:
         num_scored: Continuations scored so far, this context's among them.
         num_all: Continuations that were asked for.
-        num_continuations: Of this context.
+        scores: Of each of its continuations: the number of the request, of the continuation in it, and its
+            score.
         report: Where the context's tokens went.
         continuation_tokens: Tokens computed behind it.
         separate_tokens: Tokens that are computed where each continuation is run with its context, alone.
@@ -59,7 +60,7 @@ class ScoredContext:
 
     num_scored: int
     num_all: int
-    num_continuations: int
+    scores: tuple[tuple[int, int, Score], ...]
     report: RequestReport
     continuation_tokens: int
     separate_tokens: int
@@ -106,7 +107,7 @@ class Scoring:
                     ScoredContext(
                         num_scored=len(scores),
                         num_all=num_all,
-                        num_continuations=len(context.continuations),
+                        scores=tuple((*where, scores[where]) for where, _ in context.continuations),
                         report=report,
                         continuation_tokens=num_computed,
                         separate_tokens=sum(
