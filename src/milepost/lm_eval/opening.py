@@ -1,5 +1,6 @@
 """From the options of an evaluation to an engine with a tokenizer."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from milepost.errors import ConfigurationError
 
 __all__ = ["open_engine", "special_token"]
 
+_log = logging.getLogger(__name__)
+
 _DEFAULT_RUNNING = 8
 
 
@@ -21,6 +24,7 @@ def open_engine(
     tokenizer: Any,
     batch_size: int | str | None,
     max_batch_size: int | None,
+    device: str | None,
     **options: Any,
 ) -> Engine:
     """Return the engine that is asked for; arguments as of ``MilepostLM``.
@@ -35,6 +39,7 @@ def open_engine(
             pretrained,
             tokenizer=open_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer,
             max_running=_num_running(batch_size, max_batch_size),
+            device=_available(device),
             **options,
         )
     if not hasattr(engine.tokenizer, "special_tokens_map"):
@@ -52,6 +57,16 @@ def special_token(tokenizer: Any, name: str) -> int | None:
     if token is None and text:
         token = tokenizer.encode(text, add_special_tokens=False)[0]
     return token
+
+
+def _available(device: str | None) -> str | None:
+    """Return the device, or None for the fastest there is: the harness asks for its ``cuda:0`` everywhere."""
+    if device is None or not str(device).startswith("cuda") or torch.cuda.is_available():
+        return device
+    _log.warning(
+        "device=%s, the harness's default, is not here; give --device, or the fastest is taken", device
+    )
+    return None
 
 
 def _num_running(batch_size: int | str | None, max_batch_size: int | None) -> int:
