@@ -115,8 +115,9 @@ class Engine:
         long as the model lives, since other engines may rely on it; where opening fails, it is taken off.
 
         Args:
-            model: A folder, a hub id or a model in memory, which is put in evaluation mode. Of a wrapper
-                (``torch.compile``, PEFT) the model inside is opened, and the wrapper stays as it is.
+            model: A folder, a hub id, a GGUF file (which llama.cpp runs), or a model in memory, which is put in
+                evaluation mode. Of a wrapper (``torch.compile``, PEFT) the model inside is opened, and the
+                wrapper stays as it is.
             capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
             policy: Where checkpoints are placed and which goes first: a name, as ``"learned"`` or
                 ``"balanced:8"``, or an object.
@@ -125,8 +126,9 @@ class Engine:
                 model's own alignment. Unless given, 256 or the next multiple on a CPU; elsewhere the shortest
                 that costs a prefill at most 3 %, measured on opening.
             tokenizer: Replaces the model's own.
-            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; not for a model in memory.
-            device: ``cpu``, ``cuda`` ...; the fastest there is unless given; not for a model in memory.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; not for a model in memory or a GGUF
+                file.
+            device: ``cpu``, ``cuda`` ...; the fastest there is unless given; not for these either.
             revision: Of a hub id, and of nothing else.
             max_running: Requests that are interleaved at most; each holds a live cache.
             decode_rows: Answers that go on in one call of the model. In fast numerics as many as run, unless
