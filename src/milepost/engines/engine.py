@@ -115,9 +115,9 @@ class Engine:
         long as the model lives, since other engines may rely on it; where opening fails, it is taken off.
 
         Args:
-            model: A folder, a hub id, a GGUF file (which llama.cpp runs), or a model in memory, which is put in
-                evaluation mode. Of a wrapper (``torch.compile``, PEFT) the model inside is opened, and the
-                wrapper stays as it is.
+            model: A folder, a hub id, a GGUF file, which llama.cpp runs, or a model in memory, which is put
+                in evaluation mode. Of a wrapper (``torch.compile``, PEFT) the model inside is opened, and
+                the wrapper stays as it is.
             capacity: The one budget over checkpoints and KV of all prompts, as ``"4GiB"`` or in bytes.
             policy: Where checkpoints are placed and which goes first: a name, as ``"learned"`` or
                 ``"balanced:8"``, or an object.
