@@ -174,30 +174,28 @@ def test_calls_that_make_no_sense_are_refused_and_lose_nothing():
     assert distance(rows.advance([live], [int(answer(0)[0])])[0], expected) < 1e-4
 
 
-def test_experts_are_ungrouped_for_a_step_alone_even_one_that_fails():
+def test_experts_meet_one_token_at_a_time_in_fixed_rows_alone_and_only_for_the_step():
     model = tiny_model("qwen3_next")
     driver = driver_for(model)
-    seen = []
+    tokens = []
     experts = model.model.layers[0].mlp.experts
-    experts.register_forward_pre_hook(lambda module, _: seen.append(module.config._experts_implementation))
-    live = driver.start(num_tokens=5)
-    driver.advance(live, prompt(5))
-    usual = model.config._experts_implementation
+    projected = experts._apply_gate
+    experts._apply_gate = lambda states: tokens.append(states.shape[0]) or projected(states)
 
-    BatchedRows(driver, 2, is_fixed=True).advance([live], [5])
-    assert seen == [usual, "batched_mm"]
-    assert model.config._experts_implementation == usual != "batched_mm"
+    def computed_by(rows, token=5):
+        lives = [driver.start(num_tokens=5) for _ in range(2)]
+        for live in lives:
+            driver.advance(live, prompt(5))
+        tokens.clear()
+        rows.advance(lives, [token, token])
+        return list(tokens)
 
-    other = driver.start(num_tokens=5)
-    driver.advance(other, prompt(5))
+    # Two experts of every token.
+    assert computed_by(BatchedRows(driver, 2, is_fixed=True)) == [2] * 4
+    assert computed_by(BatchedRows(driver, 2, is_fixed=False)) == [4]
     with pytest.raises(IndexError):
-        BatchedRows(driver, 2, is_fixed=True).advance([other], [10**6])
-    assert model.config._experts_implementation == usual
-
-    free = driver.start(num_tokens=5)
-    driver.advance(free, prompt(5))
-    BatchedRows(driver, 2, is_fixed=False).advance([free], [5])
-    assert seen[-1] == usual
+        computed_by(BatchedRows(driver, 2, is_fixed=True), token=10**6)
+    assert "forward" not in vars(experts)
 
 
 def test_one_that_is_interrupted_while_it_joins_is_lost_and_not_taken_for_empty(monkeypatch):
