@@ -263,7 +263,7 @@ def test_a_folder_with_an_adapter_alone_says_so(tmp_path):
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.gguf", "model.safetensors"])
+@pytest.mark.parametrize("name", ["model.bin", "model.safetensors"])
 def test_a_file_is_no_folder(tmp_path, name):
     (tmp_path / name).write_bytes(b"1234")
 
