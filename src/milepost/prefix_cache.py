@@ -185,7 +185,14 @@ class PrefixCache:
             return planned
         return Placement(tuple(sorted({*planned.positions, *given_positions})))
 
-    def commit(self, lease: Lease, placement: Placement, source: PayloadSource | None) -> RequestReport:
+    def commit(
+        self,
+        lease: Lease,
+        placement: Placement,
+        source: PayloadSource | None,
+        *,
+        kv_tokens: int | None = None,
+    ) -> RequestReport:
         """Store what was captured, learn, and account for the request. The lease stays held.
 
         Args:
@@ -193,6 +200,8 @@ class PrefixCache:
             placement: The positions captured, as :meth:`plan` gave them or fewer.
             source: Hands out the payloads of the positions and segments that the store decides to keep; None
                 where there are none to be had, and then nothing was captured.
+            kv_tokens: Tokens of the prompt whose KV there is, where that is not yet all of it; what a policy
+                keeps to a prompt's end (``keeps_kv``) ends there.
 
         Raises:
             InvalidRequestError: a position lies at or before the resume position, beyond the prompt's end or
@@ -206,7 +215,10 @@ class PrefixCache:
         request, store = lease.request, self._store
         positions = lease.captured_positions(placement)
         keeps_kv = source is not None and self.policy.keeps_kv and not self.footprint.is_stateless
-        kv_end = request.num_tokens if keeps_kv else 0
+        kv_limit = request.num_tokens
+        if kv_tokens is not None:
+            kv_limit = as_count("kv_tokens", kv_tokens, most=kv_limit, error=InvalidRequestError)
+        kv_end = kv_limit if keeps_kv else 0
         match = store.match(lease.tokens, tenant=lease.tenant, known=lease.found.match)
         delivery = self._collector.collect(
             source, match, positions, kv_end=max((kv_end, *positions)), resumed_from=lease.state

@@ -252,6 +252,20 @@ class Driver(ABC):
         del sequence
         return False
 
+    def reason_against_loops(self, num_tokens: int) -> str | None:
+        """Return why no loop of the model's own library can go on from a prompt of this length, or None."""
+        del num_tokens
+        return "its engine has no generate that goes on from a given cache; open it with transformers"
+
+    def hand_over(self, sequence: Any, tokens: torch.Tensor) -> Mapping[str, Any]:
+        """Return what such a loop goes on from, as the arguments that it takes.
+
+        Args:
+            sequence: It goes on unchanged.
+            tokens: The whole prompt, of which ``sequence`` has computed less; shape ``[num_tokens]``.
+        """
+        raise NotImplementedError
+
     def wait_for_device(self) -> None:  # noqa: B027 (a CPU has done what it was given)
         """Return once the device has done what it was given: it works behind a clock's back."""
 

@@ -24,6 +24,7 @@ from milepost.counts import as_count
 from milepost.engines.audit import Audit, Auditor, AuditStatistics, checked_audit
 from milepost.engines.completion import Completion, TokenEvent
 from milepost.engines.generation import Generation
+from milepost.engines.handover import Handover, hand_over
 from milepost.engines.opening import checked_policy, serve_model
 from milepost.engines.recall import Recall
 from milepost.engines.requests import (
@@ -374,6 +375,33 @@ class Engine:
         asked = [self._requests.read_continuations(*each) for each in checked_scoring(requests)]
         with self._served.ownership.call("Engine.score"):
             return self._scoring.run(asked, tenant=name, on_context=on_context)
+
+    def resume(
+        self, prompt: Prompt, *, breakpoints: Sequence[int] | None = None, tenant: str | None = None
+    ) -> Handover:
+        """Return what ``generate`` of transformers goes on from, for tools that have their own loop:
+
+            handover = engine.resume(prompt)
+            handover.model.generate(**handover.arguments, max_new_tokens=64)
+
+        The prompt is computed up to its last piece, and stored like any other; see
+        :mod:`milepost.engines.handover`.
+
+        Args:
+            prompt: A text, chat messages, or token ids.
+            breakpoints: As in :meth:`submit`.
+            tenant: As in :meth:`submit`.
+
+        Raises:
+            UnsupportedModelError: there is no such loop for this engine or family; the message says why.
+            InvalidRequestError: the prompt or an option breaks a rule; nothing was run.
+            ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
+        """
+        self._served.admission.require_weights()
+        request = self._requests.read(prompt, breakpoints=breakpoints, tenant=tenant)
+        with self._served.ownership.call("Engine.resume"):
+            self._served.admission.distrust()
+            return hand_over(request, served=self._served, recall=self._recall)
 
     def measure_prefill(self, num_tokens: int, *, segment_tokens: int | None = None) -> float:
         """Return the seconds that a cold prefill of ``num_tokens`` tokens takes here, past the cache.

@@ -78,6 +78,16 @@ class Prefill:
         """Whether the whole prompt has been computed."""
         return self.live.position >= self.num_tokens
 
+    @property
+    def tokens(self) -> torch.Tensor:
+        """The prompt, on the engine's device."""
+        return self._tokens
+
+    @property
+    def is_at_last_piece(self) -> bool:
+        """Whether the next cut is the prompt's end."""
+        return self._cuts.next(self.live.position, self.num_tokens, self.planned) == self.num_tokens
+
     def plan_also(self, position: int) -> None:
         """Capture a state at ``position`` too, which lies ahead and on the grid, where a cut can be there."""
         planned = sorted({*self.planned, position})

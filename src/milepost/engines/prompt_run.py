@@ -138,16 +138,20 @@ class PromptRun:
         return True
 
     def store(self) -> None:
-        """Hand the checkpoints to the cache; from here on nothing needs to stay pinned."""
+        """Hand the checkpoints to the cache, of as much as is computed; from here on nothing needs to stay
+        pinned.
+        """
         assert self.claim is not None
         assert self.prefill is not None
         assert self.lease is not None
         payloads = self.prefill.payloads
         self.captured_positions = payloads.positions
         started = time.perf_counter()
-        placement = Placement(self._kept_kv or payloads.positions)
+        placement = Placement(self._computed_kv() or payloads.positions)
         with deferred_interrupts():
-            self.report = self._recall.store(self.claim, self.lease, placement, payloads)
+            self.report = self._recall.store(
+                self.claim, self.lease, placement, payloads, kv_tokens=self.live.position
+            )
             self.committed = self.lease
             self._release_lease()
         # From here on the cache decides what stays in memory.
@@ -216,6 +220,13 @@ class PromptRun:
             cuts=self._served.cuts,
             sequence_tokens=self._sequence_tokens,
         )
+
+    def _computed_kv(self) -> tuple[int, ...]:
+        """Return how much KV is kept of a prompt without states, of what there is."""
+        grid = self._recall.cache.grid
+        kept = {min(each, self.live.position // grid * grid) for each in self._kept_kv}
+        assert self.lease is not None
+        return tuple(sorted(each for each in kept if each > self.lease.resume_position))
 
     def _release_lease(self) -> None:
         if self.lease is not None:

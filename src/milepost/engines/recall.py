@@ -171,9 +171,22 @@ class Recall:
         return self.cache.plan(lease, given_positions=given_positions).positions
 
     def store(
-        self, claim: Claim, lease: Lease, placement: Placement, payloads: SequencePayloads
+        self,
+        claim: Claim,
+        lease: Lease,
+        placement: Placement,
+        payloads: SequencePayloads,
+        *,
+        kv_tokens: int | None = None,
     ) -> RequestReport:
         """Store what was captured of a prompt, and account for it.
+
+        Args:
+            claim: Whose prompt it is.
+            lease: What it resumed from.
+            placement: Where states were captured.
+            payloads: Hands them out.
+            kv_tokens: Tokens whose KV there is; all of the prompt unless given.
 
         Raises:
             ModelChangedError: the model is another one by now; nothing was stored.
@@ -181,7 +194,7 @@ class Recall:
         if placement.positions or self.cache.policy.keeps_kv:
             self.admission.require(claim.identity, closely=True)
         source = payloads if self.admission.can_store(claim.identity) else None
-        return self.cache.commit(lease, placement, source)
+        return self.cache.commit(lease, placement, source, kv_tokens=kv_tokens)
 
     def keep_answer(self, claim: Claim, lease: Lease, live: LiveSequence, answer: Sequence[int]) -> int:
         """Store a state at the end of an answer: the next turn of a chat goes on there. Return its position,

@@ -29,6 +29,7 @@ class Adaptation:
         has_context_limit: False where the configuration's length binds training only.
         starts_over: Whether ``generate`` computes everything anew where an answer outgrows the original
             context, since the positions of all its tokens change.
+        reason_against_loops: Why ``generate`` cannot go on from a cache of this family, where it cannot.
         reason_against_rows: Why sequences of different lengths cannot be advanced in one call, where that is
             known; else it is measured (``row_probe``).
     """
@@ -38,3 +39,4 @@ class Adaptation:
     has_context_limit: bool = True
     starts_over: bool = False
     reason_against_rows: str | None = None
+    reason_against_loops: str | None = None

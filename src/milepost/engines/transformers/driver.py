@@ -197,6 +197,21 @@ class TransformersDriver(Driver):
         cache = build_cache(state, [kv] if live.position else [], new_cache=self.new_cache)
         return replace(live, cache=cache)
 
+    def reason_against_loops(self, num_tokens: int) -> str | None:
+        """See :meth:`Driver.reason_against_loops`."""
+        if self.frequency_length(num_tokens):
+            return "its positions hang on the length of the whole prompt, which generate is not given"
+        return self._adaptation.reason_against_loops
+
+    def hand_over(self, live: LiveCache, tokens: torch.Tensor) -> dict[str, Any]:
+        """See :meth:`Driver.hand_over`. ``generate`` is given the rest of the prompt, and a mask over all of
+        it: with all ids a model of pure states would run them again on top of its state, and say nothing.
+        """
+        left = tokens[live.position :].to(self.model.device)[None]
+        found = {"input_ids": left, "attention_mask": left.new_ones((1, tokens.numel()))}
+        # A copy: what was computed in inference mode cannot be written outside of it.
+        return found if live.position == 0 else {**found, self._cache_argument: self.branch(live).cache}
+
     def has_same_bits(self, one: StateSnapshot | KVSegment, other: StateSnapshot | KVSegment) -> bool:
         """See :meth:`Driver.has_same_bits`."""
         if isinstance(one, StateSnapshot) and isinstance(other, StateSnapshot):

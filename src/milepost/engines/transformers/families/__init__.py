@@ -49,7 +49,9 @@ _ADAPTATIONS: dict[str, Adaptation] = {
     "zamba": _SELECTIVE_SCAN,
     "recurrent_gemma": Adaptation(new_cache=recurrent_gemma.new_cache, patches=recurrent_gemma.patches),
     "minimax": Adaptation(new_cache=minimax.new_cache, patches=minimax.patches),
-    "xlstm": Adaptation(new_cache=lambda model: None),
+    "xlstm": Adaptation(
+        new_cache=lambda model: None, reason_against_loops="generate asks its cache what it does not have"
+    ),
     "rwkv": Adaptation(new_cache=lambda model: None, patches=rwkv.patches, has_context_limit=False),
     **dict.fromkeys(
         (
