@@ -501,3 +501,27 @@ def test_a_source_that_uses_up_the_lease_it_is_asked_for_is_refused(footprint, a
     assert cache.statistics().num_requests == requests_before + (act == "commit")
     lease.release()
     cache.check()
+
+
+def test_kv_that_is_not_computed_yet_is_not_asked_for():
+    """A policy that keeps KV to a prompt's end, and a prompt whose last piece somebody else computes."""
+
+    class Half(Source):
+        def kv_segments(self, start, end):
+            assert end <= 16
+            return super().kv_segments(start, end)
+
+    cache = HostedCache(
+        capacity_bytes=10_000,
+        footprint=HYBRID,
+        policy=CachePolicy(PromptTail(), keeps_kv=True),
+        grid=GRID,
+        segment_tokens=SEGMENT,
+    )
+    with cache.acquire(np.arange(24)) as lease:
+        for wrong in (25, -1, "16"):
+            with pytest.raises(InvalidRequestError, match="kv_tokens"):
+                cache.commit(lease, Placement(), Half(HYBRID), kv_tokens=wrong)
+        cache.commit(lease, Placement(), Half(HYBRID), kv_tokens=16)
+    assert cache.stored_bytes == 16 * HYBRID.kv_bytes_per_token
+    cache.check()
