@@ -7,7 +7,8 @@ questions a document of about 8,100 tokens, and questions after five fixed examp
 The documents are drawn on the fly; with ``--text`` they are those of FOLDER/squality_text.jsonl.zst, with
 their own questions. The two models take turns on the same requests; each turn of ours begins with an empty
 cache. Tokens are those that go through the model, and times include the tokenizer's; loading is left out.
-One thread. Targets: 0.07 of the tokens and 0.12 of the time for documents with options as texts.
+One thread. Targets: 0.07 of the tokens and 0.12 of the time for documents with options as texts; the time
+is the process's on the CPU, since the clock's hangs on who else is at work.
 """
 
 import argparse
@@ -59,7 +60,7 @@ class _Task:
 
 
 def measure(text: Path | None = None, *, num_documents: int = 2, num_turns: int = 2) -> list[Row]:
-    """Return two rows for each task: tokens and time, ours over the harness's."""
+    """Return three rows for each task: tokens, CPU and clock time, ours over the harness's."""
     torch.set_num_threads(1)
     source = random.Random(0)
     if text is None:
@@ -108,21 +109,25 @@ def _measured(
         "tokens": runs["ours"][0][0],
         "hf_wall_seconds": statistics.median(run[1] for run in runs["hf"]),
         "wall_seconds": statistics.median(run[1] for run in runs["ours"]),
-        "cpu_ratio": cpu,
         "largest_relative_difference": difference,
     }
     answers = "same answers" if is_same else "OTHER ANSWERS"
 
-    def row(what: str, ratio: float, target: float) -> Row:
+    def row(what: str, ratio: float, target: float | None) -> Row:
+        has_target = task.has_target and target is not None
         return Row(
             name=f"lm-eval, {task.name}: {what} / hf",
             measured=f"{ratio:.3f}, {answers}",
-            target=f"<= {target}" if task.has_target else "reported",
-            reached=is_same and (not task.has_target or ratio <= target),
+            target=f"<= {target}" if has_target else "reported",
+            reached=is_same and (target is None or not has_target or ratio <= target),
             numbers={"ratio": ratio, **numbers},
         )
 
-    return [row("tokens", tokens, _TOKENS_TARGET), row("wall time", wall, _TIME_TARGET)]
+    return [
+        row("tokens", tokens, _TOKENS_TARGET),
+        row("CPU time", cpu, _TIME_TARGET),
+        row("wall time", wall, None),
+    ]
 
 
 def _run(
