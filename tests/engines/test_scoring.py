@@ -100,6 +100,14 @@ def test_a_continuation_of_one_token_costs_nothing():
     assert computed(engine) - before <= 32, "all but what lies behind the last state is resumed"
 
 
+def test_continuations_that_differ_in_their_last_token_are_one_run():
+    engine = fake_engine(policy="none")
+    found = engine.score(CONTEXTS[0], [[4, 5, number] for number in (7, 8, 9)])
+    assert computed(engine) == len(CONTEXTS[0]) + 2
+    for number, score in zip((7, 8, 9), found, strict=True):
+        assert (score.logprob, score.is_greedy) == naive(CONTEXTS[0], np.array([4, 5, number]))
+
+
 def test_a_long_continuation_is_cut_like_a_prompt():
     engine = fake_engine(policy="none", numerics="fast")
     continuation = tokens(500, seed=3)

@@ -66,13 +66,17 @@ class ScoredContext:
     separate_tokens: int
 
 
+# Continuations, and where in the results their scores go: the request, and the place in it.
+_Alike = list[tuple[tuple[int, int], TokenArray]]
+
+
 @dataclass(slots=True)
 class _Context:
-    """A context with all its continuations, and where in the results their scores go."""
+    """A context with all its continuations."""
 
     tokens: TokenArray
     sequence_tokens: int
-    continuations: list[tuple[tuple[int, int], TokenArray]] = field(default_factory=list)
+    continuations: _Alike = field(default_factory=list)
     parting_positions: tuple[int, ...] = ()
 
 
@@ -154,47 +158,70 @@ class Scoring:
             while not run.is_done:
                 with self._served.ownership.turn("Engine.score"):
                     run.step()
-            *others, last = context.continuations
-            for where, continuation in others:
+            *others, last = _alike_but_for_the_last(context.continuations)
+            for alike in others:
                 with self._served.ownership.turn("Engine.score"):
                     run.require_model()
-                    found[where] = self._branched(run, continuation)
-                num_computed += continuation.size - 1
+                    found.update(self._branched(run, alike))
+                num_computed += alike[0][1].size - 1
             with self._served.ownership.turn("Engine.score"):
-                # Nobody needs the context after the last one.
-                found[last[0]] = self._continued(run.live, run.logits, last[1])
+                # Nobody needs the context after the last ones.
+                found.update(self._continued(run.live, run.logits, last))
                 run.require_model(closely=True)
-            num_computed += last[1].size - 1
+            num_computed += last[0][1].size - 1
         finally:
             run.close(keeps=False)
         assert run.report is not None
         scores.update(found)
         return run.report, num_computed
 
-    def _branched(self, run: PromptRun, continuation: TokenArray) -> Score:
-        if continuation.size == 1:
-            return self._continued(run.live, run.logits, continuation)
+    def _branched(self, run: PromptRun, alike: _Alike) -> dict[tuple[int, int], Score]:
+        if alike[0][1].size == 1:
+            return self._continued(run.live, run.logits, alike)
         branch = self._served.driver.branch(run.live)
         try:
-            return self._continued(branch, run.logits, continuation)
+            return self._continued(branch, run.logits, alike)
         finally:
             self._served.driver.close(branch)
 
-    def _continued(self, live: LiveSequence, logits: torch.Tensor, continuation: TokenArray) -> Score:
-        """Return the score of what comes after ``live``, which goes on to its last token but one."""
+    def _continued(
+        self, live: LiveSequence, logits: torch.Tensor, alike: _Alike
+    ) -> dict[tuple[int, int], Score]:
+        """Return the scores of continuations alike but for their last tokens; ``live`` goes on to those."""
         driver = self._served.driver
-        tokens = torch.from_numpy(continuation.astype("int64")).to(driver.device)
-        start = live.position
-        end = start + tokens.numel() - 1
-        logprobs, is_greedy = _read_off(logits[None], tokens[:1])
+        head = torch.from_numpy(alike[0][1][:-1].astype("int64")).to(driver.device)
+        start, end = live.position, live.position + head.numel()
+        logprobs: list[float] = []
+        is_greedy = True
+        rows = logits[None]
         while live.position < end:
             begin = live.position - start
-            stop = self._cuts.next(live.position, end, ()) - start
-            rows = driver.advance_all(live, tokens[begin:stop])
-            found, is_likeliest = _read_off(rows, tokens[begin + 1 : stop + 1])
+            found, is_likeliest = _read_off(rows, head[len(logprobs) : begin + 1])
             logprobs += found
             is_greedy &= is_likeliest
-        return Score(logprob=math.fsum(logprobs), token_logprobs=tuple(logprobs), is_greedy=is_greedy)
+            stop = self._cuts.next(live.position, end, ()) - start
+            rows = driver.advance_all(live, head[begin:stop])
+        found, is_likeliest = _read_off(rows[:-1], head[len(logprobs) :])
+        logprobs += found
+        is_greedy &= is_likeliest
+        scores = {}
+        for where, continuation in alike:
+            token = torch.tensor([int(continuation[-1])], device=driver.device)
+            ends, is_likeliest = _read_off(rows[-1:], token)
+            scores[where] = Score(
+                logprob=math.fsum([*logprobs, *ends]),
+                token_logprobs=(*logprobs, *ends),
+                is_greedy=is_greedy and is_likeliest,
+            )
+        return scores
+
+
+def _alike_but_for_the_last(continuations: _Alike) -> list[_Alike]:
+    """Return continuations in groups that one run serves: letters after a space, say."""
+    found: dict[bytes, _Alike] = {}
+    for where, continuation in continuations:
+        found.setdefault(continuation[:-1].tobytes(), []).append((where, continuation))
+    return list(found.values())
 
 
 def _read_off(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[list[float], bool]:
