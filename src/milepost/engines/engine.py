@@ -26,6 +26,7 @@ from milepost.engines.completion import Completion, TokenEvent
 from milepost.engines.generation import Generation
 from milepost.engines.handover import Handover, hand_over
 from milepost.engines.opening import checked_policy, serve_model
+from milepost.engines.prompts import check_listed
 from milepost.engines.recall import Recall
 from milepost.engines.requests import (
     Continuation,
@@ -39,9 +40,10 @@ from milepost.engines.scheduler import Scheduler, Turn
 from milepost.engines.scoring import Score, ScoredContext, Scoring
 from milepost.engines.served_model import ServedModel
 from milepost.engines.sharing import Sharing
+from milepost.engines.streaming import events_of
 from milepost.engines.text import Tokenizer
 from milepost.engines.timing import seconds_to_prefill
-from milepost.errors import ConcurrentUseError, InvalidRequestError
+from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.hosted_cache import HostedCache
 from milepost.interrupts import deferred_interrupts
@@ -269,10 +271,7 @@ class Engine:
         Every prompt is checked before the first is run. One that fails leaves the others alone: all are run
         to their ends, then the first one's error is raised.
         """
-        if isinstance(prompts, str):
-            raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
-        if isinstance(prompts, Mapping | bytes) or not _is_listed(prompts):
-            raise InvalidRequestError(f"prompts is {type(prompts).__name__}; give a list of prompts")
+        check_listed(prompts)
         if on_step is not None and not callable(on_step):
             raise InvalidRequestError(f"on_step={on_step!r}; give a function of a generation")
         with self._served.ownership.call("Engine.generate"):
@@ -311,31 +310,10 @@ class Engine:
             raise InvalidRequestError(
                 "the generation was submitted to another engine, which alone can run it; run it there"
             )
-        events = self._events(generation)
+        events = events_of(generation, step=self.step)
         # A loop that never starts has nothing to clean up after itself.
         weakref.finalize(events, generation.abandon).atexit = False
         return events
-
-    def _events(self, generation: Generation) -> Iterator[TokenEvent]:
-        num_given = 0
-        try:
-            while True:
-                # Also what it produced while someone else gave out the turns.
-                while num_given < len(generation.events):
-                    num_given += 1
-                    yield generation.events[num_given - 1]
-                if generation.is_done:
-                    generation.completion()  # raises what broke it, or that it was given up behind our back
-                    return
-                self.step()
-        except (GeneratorExit, ConcurrentUseError):
-            # It may come from the garbage collector, in the middle of a change of the cache, or from
-            # another thread.
-            generation.abandon()
-            raise
-        except BaseException:
-            generation.close()
-            raise
 
     def score(
         self, context: Prompt, continuations: Sequence[Continuation], *, tenant: str | None = None
@@ -451,12 +429,3 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _is_listed(prompts: object) -> bool:
-    """Return whether there are several, or none; a tensor of one number looks as if, and is not."""
-    try:
-        iter(prompts)  # type: ignore[call-overload]
-    except TypeError:
-        return False
-    return True

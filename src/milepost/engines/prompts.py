@@ -18,7 +18,15 @@ from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
-__all__ = ["ChatMessages", "Continuation", "Continued", "EncodedPrompt", "Prompt", "PromptReader"]
+__all__ = [
+    "ChatMessages",
+    "Continuation",
+    "Continued",
+    "EncodedPrompt",
+    "Prompt",
+    "PromptReader",
+    "check_listed",
+]
 
 ChatMessages = Sequence[Mapping[str, Any]]
 Prompt = str | ChatMessages | TokenLike
@@ -272,3 +280,17 @@ def _merged(given: Any, ends: tuple[int, ...], *, num_tokens: int) -> tuple[int,
         as_count("breakpoints", each, least=1, most=num_tokens, error=InvalidRequestError) for each in given
     }
     return tuple(sorted(positions | set(ends)))
+
+
+def check_listed(prompts: Any) -> None:
+    """Raise ``InvalidRequestError`` unless these are several prompts, or none."""
+    if isinstance(prompts, str):
+        raise InvalidRequestError("prompts is one text; give a list of prompts, or use generate")
+    try:
+        iter(prompts)
+    except TypeError:  # a tensor of one number looks as if it were several
+        is_listed = False
+    else:
+        is_listed = not isinstance(prompts, Mapping | bytes)
+    if not is_listed:
+        raise InvalidRequestError(f"prompts is {type(prompts).__name__}; give a list of prompts")
