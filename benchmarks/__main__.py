@@ -3,8 +3,10 @@
     python -m benchmarks [NAME ...] [--json] [--logs DIR] [--traces DIR]
 
 Names: planner, bookkeeping, policies (skipped without recorded traces), sensitivity, capture, resume, look,
-paper (skipped without the logs of the paper's runs), exactness. All of them take about 40 minutes on two
-cores that do nothing else; what else they do shows in the times, much less in the ratios.
+paper (skipped without the logs of the paper's runs), engines (decoding in rows, a chat, scoring; those on
+llama.cpp are `python -m benchmarks.llamacpp`, in an environment that has it), exactness. All of them take
+about an hour on two cores that do nothing else; what else they do shows in the times, much less in the
+ratios.
 """
 
 import argparse
@@ -67,6 +69,12 @@ def _paper(logs: Path | None) -> Sequence[Row]:
     return paper.measure(logs)
 
 
+def _engines() -> Sequence[Row]:
+    from benchmarks.engines import chat, decode, scoring
+
+    return [*decode.measure(), *chat.measure(), *scoring.measure()]
+
+
 def _exactness() -> Sequence[Row]:
     from benchmarks import exactness
 
@@ -90,6 +98,7 @@ def _benchmarks(*, logs: Path | None, traces: Path | None) -> dict[str, Callable
         "resume": _resume,
         "look": _look,
         "paper": lambda: _paper(logs),
+        "engines": _engines,
         "exactness": _exactness,
     }
 
