@@ -110,7 +110,7 @@ def test_a_gap_in_the_kv_is_refused(kept, seen):
 def test_a_state_of_another_position_is_refused(kept, seen):
     driver, tokens, state, kv = kept
 
-    with pytest.raises(CacheCorruptionError, match="no state behind 64"):
+    with pytest.raises(CacheCorruptionError, match="no state after 64"):
         driver.restore(state, kv[:1], position=64, num_tokens=tokens.numel())
     assert seen == []
 

@@ -131,7 +131,7 @@ class Rows(ABC):
         """Run one token of each sequence, updating them in place.
 
         Returns:
-            Logits behind each of them, of shape ``[vocabulary_size]``, in the order given.
+            Logits after each of them, of shape ``[vocabulary_size]``, in the order given.
         """
 
     @abstractmethod

@@ -28,10 +28,10 @@ class Generation:
     It holds a lease from its first step until its prompt is stored; :meth:`close` lets go at any time.
 
     Attributes:
-        events: All that it has produced so far, whoever's turn it was.
+        events: All that it has produced so far, in whichever turn.
         error: What broke this request, or None; :meth:`completion` raises it. It is nobody else's: the turn
             in which it happened returns as usual.
-        is_abandoned: Whether nobody listens any more; whoever gives out the turns closes it then.
+        is_abandoned: Whether nobody listens any more; the round of turns closes it then.
         prompt: The way to its first token.
     """
 
@@ -92,7 +92,7 @@ class Generation:
         return self._guarded(self._step_prompt)
 
     def decode_with(self, logits: torch.Tensor) -> list[TokenEvent]:
-        """Take in the logits behind the last token, and return what they produced."""
+        """Take in the logits after the last token, and return what they produced."""
         return self._guarded(lambda: self._take_in(logits))
 
     def start_over(self) -> list[TokenEvent]:

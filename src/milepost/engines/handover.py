@@ -31,7 +31,7 @@ class Handover:
         model: Whose ``generate`` it is for: the one inside of a wrapper, with its family's fixes.
         arguments: For ``generate``, beside its own options: ``input_ids``, the prompt's last piece, of shape
             ``[1, num_left]``; ``attention_mask``, ones over the whole prompt; and the cache, by its name.
-        position: Tokens that the cache has computed. What ``generate`` returns begins behind them.
+        position: Tokens that the cache has computed. What ``generate`` returns begins after them.
         report: Where the prompt's tokens went; those handed over count as computed.
     """
 

@@ -106,7 +106,7 @@ class Prefill:
             self.capture_seconds += time.perf_counter() - started
 
     def start_over(self, answer: Sequence[int]) -> torch.Tensor:
-        """Compute the prompt and ``answer`` anew, as a prompt, and return the logits behind it: what a token
+        """Compute the prompt and ``answer`` anew, as a prompt, and return the logits after it: what a token
         costs that changes the positions of all before it.
         """
         tokens = torch.cat([self._tokens, torch.tensor(answer, device=self._tokens.device)])

@@ -90,7 +90,7 @@ class PromptRun:
 
     @property
     def logits(self) -> torch.Tensor:
-        """Logits behind the prompt's last token, shape ``[vocabulary_size]``."""
+        """Logits after the prompt's last token, shape ``[vocabulary_size]``."""
         assert self.prefill is not None
         assert self.prefill.logits is not None
         return self.prefill.logits
@@ -111,7 +111,7 @@ class PromptRun:
 
     def step(self) -> None:
         """Do the next piece of work: pin and check what is resumed from, or compute up to the next cut, and
-        store the prompt behind the last one.
+        store the prompt after the last one.
         """
         if not self.is_ready():
             return

@@ -54,7 +54,7 @@ class ScoredContext:
         scores: Of each of its continuations: the number of the request, of the continuation in it, and its
             score.
         report: Where the context's tokens went.
-        continuation_tokens: Tokens computed behind it.
+        continuation_tokens: Tokens computed after it.
         separate_tokens: Tokens that are computed where each continuation is run with its context, alone.
     """
 
@@ -134,7 +134,7 @@ class Scoring:
         ordered = [found[key] for key in sorted(found)]
         ahead: list[int] = []
         for one, later in zip(reversed(ordered[:-1]), reversed(ordered[1:]), strict=True):
-            # Of those that come later none parts from this one behind the next, all others where that does.
+            # Of those that come later none diverges from this one after the next, all others where that does.
             parting = self._sharing.parting(one.tokens, later.tokens)
             ahead = [each for each in ahead if each < parting] + [parting] * (parting > 0)
             one.parting_positions = tuple(ahead)

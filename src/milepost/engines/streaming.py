@@ -10,7 +10,7 @@ __all__ = ["events_of"]
 
 
 def events_of(generation: Generation, *, step: Callable[[], object]) -> Iterator[TokenEvent]:
-    """Yield the events of ``generation`` until it is done. Whoever leaves early gives it up.
+    """Yield the events of ``generation`` until it is done. Leaving early gives it up.
 
     Args:
         generation: A request.

@@ -57,7 +57,7 @@ class MilepostLM(TemplateLM):
         prefix_token_id: What comes before a text without a context; BOS, else EOS, unless given.
         chat_template_args: For the chat template.
         enable_thinking: For the chat template.
-        think_end_token: Answers begin behind the last of these, a text or an id.
+        think_end_token: Answers begin after the last of these, a text or an id.
 
     Raises:
         ConfigurationError: an option breaks its rule, or the model has no tokenizer of Hugging Face's kind.
@@ -271,7 +271,7 @@ class MilepostLM(TemplateLM):
 
     @property
     def think_end_token(self) -> str | int | None:
-        """Answers begin behind the last of these."""
+        """Answers begin after the last of these."""
         return self._think_end
 
     def _fitted(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:

@@ -35,7 +35,7 @@ class Savings:
             report: Where its tokens went.
             num_requests: Requests that were answered with it.
             separate_tokens: Tokens of all of them.
-            continuation_tokens: Tokens computed behind it.
+            continuation_tokens: Tokens computed after it.
         """
         self.num_requests += num_requests
         self.num_contexts += 1

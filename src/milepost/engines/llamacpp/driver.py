@@ -162,7 +162,7 @@ class LlamaDriver(Driver):
         if memory.has_state:
             verify(state, owner=self.owner)
             if not isinstance(state, LlamaState) or state.position != position:
-                raise CacheCorruptionError(f"{state!r:.80} is no state behind {position:,} tokens")
+                raise CacheCorruptionError(f"{state!r:.80} is no state after {position:,} tokens")
         end = 0
         for piece in kv if memory.has_kv else ():
             if not isinstance(piece, LlamaKV) or piece.owner != self.owner or piece.start != end:

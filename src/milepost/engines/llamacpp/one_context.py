@@ -22,7 +22,7 @@ class OneContext(Places):
     """A number in one context for each live sequence; pieces that several hold are there once.
 
     Args:
-        new_context: Makes a context of so many cells and sequences.
+        new_context: Makes a context of some number of cells and sequences.
         transfer: Moves all sequences where they outgrow it.
     """
 
@@ -31,7 +31,7 @@ class OneContext(Places):
         self._transfer = transfer
         self._context: Context | None = None
         self._num_sequences = 12
-        # Whoever forgets to give one back loses it all the same.
+        # One that is forgotten is lost all the same.
         self._live: weakref.WeakValueDictionary[int, LlamaSequence] = weakref.WeakValueDictionary()
         self._idle: dict[int, LlamaSequence] = {}  # the longest unused first
         self._handed_out: set[int] = set()

@@ -24,7 +24,7 @@ class OwnContexts(Places):
     """A context for each live sequence.
 
     Args:
-        new_context: Makes a context of so many cells and sequences.
+        new_context: Makes a context of some number of cells and sequences.
         transfer: Moves a sequence that outgrows its context.
         most_tokens: Of one sequence.
     """

@@ -51,7 +51,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LlamaState(Payload):
-    """The recurrent state behind ``position`` tokens."""
+    """The recurrent state after ``position`` tokens."""
 
     kind: ClassVar[str] = "state"
 

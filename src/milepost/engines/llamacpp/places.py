@@ -1,7 +1,7 @@
 """Where live sequences stand.
 
 *Strict* gives each a context of its own over the same weights, filled from cell 0 on: a token's cell is its
-position, whoever else is served. *Fast* gives each a number in one context, so that one call advances many.
+position, whatever else is served. *Fast* gives each a number in one context, so that one call advances many.
 
 Both keep what a sequence leaves behind for a while, with a note of the pieces of KV that lie there. The next
 request that begins with some of them finds them in place, and only the rest is copied in. What lies there is
@@ -72,7 +72,7 @@ class LlamaSequence:
         return len(kv)
 
     def forget(self, start: int = 0) -> None:
-        """Forget what lies at ``start`` and behind."""
+        """Forget what lies at ``start`` and after."""
         self._pieces = {span: piece for span, piece in self._pieces.items() if span[1] <= start}
 
 

@@ -140,8 +140,8 @@ class GGUFTokenizer:
     def _offsets(self, text: str, tokens: Sequence[int]) -> list[tuple[int, int]] | None:
         """Lay each token's text where the one before it ends. O(characters).
 
-        A token before or behind a text that does not spell it lies nowhere. A blank that SentencePiece puts
-        before a text, and behind a special token, takes no room.
+        A token before or after a text that does not spell it lies nowhere. A blank that SentencePiece puts
+        before a text, and after a special token, takes no room.
         """
         data = text.encode()
         spans: list[tuple[int, int]] = []
@@ -165,7 +165,7 @@ class GGUFTokenizer:
         return [(int(begun[start]), int(begun[end])) for start, end in spans]
 
     def _puts_blank(self) -> bool:
-        """Return whether a text gets a blank before it, and so does one behind a special token."""
+        """Return whether a text gets a blank before it, and so does one after a special token."""
         if self._has_blank is None:
             first = self._tokenize("a", add_special_tokens=False)[:1]
             self._has_blank = any(self._piece(token)[0][:1] == b" " for token in first)

@@ -1,6 +1,6 @@
 """Payloads out of one place in a context and back into it.
 
-What llama.cpp saves of a sequence is one piece: all its KV, and behind it its state. Here it is taken apart
+What llama.cpp saves of a sequence is one piece: all its KV, and after it its state. Here it is taken apart
 by llama.cpp itself, and no layout is assumed. The KV of some tokens is lent to a spare sequence, whose state
 is then overwritten by that of an empty one: what is left is saved as KV alone, and goes back the same way.
 The probe (``probe``) makes sure, for each model, that what comes back computes the same bits.
@@ -77,7 +77,7 @@ class Transfer:
     def put(
         self, context: Context, sequence: int, state: LlamaState | None, kv: Sequence[LlamaKV], *, spare: int
     ) -> None:
-        """Add pieces of KV to a sequence, in order, and at last the state behind them.
+        """Add pieces of KV to a sequence, in order, and at last the state after them.
 
         Raises:
             CacheCorruptionError: one of them is not of this model, or damaged.

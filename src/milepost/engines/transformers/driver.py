@@ -221,7 +221,7 @@ class TransformersDriver(Driver):
         return False
 
     @torch.inference_mode()
-    def logits_behind(
+    def logits_after(
         self, num_tokens: int, tokens: torch.Tensor, *, last_position: int | None = None
     ) -> torch.Tensor:
         """Run ``tokens`` from nothing in one call and return the logits after the first ``num_tokens`` of

@@ -66,8 +66,8 @@ def measure_far_positions(driver: TransformersDriver, tokens: torch.Tensor) -> F
         return None
     # Neither run is without a gap: some models take one for two packed prompts, and mask otherwise.
     before = _NUM_TOKENS - 1
-    near = driver.logits_behind(before, tokens, last_position=_NUM_TOKENS)
-    far = driver.logits_behind(before, tokens, last_position=position)
+    near = driver.logits_after(before, tokens, last_position=_NUM_TOKENS)
+    far = driver.logits_after(before, tokens, last_position=position)
     live = driver.start(num_tokens=position + 1)
     driver.advance(live, tokens[:_CUT])
     resumed = driver.advance(live, tokens[_CUT:-1])

@@ -254,7 +254,7 @@ def _company_counts(driver: TransformersDriver, tokens: torch.Tensor, tolerance:
     agrees with a whole one, and the state is not to blame.
     """
     alone = driver.advance(driver.start(), tokens[:_NUM_ALONE])
-    distance = logits_distance(alone, driver.logits_behind(_NUM_ALONE, tokens))
+    distance = logits_distance(alone, driver.logits_after(_NUM_ALONE, tokens))
     if not distance > tolerance:
         return None
     return (

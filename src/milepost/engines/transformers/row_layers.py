@@ -1,7 +1,7 @@
 """What a model sees of many sequences: a cache like its own, with a row of each in it (``row_tensors``).
 
 A model makes one mask for each kind of attention, out of one two-dimensional mask whose columns it picks by
-number. So that one is enough, the columns of sliding windows are numbered behind those of full attention::
+number. So that one is enough, the columns of sliding windows are numbered after those of full attention::
 
     columns    0 .. num_columns - 1   num_columns .. num_columns + min(window, num_columns) - 1
     read by    full attention         sliding windows
@@ -88,7 +88,7 @@ class RowCache:
             part.move(source, target)
 
     def resize(self, *, num_slots: int, capacity: int) -> None:
-        """Make room for so many rows and columns. O(bytes of all)."""
+        """Make room for a number of rows and columns. O(bytes of all)."""
         self._places.num_slots, self._places.capacity = num_slots, capacity
         for part, _ in self._parts:
             part.resize()

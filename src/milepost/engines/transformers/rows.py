@@ -1,4 +1,4 @@
-"""Sequences that are decoded together: a token of each in one forward call, whoever came or went meanwhile.
+"""Sequences that are decoded together: a token of each in one forward call, whichever came or went meanwhile.
 
 A sequence that is advanced here sits in a *slot* until it leaves, and its own cache is empty so long. Slots
 that are computed are always the first ones. There are two ways to fill them:
@@ -33,8 +33,8 @@ __all__ = ["BatchedRows"]
 _LEAST_FIXED_ROWS = 4
 # Columns of the smallest bucket; each next one has twice as many.
 _LEAST_COLUMNS = 256
-# Attention of free rows reads a multiple of so many columns. Fixed rows read a power of two: with 320 columns
-# and with 448 a kernel adds up the same keys in another order, with 256, 512 and 1,024 it does not.
+# Attention of free rows reads a multiple of this many columns. Fixed rows read a power of two: with 320
+# columns and with 448 a kernel adds up the same keys in another order, with 256, 512 and 1,024 it does not.
 _COLUMNS_STEP = 64
 # What a dummy is given; any token would do.
 _DUMMY_TOKEN = 0
@@ -86,7 +86,7 @@ class BatchedRows(Rows):
         Those that were advanced before and are not now get their own caches back first.
 
         Returns:
-            Logits behind each of them, shape ``[vocabulary_size]``, in the order given.
+            Logits after each of them, shape ``[vocabulary_size]``, in the order given.
 
         Raises:
             InvalidRequestError: There are too many, one comes twice, has computed nothing, or was lost.
