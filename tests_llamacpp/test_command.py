@@ -19,7 +19,7 @@ def test_probe_says_that_a_model_passed_and_how_clearly(gguf):
     facts = json.loads(done.stdout)
     assert facts["verdict"] == "passed"
     assert facts["resume_distance"] == facts["cut_distance"] == 0
-    assert facts["lost_state_distance"] > 2 * facts["tolerance"]
+    assert facts["lost_state_distance"] > 2 * max(1.5 * facts["rounding_distance"], 5e-3)
 
 
 def test_footprint_counts_what_the_model_holds(gguf):
