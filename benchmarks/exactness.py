@@ -14,8 +14,6 @@ Tiny random models of every supported family, run by the real library. For each 
 The tiny models live with the tests; run it from a checkout. All families take about ten minutes.
 """
 
-import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -24,7 +22,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.printing import Row, print_rows
+from benchmarks.family_command import run_families
+from benchmarks.printing import Row
 from milepost.engines.engine import Engine
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
@@ -153,23 +152,5 @@ def _answer(driver: TransformersDriver, live: LiveCache, suffix: torch.Tensor) -
     return tokens, first
 
 
-def main() -> None:
-    """Run from the command line; exit code 1 where any family fails."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--family", action="append", choices=ALL_FAMILIES, metavar="NAME")
-    parser.add_argument("--dtype", action="append", choices=list(_DTYPES))
-    parser.add_argument("--prompts", type=int, default=50)
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    rows = measure(
-        arguments.family or list(ALL_FAMILIES), arguments.dtype or list(_DTYPES), arguments.prompts
-    )
-    print_rows(rows, as_json=arguments.json)
-    sys.exit(not all(row.reached for row in rows))
-
-
 if __name__ == "__main__":
-    main()
+    run_families(measure, description=__doc__, families=ALL_FAMILIES, dtypes=list(_DTYPES))

@@ -14,8 +14,6 @@ Families whose sequences are advanced one by one are listed with the reason. The
 tests; run it from a checkout. All families take about ten minutes.
 """
 
-import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +22,8 @@ import numpy as np
 import torch
 import xxhash
 
-from benchmarks.printing import Row, print_rows
+from benchmarks.family_command import run_families
+from benchmarks.printing import Row
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.row_probe import measure_rows
@@ -128,23 +127,5 @@ def _digest(logits: torch.Tensor) -> str:
     return xxhash.xxh3_128_hexdigest(logits.contiguous().view(torch.uint8).numpy().tobytes())
 
 
-def main() -> None:
-    """Run from the command line; exit code 1 where any family fails."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--family", action="append", choices=ALL_FAMILIES, metavar="NAME")
-    parser.add_argument("--dtype", action="append", choices=list(_DTYPES))
-    parser.add_argument("--prompts", type=int, default=50)
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    rows = measure(
-        arguments.family or list(ALL_FAMILIES), arguments.dtype or list(_DTYPES), arguments.prompts
-    )
-    print_rows(rows, as_json=arguments.json)
-    sys.exit(not all(row.reached for row in rows))
-
-
 if __name__ == "__main__":
-    main()
+    run_families(measure, description=__doc__, families=ALL_FAMILIES, dtypes=list(_DTYPES))
