@@ -32,6 +32,7 @@ class Prefill:
     """Computes one prompt from its resume position to its end.
 
     Attributes:
+        tokens: The prompt, on the engine's device.
         live: What has been computed.
         logits: Behind the last token that was, of shape ``[vocabulary_size]``.
         payloads: What was captured on the way, for the cache.
@@ -59,7 +60,7 @@ class Prefill:
         sequence_tokens: int | None = None,
     ) -> None:
         self._driver = driver
-        self._tokens = torch.from_numpy(lease.tokens.astype("int64")).to(driver.device)
+        self.tokens = torch.from_numpy(lease.tokens.astype("int64")).to(driver.device)
         self._cuts = cuts
         self._sequence_tokens = sequence_tokens or self.num_tokens
         self.planned = cuts.thinned(planned, start=lease.resume_position, num_tokens=self.num_tokens)
@@ -71,17 +72,12 @@ class Prefill:
     @property
     def num_tokens(self) -> int:
         """Length of the prompt."""
-        return self._tokens.numel()
+        return self.tokens.numel()
 
     @property
     def is_done(self) -> bool:
         """Whether the whole prompt has been computed."""
         return self.live.position >= self.num_tokens
-
-    @property
-    def tokens(self) -> torch.Tensor:
-        """The prompt, on the engine's device."""
-        return self._tokens
 
     @property
     def is_at_last_piece(self) -> bool:
@@ -96,7 +92,7 @@ class Prefill:
     def step(self) -> None:
         """Compute up to the next cut, and capture the state after it where one was planned."""
         end = self._cuts.next(self.live.position, self.num_tokens, self.planned)
-        self.logits = self._driver.advance(self.live, self._tokens[self.live.position : end])
+        self.logits = self._driver.advance(self.live, self.tokens[self.live.position : end])
         if end in self.planned:
             # A device works behind the clock's back: neither its prefill nor its copies may be missed.
             self._driver.wait_for_device()
@@ -109,7 +105,7 @@ class Prefill:
         """Compute the prompt and ``answer`` anew, as a prompt, and return the logits after it: what a token
         costs that changes the positions of all before it.
         """
-        tokens = torch.cat([self._tokens, torch.tensor(answer, device=self._tokens.device)])
+        tokens = torch.cat([self.tokens, torch.tensor(answer, device=self.tokens.device)])
         self._driver.close(self.live)
         self.live = self._driver.start(num_tokens=tokens.numel())
         while self.live.position < tokens.numel():

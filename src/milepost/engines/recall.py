@@ -129,6 +129,11 @@ class Recall:
             breakpoints=tuple(breakpoints),
         )
 
+    @property
+    def may_place(self) -> bool:
+        """Whether the policy keeps checkpoints at all."""
+        return not isinstance(self.cache.policy.placement, NoCheckpoints)
+
     def reach(self, claim: Claim) -> int:
         """Return where a prompt would resume now."""
         with self.acquire(claim) as lease:
@@ -166,7 +171,7 @@ class Recall:
         """
         if not self.admission.can_store(claim.identity):
             return ()
-        if isinstance(self.cache.policy.placement, NoCheckpoints) or self.cache.footprint.is_stateless:
+        if not self.may_place or self.cache.footprint.is_stateless:
             given_positions = ()
         return self.cache.plan(lease, given_positions=given_positions).positions
 
@@ -228,8 +233,7 @@ class Recall:
         return positions[-1]
 
     def _can_keep(self, claim: Claim) -> bool:
-        is_off = isinstance(self.cache.policy.placement, NoCheckpoints)
-        return not is_off and self.admission.can_store(claim.identity)
+        return self.may_place and self.admission.can_store(claim.identity)
 
     def _payloads(self, claim: Claim, tokens: TokenArray, live: LiveSequence) -> SequencePayloads:
         digests = replace(claim, tokens=tokens).digests()

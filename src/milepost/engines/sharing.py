@@ -10,7 +10,6 @@ from milepost.engines.base import Cuts
 from milepost.engines.generation import Generation
 from milepost.engines.recall import Recall
 from milepost.errors import MilepostError
-from milepost.placement import NoCheckpoints
 from milepost.tokens import TokenArray, common_prefix_length
 
 __all__ = ["Sharing"]
@@ -31,7 +30,6 @@ class Sharing:
         # Without states, whole pieces of KV are what can be resumed from.
         self._is_stateless = recall.cache.footprint.is_stateless
         self._step = segment_tokens if self._is_stateless else cuts.grid
-        self._is_off = isinstance(recall.cache.policy.placement, NoCheckpoints)
 
     def prepare(self, generation: Generation, others: Iterable[Generation]) -> None:
         """Tell a request that begins where those that have not begun part from it. O(tokens compared)."""
@@ -82,7 +80,7 @@ class Sharing:
         """Return the deepest position at which either of two prompts can go on from what the other computes,
         0 for none. O(tokens shared).
         """
-        if self._is_off:
+        if not self._recall.may_place:
             return 0
         shared = common_prefix_length(one, other)
         usable = min(shared, one.size - self._cuts.least, other.size - self._cuts.least)
