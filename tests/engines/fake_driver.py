@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
 
+from milepost.disk import Packed, PackedTensor
 from milepost.engines.audit import Audit
 from milepost.engines.base import Cuts, Driver, OneByOne, Rows
 from milepost.engines.engine import Engine
@@ -95,6 +96,21 @@ class FakeDriver(Driver):
 
     def has_same_bits(self, one, other):
         return one == other
+
+    def pack(self, payload):
+        held = [payload.state] if isinstance(payload, FakeState) else payload.kv
+        numbers = np.asarray(held, dtype=np.int64)
+        words = {
+            name: str(getattr(payload, name))
+            for name in ("position", "start", "end")
+            if hasattr(payload, name)
+        }
+        return Packed({"numbers": PackedTensor("int64", numbers.shape, 8, numbers.view(np.uint8))}, words)
+
+    def unpack(self, packed):
+        numbers = packed.tensors["numbers"].data.view(np.int64).tolist()
+        words = {name: int(value) for name, value in packed.words.items()}
+        return FakeKV(**words, kv=tuple(numbers)) if "end" in words else FakeState(**words, state=numbers[0])
 
 
 class FakeRows(Rows):

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import torch
 
+from milepost.disk import Packed
+
 __all__ = [
     "Admission",
     "Cuts",
@@ -239,6 +241,23 @@ class Driver(ABC):
     @abstractmethod
     def has_same_bits(self, one: Any, other: Any) -> bool:
         """Return whether two states, or two pieces of KV, hold the same bits."""
+
+    @abstractmethod
+    def pack(self, payload: Any) -> Packed:
+        """Return a state or a piece of KV as bytes that another process makes it again from. Callable from
+        any thread, while the driver works. O(bytes).
+
+        Raises:
+            UnsupportedModelError: it holds what cannot be written down.
+        """
+
+    @abstractmethod
+    def unpack(self, packed: Packed) -> Any:
+        """Return what was packed by a driver of the same model, the same to the bit. O(bytes).
+
+        Raises:
+            CacheCorruptionError: it is no payload of such a driver.
+        """
 
     def frequency_length(self, num_tokens: int) -> int:
         """Return what a prompt of this length is rotated by: prompts share states where it is equal."""

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from milepost.disk import Packed
 from milepost.engines.base import Cuts, Driver, OneByOne, Rows
+from milepost.engines.llamacpp import packing
 from milepost.engines.llamacpp.context import NUM_OUTPUTS, Context, ContextOptions
 from milepost.engines.llamacpp.library import Model
 from milepost.engines.llamacpp.one_context import OneContext
@@ -189,6 +191,14 @@ class LlamaDriver(Driver):
     def has_same_bits(self, one: Payload, other: Payload) -> bool:
         """See ``Driver``."""
         return one.has_same_bits(other)
+
+    def pack(self, payload: Payload) -> Packed:
+        """See ``Driver``."""
+        return packing.pack(payload)
+
+    def unpack(self, packed: Packed) -> Payload:
+        """See ``Driver``."""
+        return packing.unpack(packed, owner=self.owner)
 
     def release(self) -> None:
         """Free the contexts that nobody uses; the weights go with the last of the others."""

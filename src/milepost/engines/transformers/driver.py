@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from milepost.disk import Packed
 from milepost.engines.base import Driver
-from milepost.engines.transformers import positions
+from milepost.engines.transformers import packing, positions
 from milepost.engines.transformers.adaptation import Adaptation
 from milepost.engines.transformers.cache_argument import cache_argument
 from milepost.engines.transformers.snapshot import (
@@ -219,6 +220,14 @@ class TransformersDriver(Driver):
         if isinstance(one, KVSegment) and isinstance(other, KVSegment):
             return has_same_bits(one.tensors, other.tensors)
         return False
+
+    def pack(self, payload: StateSnapshot | KVSegment) -> Packed:
+        """See :meth:`Driver.pack`."""
+        return packing.pack(payload, config=self.model.config)
+
+    def unpack(self, packed: Packed) -> StateSnapshot | KVSegment:
+        """See :meth:`Driver.unpack`."""
+        return packing.unpack(packed, config=self.model.config)
 
     @torch.inference_mode()
     def logits_after(
