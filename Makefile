@@ -35,7 +35,7 @@ LLAMACPP_PIP  := $(LLAMACPP_BIN)/python -m pip --disable-pip-version-check
 # The tests of the core, on which its branches are counted.
 CORE_TESTS  := tests/placement tests/store tests/test_prefix_cache*.py tests/test_hosted_cache.py \
                tests/test_lease.py tests/test_misuse.py tests/test_payload_sources.py \
-               tests/test_forgotten_tenants.py
+               tests/test_forgotten_tenants.py tests/test_pins.py tests/test_adopted_checkpoints.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test llamacpp-test vllm-test check docs coverage dist bench clean

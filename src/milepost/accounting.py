@@ -16,9 +16,12 @@ class TokenAccount:
         alignment: After the last grid position that could be resumed from.
         placement: No checkpoint was ever stored there.
         eviction: A checkpoint was there and was dropped.
-        reset: A checkpoint was there, and went when the whole cache was emptied.
+        reset: A checkpoint was there, and went when the whole cache was emptied, or with an earlier process.
         checkpoints_stored: Captured checkpoints that are stored, by this request or by one before it.
         checkpoints_rejected: Captured checkpoints that the budget could not hold beside what is in use.
+        checkpoints_pinned: Those at the pins of the prompts, kept for the time asked.
+        checkpoints_unpinned: Pins that had to be let go before their time, the oldest first, since all
+            together took more than half of the budget.
     """
 
     num_tokens: int
@@ -30,6 +33,8 @@ class TokenAccount:
     checkpoints_stored: int
     checkpoints_rejected: int
     reset: int = 0
+    checkpoints_pinned: int = 0
+    checkpoints_unpinned: int = 0
 
     @property
     def recomputed(self) -> int:

@@ -73,7 +73,9 @@ class CacheOptions:
             capture_tokens=as_count("capture_tokens", capture_tokens),
         )
 
-    def new_store(self, *, on_drop: Callable[[Sequence[Any]], None] | None) -> PrefixStore:
+    def new_store(
+        self, *, on_drop: Callable[[Sequence[Any]], None] | None, clock: Callable[[], float]
+    ) -> PrefixStore:
         """Return an empty store, which tells ``on_drop`` of the payloads that leave it."""
         footprint, policy = self.footprint, self.policy
         return PrefixStore(
@@ -88,6 +90,7 @@ class CacheOptions:
             keeps_kv=policy.keeps_kv,
             state_share=policy.state_share,
             on_drop=on_drop,
+            clock=clock,
         )
 
 

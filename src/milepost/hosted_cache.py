@@ -14,7 +14,7 @@ from milepost.lease import Lease, require_lease
 from milepost.placement import as_placement
 from milepost.policies import Situation, place
 from milepost.prefix_cache import PrefixCache
-from milepost.store import Checkpoint, Lookup, PayloadSource, require_source
+from milepost.store import Checkpoint, Lookup, PayloadSource, know_prompt, require_source
 from milepost.tokens import KeyArray, TokenLike, as_prompt, common_prefix_length
 
 __all__ = ["HostedCache"]
@@ -70,6 +70,69 @@ class HostedCache(PrefixCache):
             stored = store.put(path, position, source=delivery, tick=tick, cost=costs[0])
         return 0 if stored is None else position
 
+    def know(self, tokens: TokenLike, *, num_tokens: int, tenant: str, had: Sequence[int] = ()) -> None:
+        """Remember a prompt of an earlier process, or of another tier. It is no request.
+
+        Args:
+            tokens: As much of it as is known; as for :meth:`acquire`.
+            num_tokens: Length of the whole prompt.
+            tenant: Whose it is.
+            had: Where it had checkpoints, ascending: a token lost since then counts as ``reset``.
+
+        Complexity: O(tokens).
+        """
+        keys, _ = as_prompt(tokens, num_tokens=None, key_tokens=self.key_tokens)
+        store = self._store
+        know_prompt(store.tree, store.queue, keys, tenant=tenant, num_tokens=num_tokens, had=had)
+        store.forget_history()
+
+    def adopt(
+        self, tokens: TokenLike, source: PayloadSource, *, num_tokens: int, tenant: str
+    ) -> Checkpoint | None:
+        """Store the checkpoint at the end of ``tokens`` that another tier has. This is no request: nothing is
+        counted, and no overlap learned.
+
+        Args:
+            tokens: Whole grid steps of a prompt.
+            source: Hands out the payloads; asked only where there is room for them beside what is pinned.
+            num_tokens: Length of the whole prompt.
+            tenant: Whose it is.
+
+        Returns:
+            The checkpoint, which may have been there; None where there is no room.
+
+        Raises:
+            InvalidRequestError: the tokens end off the grid, or the source hands out what breaks a rule.
+                Nothing is stored, nor where the source raises.
+
+        Complexity: O(tokens + checkpoints evicted · log checkpoints stored).
+        """
+        require_source(source)
+        keys, position = as_prompt(tokens, num_tokens=None, key_tokens=self.key_tokens)
+        if position % self.grid:
+            raise InvalidRequestError(f"{position} tokens end off the grid of {self.grid}; give whole steps")
+        store = self._store
+        path = know_prompt(store.tree, store.queue, keys, tenant=tenant, num_tokens=num_tokens)
+        if not store.evictor.can_hold(path, position, self.footprint.checkpoint_bytes_at(position)):
+            return None
+        match = store.tree.match(keys, tenant=tenant)
+        delivery = self._collector.collect(source, match, (position,), kv_end=position, resumed_from=None)
+        with self._drops.gathered(delivery):
+            path = know_prompt(store.tree, store.queue, keys, tenant=tenant, num_tokens=num_tokens)
+            (cost,) = self.footprint.costs_before((position,))
+            tick = self._ledger.num_requests + 1
+            adopted = store.put(path, position, source=delivery, tick=tick, cost=cost)
+        store.forget_history()
+        return adopted
+
+    def note_copy(self, checkpoint: Checkpoint, reload_cost: float) -> None:
+        """Note what it costs to bring ``checkpoint`` back from where a copy of it lies; infinite where
+        none does any more. Harmless where it is gone.
+        """
+        if checkpoint.is_stored and checkpoint.reload_cost != reload_cost:
+            checkpoint.reload_cost = reload_cost
+            self._store.queue.mark_stale(checkpoint)
+
     def confirm(self, lease: Lease, is_intact: Callable[[Any], bool]) -> int:
         """Release ``lease``, committed before its states were captured, and take out those whose payload is
         not intact, as if they had not been placed. Return how many. What another lease pins is left to that.
@@ -81,12 +144,14 @@ class HostedCache(PrefixCache):
         lease.require_of(self._store)
         pinned = lease.pinned
         lease.release()
-        lost = [
-            checkpoint for checkpoint in pinned if checkpoint.may_go and not is_intact(checkpoint.payload)
-        ]
-        for checkpoint in lost:
-            self._store.checkpoints.remove(checkpoint)
-        return len(lost)
+        num_lost = 0
+        for checkpoint in pinned:
+            if checkpoint.is_stored and not is_intact(checkpoint.payload):
+                self._store.promises.release(checkpoint)
+                if checkpoint.may_go:
+                    self._store.checkpoints.remove(checkpoint)
+                    num_lost += 1
+        return num_lost
 
     def evict(self, checkpoint: Checkpoint) -> bool:
         """Evict ``checkpoint``, whose memory its owner has taken or wants. Return False, and change nothing,
@@ -104,6 +169,7 @@ class HostedCache(PrefixCache):
             ConfigurationError: it is no amount of memory.
         """
         self._store.budget.resize(parse_bytes(capacity_bytes))
+        self._store.promises.bound()
         self._store.evictor.shrink()
 
     def evict_least(self) -> bool:

@@ -6,9 +6,10 @@ from typing import Any, Self, final
 from milepost.accounting import RequestReport
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.footprint import Footprint
+from milepost.pins import Pin
 from milepost.placement import Placement, PlacementRequest, as_placement
 from milepost.policies import Situation
-from milepost.store import Checkpoint, Delivery, Lookup, Payload, PrefixStore, TreeMatch
+from milepost.store import Checkpoint, Delivery, Lookup, Node, Payload, PrefixStore, TreeMatch
 from milepost.tokens import KeyArray
 
 __all__ = ["Lease", "require_lease"]
@@ -25,6 +26,8 @@ class Lease:
         found: What was stored for it when it was acquired.
         situation: What the policy is told of the prompt.
         usable_position: The deepest position that it could resume from, had everything been kept.
+        pins: What the client asked to have kept, at grid positions.
+        beside: The same request's lease on another tier, which goes with this one; None where there is none.
         checkpoint: The checkpoint it resumes from; None at 0.
         state: Payload of that checkpoint; None at 0, where KV alone is resumed from, and once released.
         kv_segments: Payloads of the whole KV segments before ``resume_position``, in order; empty once
@@ -40,12 +43,15 @@ class Lease:
         found: Lookup,
         situation: Situation,
         usable_position: int,
+        pins: Sequence[Pin] = (),
     ) -> None:
         self.tokens = tokens
         self.tenant = tenant
         self.found = found
         self.situation = situation
         self.usable_position = usable_position
+        self.pins = pins
+        self.beside: Lease | None = None
         self.is_released = False
         self.is_committed = False
         self._store = store
@@ -137,8 +143,14 @@ class Lease:
                 num_stored += 1
         if kv_end:
             store.keep_kv(path, kv_end, source=delivery, tick=tick)
+        num_pinned, num_unpinned = self._keep_promises(path, tick=tick)
         store.forget_history()
-        return self._report(num_stored=num_stored, num_rejected=len(positions) - num_stored)
+        return self._report(
+            checkpoints_stored=num_stored,
+            checkpoints_rejected=len(positions) - num_stored,
+            checkpoints_pinned=num_pinned,
+            checkpoints_unpinned=num_unpinned,
+        )
 
     def release(self) -> None:
         """Let go of everything, the payloads included: what is evicted from now on must not live on in a
@@ -151,13 +163,21 @@ class Lease:
             self._store.unpin(self._pinned.pop())
         # The budget may have been made smaller than what was held.
         self._store.evictor.shrink()
+        if self.beside is not None:
+            self.beside.release()
 
     def discard(self) -> None:
-        """Release, and evict what was resumed from, for a payload that its owner does not trust."""
+        """Release, and evict what was resumed from, for a payload that its owner does not trust, and a copy
+        of it beside.
+        """
         self.release()
-        checkpoint = self.checkpoint
-        if checkpoint is not None and checkpoint.may_go:
-            self._store.evictor.evict(checkpoint)
+        checkpoint, beside = self.checkpoint, self.beside
+        if checkpoint is not None:
+            self._store.promises.release(checkpoint)
+            if checkpoint.may_go:
+                self._store.evictor.evict(checkpoint)
+        if beside is not None and beside.resume_position == self.resume_position:
+            beside.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +189,18 @@ class Lease:
         self._store.pin(checkpoint)
         self._pinned.append(checkpoint)
 
-    def _report(self, *, num_stored: int, num_rejected: int) -> RequestReport:
+    def _keep_promises(self, path: list[Node], *, tick: int) -> tuple[int, int]:
+        """Have the store keep what is pinned for a time; return how many are, and how many, earlier ones
+        or of these, are not any more.
+        """
+        promises = self._store.promises
+        kept = [
+            promises.keep(path, pin.position, ttl_seconds=pin.ttl_seconds, tick=tick) for pin in self.pins
+        ]
+        num_unpinned = promises.bound() if kept else 0
+        return sum(each is not None and each in promises for each in kept), num_unpinned
+
+    def _report(self, **checkpoints: int) -> RequestReport:
         """Return where every token of the prompt went."""
         request, found = self.situation.request, self.found
         return RequestReport(
@@ -180,8 +211,7 @@ class Lease:
             placement=self.usable_position - found.cleared_position,
             reset=found.cleared_position - found.reached_position,
             eviction=found.reached_position - request.resume_position,
-            checkpoints_stored=num_stored,
-            checkpoints_rejected=num_rejected,
+            **checkpoints,
         )
 
 

@@ -17,6 +17,7 @@ The cache knows no tensors, no clock and no model: payloads are opaque handles, 
 commits, and the same object serves an engine, a simulator and a test. It has one owner and takes no locks.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from milepost.counts import as_count
 from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
 from milepost.lease import Lease, require_lease
+from milepost.pins import Pin, PinLike, as_pins
 from milepost.placement import NoCheckpoints, Placement, PlacementPolicy, as_placement
 from milepost.policies import CachePolicy, PlacementLimits, Situation, place
 from milepost.prompt_replay import PromptReplay
@@ -60,6 +62,7 @@ class PrefixCache:
         capture_tokens: What a capture costs such an engine, in tokens computed.
         on_drop: Told of the payloads that left the cache, states and KV segments alike, for an engine that
             does not leave it to the garbage collector to free them.
+        clock: Returns seconds from some start on; asked for pins alone.
 
     Raises:
         ConfigurationError: an option breaks its rule.
@@ -79,6 +82,7 @@ class PrefixCache:
         max_checkpoints: int = 1 << 30,
         capture_tokens: int = 0,
         on_drop: Callable[[Sequence[Any]], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         options = CacheOptions.checked(
             capacity_bytes=capacity_bytes,
@@ -99,7 +103,7 @@ class PrefixCache:
         self._capture_tokens = options.capture_tokens
         self._limits = PlacementLimits(footprint, grid=self.grid, max_checkpoints=options.max_checkpoints)
         self._drops = DropReports(on_drop)
-        self._store = options.new_store(on_drop=None if on_drop is None else self._drops.note)
+        self._store = options.new_store(on_drop=None if on_drop is None else self._drops.note, clock=clock)
         rules = PayloadRules(footprint, options.segment_tokens)
         self._collector = Collector(self._store, rules=rules, drops=self._drops)
         self._ledger = Ledger()
@@ -114,6 +118,7 @@ class PrefixCache:
         tenant: str = "",
         breakpoints: Sequence[int] | None = (),
         resume_limit: int | None = None,
+        pins: Sequence[PinLike] | None = (),
     ) -> Lease:
         """Find and pin the deepest checkpoint that ``tokens`` can resume from.
 
@@ -125,6 +130,9 @@ class PrefixCache:
             breakpoints: Positions in the prompt where its messages end, or its client asked for a cache
                 point; hints for a policy that learns.
             resume_limit: Resume no deeper than here, for an owner that does not trust what lies deeper.
+            pins: Positions in the prompt of which a state is captured in any case, unless it lies before what
+                the prompt resumes from, and what is there is not evicted for the seconds given with each.
+                All pins together may take half of the budget; beyond that the oldest is let go first.
 
         Raises:
             InvalidRequestError: the prompt is empty or not a sequence of token ids, or an option breaks its
@@ -150,6 +158,7 @@ class PrefixCache:
             found=found,
             situation=Situation.of(found, prompt, store=self._store, limits=self._limits),
             usable_position=min(found.overlap_depth // self.grid * self.grid, last_usable),
+            pins=self._pins_on_grid(pins, num_tokens),
         )
 
     def plan(
@@ -175,6 +184,10 @@ class PrefixCache:
             # Every segment boundary can be resumed from: one anchor at the last keeps them all.
             last = self._limits.affordable(self._store, request.num_tokens)[0]
             return Placement((last,) if last > lease.resume_position else ())
+        if lease.pins and not isinstance(placement, NoCheckpoints):
+            last = self._limits.affordable(self._store, request.num_tokens)[0]
+            pinned = {pin.position for pin in lease.pins if lease.resume_position < pin.position <= last}
+            given_positions = sorted(pinned.union(given_positions))
         if capture_tokens is None:
             capture_tokens = self._capture_tokens
         placed = place(
@@ -234,6 +247,12 @@ class PrefixCache:
         lease.is_committed = True
         self.policy.placement.observe(request)
         return report
+
+    def _pins_on_grid(self, pins: Sequence[PinLike] | None, num_tokens: int) -> tuple[Pin, ...]:
+        """Return pins where checkpoints can be, those before the first such position left out."""
+        checked = as_pins(pins, num_tokens=num_tokens) if pins else ()
+        floored = (Pin(pin.position // self.grid * self.grid, pin.ttl_seconds) for pin in checked)
+        return tuple(pin for pin in floored if pin.position)
 
     @property
     def stored_bytes(self) -> int:

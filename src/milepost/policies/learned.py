@@ -145,6 +145,10 @@ class LearnedEviction(EvictionPolicy):
         """Learn from a request."""
         return self._model.observe(inserted)
 
+    def note_restored(self, prompt: SeenPrompt) -> None:
+        """Take a prompt of an earlier process for one that was seen just now."""
+        self._model.watch(prompt)
+
     def note_extended(self, prompt: SeenPrompt) -> None:
         """Expect anew where others diverge from a prompt that goes on."""
         self._model.extend(prompt)

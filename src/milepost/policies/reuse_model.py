@@ -144,11 +144,15 @@ class ReuseModel:
         self.returns.note_prompt(_row(new.generation))
         points = (node.branch_point for node in inserted.path)
         self.forecast(new).meet([point for point in points if point is not None and point.is_tracked])
-        self.prompts.track(new, self._class_of(new, _FRESH))
+        self.watch(new)
         for old, passed_tokens in inserted.passed.items():
             self._pass(old, passed_tokens)
             changed += old.owned.values()
         return Reranking(changed, moved, everything=self._version > version)
+
+    def watch(self, prompt: SeenPrompt) -> None:
+        """Expect that a prompt seen just now is followed."""
+        self.prompts.track(prompt, self._class_of(prompt, _FRESH))
 
     def extend(self, prompt: SeenPrompt) -> None:
         """Expect anew where others diverge from a prompt that goes on."""

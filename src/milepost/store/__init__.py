@@ -6,6 +6,7 @@ from milepost.store.contentless import ContentlessPayloads
 from milepost.store.delivery import Collector, Delivery, require_source
 from milepost.store.drops import DropReports
 from milepost.store.eviction_policy import KV_CELL, STATE_CELL, EvictionPolicy, Recency, Reranking
+from milepost.store.known_prompts import know_prompt
 from milepost.store.lookup import Lookup
 from milepost.store.node import Node
 from milepost.store.prefix_store import PrefixStore
@@ -35,5 +36,6 @@ __all__ = [
     "SeenPrompt",
     "TreeMatch",
     "check_store",
+    "know_prompt",
     "require_source",
 ]

@@ -14,6 +14,7 @@ def check_store(store: PrefixStore) -> None:
     Raises:
         CacheCorruptionError: naming what disagrees.
     """
+    _check_promises(store)
     num_keys = num_segments = state_bytes = num_checkpoints = 0
     for node in store.tree.nodes():
         _check_node(store, node)
@@ -33,6 +34,19 @@ def check_store(store: PrefixStore) -> None:
         # A budget that was made smaller waits for what leases hold.
         store.budget.stored_bytes <= store.budget.capacity_bytes or not store.queue,
         f"stored {store.budget.stored_bytes} bytes, above the capacity of {store.budget.capacity_bytes}",
+    )
+
+
+def _check_promises(store: PrefixStore) -> None:
+    promises = store.promises
+    for checkpoint in promises.checkpoints:
+        _require(
+            checkpoint.is_stored and checkpoint.num_pins > 0,
+            f"checkpoint {checkpoint.position} is promised and not kept",
+        )
+    _require(
+        promises.num_bytes <= promises.most_bytes,
+        f"promises take {promises.num_bytes} bytes of at most {promises.most_bytes}",
     )
 
 

@@ -37,13 +37,14 @@ class Checkpoint:
         below: The next deeper ones, at most one on each path, by serial.
         owner: The latest prompt through its node; None once it is gone.
         cost: Cost of computing the tokens before it.
+        reload_cost: Cost of bringing it back from where a copy lies; infinite where there is none.
         is_kv_only: Whether it merely keeps KV, beside a model that cannot resume without a state.
         group: Its place in the order of evictions, which alone sets it and ``worth``.
     """
 
     __slots__ = (
         "above", "below", "cost", "group", "is_kv_only", "last_used", "node", "num_bytes", "num_pins",
-        "owner", "payload", "position", "serial", "worth",
+        "owner", "payload", "position", "reload_cost", "serial", "worth",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class Checkpoint:
         self.below: dict[int, Checkpoint] = untracked({})
         self.owner: SeenPrompt | None = None
         self.cost = float(position)
+        self.reload_cost = math.inf
         self.is_kv_only = False
         self.group: Group | None = None
         self.worth = 0.0
@@ -82,8 +84,9 @@ class Checkpoint:
 
     @property
     def saving(self) -> float:
-        """What a request that resumes here saves over the checkpoint above."""
-        return self.cost if self.above is None else self.cost - self.above.cost
+        """What a request that resumes here saves over the checkpoint above, or over a copy."""
+        saved = self.cost if self.above is None else self.cost - self.above.cost
+        return min(saved, self.reload_cost)
 
     @property
     def deeper_position(self) -> float:

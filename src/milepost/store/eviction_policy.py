@@ -6,6 +6,7 @@ what a checkpoint is worth now can follow a clock (its age, the price of memory)
 that happens only where its own circumstances change.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,9 @@ class EvictionPolicy(ABC):
         """Learn from a request that was just served; return what has changed by it."""
         return NOTHING_CHANGED
 
+    def note_restored(self, prompt: SeenPrompt) -> None:  # noqa: B027
+        """Learn that a prompt is remembered that was no request, as one of an earlier process."""
+
     def note_extended(self, prompt: SeenPrompt) -> None:  # noqa: B027
         """Learn that a prompt seen before is longer by now: its answer goes on."""
 
@@ -94,9 +98,10 @@ class EvictionPolicy(ABC):
 
 class Recency(EvictionPolicy):
     """Least recently used. Using a checkpoint refreshes it alone, not the ones before it on the same prompt:
-    those are kept only as long as requests really diverge there.
+    those are kept only as long as requests really diverge there. Of two that were used at once, one
+    that can be brought back goes first.
     """
 
     def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
         """Return the tick of the last use."""
-        return 0, checkpoint.last_used
+        return 0, checkpoint.last_used - (checkpoint.reload_cost < math.inf) / 2

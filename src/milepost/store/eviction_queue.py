@@ -6,17 +6,21 @@ the top is ranked again first, so what became worth more in the meantime need no
 depends on how many checkpoints are stored, but for the logarithm of the heaps.
 """
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from itertools import islice
 from typing import final
 
 from milepost.store.checkpoint import Checkpoint
 from milepost.store.eviction_order import EvictionOrder
-from milepost.store.eviction_policy import EvictionPolicy
+from milepost.store.eviction_policy import EvictionPolicy, Reranking
 from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.seen import SeenPrompt
 
 __all__ = ["EvictionQueue"]
+
+# Where more than this many wait to be ranked, a few are with each request: a request marks about a dozen.
+_MOST_MARKED = 512
+_MOST_RANKED_AHEAD = 64
 
 
 @final
@@ -46,11 +50,6 @@ class EvictionQueue:
 
     def __len__(self) -> int:
         return len(self._order) + sum(each not in self._order for each in self._stale.values())
-
-    @property
-    def num_marked(self) -> int:
-        """How many wait to be ranked."""
-        return len(self._stale)
 
     @property
     def pinned(self) -> Sequence[Checkpoint]:
@@ -84,9 +83,11 @@ class EvictionQueue:
         if checkpoint.may_go:
             self._stale[checkpoint.serial] = checkpoint
 
-    def rank_some(self, most: int) -> None:
-        """Rank up to ``most`` of those marked, the longest marked first. O(most · log n)."""
-        for checkpoint in list(islice(self._stale.values(), most)):
+    def rank_ahead(self) -> None:
+        """Rank a few of those marked, the longest marked first, where many are. O(log n) each."""
+        if len(self._stale) <= _MOST_MARKED:
+            return
+        for checkpoint in list(islice(self._stale.values(), _MOST_RANKED_AHEAD)):
             del self._stale[checkpoint.serial]
             self._order.enter(checkpoint, self.freed_bytes(checkpoint))
 
@@ -100,10 +101,17 @@ class EvictionQueue:
         for checkpoint in prompt.owned.values():
             self._order.detach(checkpoint)
 
-    def move(self, moved: Iterable[tuple[SeenPrompt, int]]) -> None:
-        """Move what prompts own to other cells, at its worth."""
-        for prompt, cell in moved:
+    def note_restored(self, prompt: SeenPrompt) -> None:
+        """Tell the policy of a prompt that is no request, and keep what it owns where that ranks."""
+        self.note_new_owner(prompt)
+        self._policy.note_restored(prompt)
+
+    def rerank(self, reranking: Reranking) -> None:
+        """Move what prompts own to other cells, at its worth, and mark what is to be ranked again."""
+        for prompt, cell in reranking.moved:
             self._order.move(prompt, cell)
+        for checkpoint in self.checkpoints() if reranking.everything else reranking.changed:
+            self.mark_stale(checkpoint)
 
     def victim(self, cell: int | None = None) -> tuple[Checkpoint, float]:
         """Return the checkpoint that is worth least, and what it is worth; of one ``cell``, if that has any.

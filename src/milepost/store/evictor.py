@@ -14,6 +14,7 @@ from milepost.store.eviction_queue import EvictionQueue
 from milepost.store.kv_tails import trim_tail
 from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.node import Node
+from milepost.store.promises import Promises
 from milepost.store.resident_checkpoints import ResidentCheckpoints
 from milepost.store.resident_kv import ResidentKV, node_at
 
@@ -30,6 +31,7 @@ class Evictor:
         kv: The KV that is stored.
         budget: What all of it may take.
         queue: Which checkpoint goes next.
+        promises: Which may not go; those whose time is over are let go where room is needed.
         keeps_kv: Whether KV stays where its state is evicted (:mod:`milepost.store.kv_tails`).
 
     Attributes:
@@ -44,6 +46,7 @@ class Evictor:
         kv: ResidentKV,
         budget: Budget,
         queue: EvictionQueue,
+        promises: Promises,
         keeps_kv: bool,
     ) -> None:
         self.num_evictions = 0
@@ -52,6 +55,7 @@ class Evictor:
         self._kv = kv
         self._budget = budget
         self._queue = queue
+        self._promises = promises
         self.keeps_kv = keeps_kv
 
     def make_room(self, path: Sequence[Node], position: int, num_bytes: int) -> bool:
@@ -61,8 +65,7 @@ class Evictor:
         shortage = self._budget.shortage(path, position, num_bytes)
         if shortage.num_bytes <= 0:
             return True
-        place = node_at(path, position), position
-        if not self._budget.can_hold(place, num_bytes, pinned=self._queue.pinned, prompt=path[0].owner):
+        if not self.can_hold(path, position, num_bytes):
             return False
         # A victim may take KV of this very path with it, so what is missing is counted anew each time.
         while shortage.num_bytes > 0:
@@ -74,11 +77,22 @@ class Evictor:
             shortage = self._budget.shortage(path, position, num_bytes)
         return True
 
+    def can_hold(self, path: Sequence[Node], position: int, num_bytes: int) -> bool:
+        """Return whether states of ``num_bytes`` and the KV before ``position`` of the prompt along ``path``
+        fit beside what is pinned. Evicts nothing.
+        """
+        self._promises.expire()
+        place = node_at(path, position), position
+        pinned = self._queue.pinned
+        return self._budget.can_hold(place, num_bytes, pinned=pinned, prompt=path[0].owner)
+
     def room_worth(self, num_bytes: int) -> float:
         """Return the total worth of what storing ``num_bytes`` more would evict; infinite where not even that
         is enough. Evicts nothing. O(victims · log n).
         """
         shortage = self._budget.stored_bytes + num_bytes - self._budget.capacity_bytes
+        if shortage > 0:
+            self._promises.expire()
         total, is_enough = self._queue.worth_of(shortage)
         # Branches share KV that was counted for none of them.
         if not is_enough and not self._budget.can_hold_beside(self._queue.pinned, num_bytes):
@@ -97,6 +111,7 @@ class Evictor:
 
     def evict_least(self) -> bool:
         """Evict the checkpoint that is worth least; return whether there was one."""
+        self._promises.expire()
         if not self._queue:
             return False
         checkpoint = self._next_victim()

@@ -22,6 +22,7 @@ A checkpoint goes in one of three ways: it is *evicted* where memory is needed, 
 *removed* as if it had never been there.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -33,6 +34,7 @@ from milepost.store.evictor import Evictor
 from milepost.store.kv_tails import KVOnly, drop_shorter_tails
 from milepost.store.lookup import Lookup, look_up
 from milepost.store.node import Node
+from milepost.store.promises import Promises
 from milepost.store.resident_checkpoints import ResidentCheckpoints
 from milepost.store.resident_kv import ResidentKV, node_at
 from milepost.store.seen import SeenPrompt
@@ -45,11 +47,8 @@ __all__ = ["PrefixStore"]
 # The tick before the first request.
 _NEVER = 0
 _NO_LIMIT = 1 << 62
-# Ranking is best left until a victim is wanted, when most is known. But where more than ``_MOST_MARKED`` wait
-# for that, a few are ranked with each request once this share is full: a request marks about a dozen.
+# Ranking is best left until a victim is wanted, when most is known. Some is done ahead beyond this share.
 _NEARLY_FULL = 15 / 16
-_MOST_MARKED = 512
-_MOST_RANKED_A_REQUEST = 64
 
 
 @final
@@ -61,6 +60,7 @@ class PrefixStore:
         kv: The KV that is stored.
         budget: What all of it may take.
         queue: Which checkpoint goes next.
+        promises: Which may not go for some time.
         checkpoints: Those that are stored.
         evictor: What evicts them.
     """
@@ -79,6 +79,7 @@ class PrefixStore:
         keeps_kv: bool = False,
         state_share: float | None = None,
         on_drop: Callable[[Sequence[Any]], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.is_stateless = is_stateless
         self.tree = RadixTree(segment_tokens=segment_tokens, key_tokens=key_tokens)
@@ -100,12 +101,21 @@ class PrefixStore:
             is_stateless=is_stateless,
             weighs_neighbours=eviction.weighs_neighbours,
         )
+        self.promises = Promises(
+            checkpoints=self.checkpoints,
+            queue=self.queue,
+            kv=self.kv,
+            budget=self.budget,
+            is_stateless=is_stateless,
+            clock=clock,
+        )
         self.evictor = Evictor(
             eviction,
             checkpoints=self.checkpoints,
             kv=self.kv,
             budget=self.budget,
             queue=self.queue,
+            promises=self.promises,
             keeps_kv=keeps_kv,
         )
 
@@ -179,12 +189,9 @@ class PrefixStore:
         inserted = self.tree.insert(keys, tenant=tenant, prompt=prompt, match=match)
         self.queue.note_new_owner(prompt)
         reranking = self._eviction.note_request(inserted)
-        self.queue.move(reranking.moved)
-        for checkpoint in self.queue.checkpoints() if reranking.everything else reranking.changed:
-            self.queue.mark_stale(checkpoint)
-        is_nearly_full = self.budget.stored_bytes > _NEARLY_FULL * self.budget.capacity_bytes
-        if is_nearly_full and self.queue.num_marked > _MOST_MARKED:
-            self.queue.rank_some(_MOST_RANKED_A_REQUEST)
+        self.queue.rerank(reranking)
+        if self.budget.stored_bytes > _NEARLY_FULL * self.budget.capacity_bytes:
+            self.queue.rank_ahead()
         return inserted
 
     def extend(
@@ -259,6 +266,7 @@ class PrefixStore:
 
     def clear(self) -> None:
         """Take out every checkpoint that nothing pins; what was learned stays."""
+        self.promises.release_all()
         for checkpoint in self.queue.checkpoints():
             if not checkpoint.is_kv_only:
                 node = checkpoint.node
@@ -272,6 +280,7 @@ class PrefixStore:
         num_removed = num_pinned = 0
         for node in list(self.tree.nodes(tenant=tenant)):
             for checkpoint in list(node.checkpoints):
+                self.promises.release(checkpoint)
                 if checkpoint.num_pins:
                     checkpoint.last_used = _NEVER
                     num_pinned += 1
