@@ -79,3 +79,31 @@ def test_a_tokenizer_says_whether_it_has_a_template():
     assert not bare.has_chat_template
     with pytest.raises(ConfigurationError, match="no chat template"):
         bare.render([{"role": "user", "content": "hi"}], options={}, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "takes"),
+    [
+        ("{{ c.function.arguments }}", True),
+        (
+            "{{ c.function.arguments if c.function.arguments is string else c.function.arguments | tojson }}",
+            True,
+        ),
+        ("{{ c.function.arguments | tojson }}", False),
+        ("{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}", False),
+        ("", False),
+    ],
+)
+def test_arguments_stay_as_they_were_written_where_the_template_shows_them_so(arguments, takes):
+    shown = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}" + arguments + "{% endfor %}{% endfor %}"
+    )
+    assert PromptTokenizer(chat_tokenizer(shown)).takes_written_arguments is takes
+
+
+def test_a_template_that_is_replaced_is_looked_at_again():
+    tokenizer = chat_tokenizer()
+    prompts = PromptTokenizer(tokenizer)
+    assert not prompts.takes_written_arguments
+    tokenizer.chat_template = "{{ (messages | last).tool_calls[0].function.arguments }}"
+    assert prompts.takes_written_arguments

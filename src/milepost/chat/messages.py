@@ -5,6 +5,9 @@ that take parts do. What is not text (images, audio, documents, tool blocks of o
 placeholder with a hash of the part: equal images match, different ones do not, and none has the length in
 tokens that it has for the model. That will do for a log; an engine checks first that there are only texts.
 
+What an answer thought comes under several names (``reasoning_content``, ``reasoning``, ``thinking``);
+templates know the first.
+
 A client's cache point (``cache_control`` of Anthropic's dialect, ``prompt_cache_breakpoint`` of OpenAI's) on
 a part that is not a message's last is kept as the text before it; on the last part it is where the message
 ends, which is a breakpoint anyway.
@@ -23,6 +26,7 @@ from milepost.errors import InvalidRequestError
 __all__ = ["Message", "check_texts_only", "read_messages"]
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 _CACHE_POINTS = ("cache_control", "prompt_cache_breakpoint")
 
 
@@ -46,8 +50,13 @@ class Message:
         }
 
 
-def read_messages(given: Any) -> list[Message]:
+def read_messages(given: Any, *, keeps_written_arguments: bool = False) -> list[Message]:
     """Return messages as templates understand them.
+
+    Args:
+        given: A list of them, as clients write them.
+        keeps_written_arguments: Leave the arguments of a call that come as a text as they are, for a template
+            that shows them so: the prompt then repeats what the model wrote, whatever its blanks.
 
     Raises:
         InvalidRequestError: they are not a list of objects with a role and a content, at least one.
@@ -57,7 +66,7 @@ def read_messages(given: Any) -> list[Message]:
             f"messages={reprlib.repr(given)}; give a list of messages, at least one: [{{'role': ..., "
             "'content': ...}]"
         )
-    return [_read_message(message) for message in given]
+    return [_read_message(message, keeps_written_arguments) for message in given]
 
 
 def check_texts_only(messages: Sequence[Any]) -> None:
@@ -87,7 +96,7 @@ def check_texts_only(messages: Sequence[Any]) -> None:
                 )
 
 
-def _read_message(given: Any) -> Message:
+def _read_message(given: Any, keeps_written_arguments: bool) -> Message:
     if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
         raise InvalidRequestError(
             f"message {reprlib.repr(given)} has no role; write {{'role': ..., 'content': ...}}"
@@ -96,8 +105,11 @@ def _read_message(given: Any) -> Message:
     # Clients write what a message has not as null, or as no calls; templates ask whether it is there.
     fields = {name: value for name, value in given.items() if value is not None and name != "tool_calls"}
     fields["content"] = text
+    reasoning = next((fields[name] for name in _REASONING if isinstance(fields.get(name), str)), None)
+    if reasoning is not None:
+        fields["reasoning_content"] = reasoning
     if given.get("tool_calls"):
-        fields["tool_calls"] = _read_tool_calls(given["tool_calls"])
+        fields["tool_calls"] = _read_tool_calls(given["tool_calls"], keeps_written_arguments)
     return Message(fields, offsets)
 
 
@@ -139,13 +151,13 @@ def _text_of(part: Any) -> str:
     return f"[{part.get('type', 'part')} {digest}]"
 
 
-def _read_tool_calls(calls: Any) -> list[Any]:
-    """Templates iterate over arguments; the wire has them as JSON in a string."""
+def _read_tool_calls(calls: Any, keeps_written_arguments: bool) -> list[Any]:
+    """Most templates go through the arguments; the wire has them as JSON in a string."""
     if not isinstance(calls, Sequence) or isinstance(calls, str):
         raise InvalidRequestError(
             f"tool_calls {reprlib.repr(calls)} are no list; write [{{'function': ...}}]"
         )
-    return [_read_tool_call(call) for call in calls]
+    return list(calls) if keeps_written_arguments else [_read_tool_call(call) for call in calls]
 
 
 def _read_tool_call(call: Any) -> Any:

@@ -58,6 +58,7 @@ class PromptTokenizer:
         self._opened: Any = None if is_name else source
         self._num_leading: int | None = None
         self._parts_of: tuple[Any, bool] | None = None
+        self._arguments_of: tuple[Any, bool] | None = None
         self.heads = HeadMemory()
 
     @property
@@ -69,6 +70,21 @@ class PromptTokenizer:
     def has_chat_template(self) -> bool:
         """Whether messages can be rendered."""
         return bool(self.chat_template)
+
+    @property
+    def response_template(self) -> Any:
+        """How answers are marked, in transformers' form, where the tokenizer comes with it; else None."""
+        return getattr(self._tokenizer(), "response_template", None)
+
+    @property
+    def takes_written_arguments(self) -> bool:
+        """Whether the template shows the arguments of a call that come as a text as they are, blanks and all.
+        Others go through them, and need them read.
+        """
+        template = self.chat_template
+        if self._arguments_of is None or self._arguments_of[0] != template:
+            self._arguments_of = template, self._shows_written_arguments()
+        return self._arguments_of[1]
 
     def encode(self, text: str, *, add_special_tokens: bool) -> EncodedText:
         """Return the tokens of ``text``.
@@ -162,6 +178,24 @@ class PromptTokenizer:
         try:
             return PROBE in self._render(messages, as_parts=as_parts, add_generation_prompt=False)
         except Exception:  # as a template that wants something else of a message may
+            return False
+
+    def _shows_written_arguments(self) -> bool:
+        written = f'{{"{PROBE}":  1}}'
+        function = {"name": PROBE, "arguments": written}
+        messages: list[Mapping[str, Any]] = [
+            {"role": "user", "content": PROBE},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"type": "function", "id": PROBE, "function": function}],
+            },
+        ]
+        try:
+            return written in self._render(
+                messages, as_parts=self._wants_parts(), add_generation_prompt=False
+            )
+        except Exception:  # as a template that wants them read may
             return False
 
     def _render(self, messages: Sequence[Mapping[str, Any]], *, as_parts: bool, **options: Any) -> str:

@@ -235,7 +235,7 @@ class PromptReader:
                 f"chat_template_kwargs={template_options!r}; give options of the template by name"
             )
         check_texts_only(messages)
-        read = read_messages(messages)
+        read = read_messages(messages, keeps_written_arguments=tokenizer.takes_written_arguments)
         for message in read:
             checked_text(message.text)
         chat = Conversation(
