@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
 
-from milepost.disk import Packed, PackedTensor
+from milepost.disk import ModelFacts, Packed, PackedTensor
 from milepost.engines.audit import Audit
 from milepost.engines.base import Cuts, Driver, OneByOne, Rows
 from milepost.engines.engine import Engine
@@ -155,6 +155,9 @@ class SameModel:
     def can_store(self, identity):
         return True
 
+    def is_as_opened(self, identity):
+        return identity is self.identity
+
     def invalidate(self):
         """It stays the same."""
 
@@ -195,6 +198,7 @@ def fake_engine(
         keeps_answers=numerics == "fast",
         generation_settings=GenerationSettings(Settings()),
         fingerprint=b"fake",
+        describe=lambda: ModelFacts(name="fake", facts={"engine": "fake", "numerics": numerics}),
     )
     cache = served.new_cache(capacity=capacity, policy=parse_policy(policy))
     return Engine(served, cache=cache, audit=Audit(share=0), max_running=max_running, decode_rows=decode_rows)

@@ -355,5 +355,10 @@ class Admission(Protocol):
     def can_store(self, identity: Any) -> bool:
         """Return whether states of ``identity`` have the sizes that its caches were made for."""
 
+    def is_as_opened(self, identity: Any) -> bool:
+        """Return whether ``identity`` is the model's when it was opened: then alone it has one that outlives
+        the process (``ServedModel.persistent_facts``).
+        """
+
     def invalidate(self) -> None:
         """Take the weights for others, whatever they look like."""

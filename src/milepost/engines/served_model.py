@@ -1,14 +1,17 @@
 """A model that was opened and probed, and all that engines over it share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from milepost.byte_size import parse_bytes
 from milepost.counts import as_count
+from milepost.disk import ModelFacts
 from milepost.engines.base import Admission, Cuts, Driver, Probe, RowMaker, Rows
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.ownership import Ownership
 from milepost.engines.prefill import Numerics
 from milepost.engines.text import Tokenizer
+from milepost.errors import ModelChangedError
 from milepost.footprint import Footprint
 from milepost.hosted_cache import HostedCache
 from milepost.placement import PlacementPolicy
@@ -35,6 +38,8 @@ class ServedModel:
         keeps_answers: Whether a state at an answer's end is as good as one that a prompt left there.
         generation_settings: What its generation_config asks for, and what was overridden of it.
         fingerprint: What makes states of it interchangeable.
+        describe: Says what states of it hang on, in words that the next process finds again; see
+            :meth:`persistent_facts`.
     """
 
     driver: Driver
@@ -50,6 +55,26 @@ class ServedModel:
     keeps_answers: bool
     generation_settings: GenerationSettings
     fingerprint: bytes
+    describe: Callable[[], ModelFacts]
+
+    def persistent_facts(self) -> ModelFacts:
+        """Return what states of this model hang on, in words that the next process finds again.
+
+        Raises:
+            ConfigurationError: it was given in memory, and not loaded from files here.
+            UnsupportedModelError: its weights are not plain numbers.
+            ModelChangedError: it was changed since it was opened.
+
+        Complexity: O(bytes of weights): every one of them is read.
+        """
+        before = self.admission.identify()
+        facts = self.describe()
+        if not self.admission.is_as_opened(before) or self.admission.identify() != before:
+            raise ModelChangedError(
+                "the model was changed after it was opened, so what is kept of it on disk is another "
+                "model's; open it again"
+            )
+        return facts
 
     def new_rows(self, count: int | None, *, max_running: int) -> Rows:
         """Return room for the answers of one engine; arguments as in ``Engine.open``.

@@ -17,7 +17,7 @@ import xxhash
 from milepost.engines.llamacpp.library import Model
 from milepost.errors import ModelChangedError, UnsupportedModelError
 
-__all__ = ["FileAdmission", "FileIdentity", "files_digest", "model_files"]
+__all__ = ["FileAdmission", "FileIdentity", "files_digest", "model_files", "whole_files_digest"]
 
 # How the parts of a model in several files are called.
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -45,6 +45,17 @@ def files_digest(paths: Sequence[Path]) -> str:
     hasher = xxhash.xxh3_128()
     for path in paths:
         _digest_file(hasher, path)
+    return hasher.hexdigest()
+
+
+def whole_files_digest(paths: Sequence[Path]) -> str:
+    """Digest every byte of a model's files. O(bytes), as fast as they can be read."""
+    hasher = xxhash.xxh3_128()
+    for path in paths:
+        hasher.update(path.stat().st_size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            while block := file.read(_END_BYTES):
+                hasher.update(block)
     return hasher.hexdigest()
 
 
@@ -99,6 +110,7 @@ class FileAdmission:
         self._digest = digest
         self._content = 1
         self._stamp = self._look()
+        self._opened = self.identify()
 
     def require_weights(self) -> None:
         """A loaded model keeps its weights."""
@@ -135,6 +147,10 @@ class FileAdmission:
         """Sizes never change."""
         del identity
         return True
+
+    def is_as_opened(self, identity: FileIdentity) -> bool:
+        """Return whether ``identity`` is the model's when it was opened."""
+        return identity == self._opened
 
     def invalidate(self) -> None:
         """Take the weights for others from now on."""

@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from milepost.engines.digests import engine_fingerprint
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.llamacpp.context import Context, ContextOptions
 from milepost.engines.llamacpp.driver import LlamaDriver
+from milepost.engines.llamacpp.facts import model_facts
 from milepost.engines.llamacpp.footprint import measured_footprint
 from milepost.engines.llamacpp.identity import FileAdmission, files_digest, model_files
 from milepost.engines.llamacpp.library import Model
@@ -92,6 +94,7 @@ def serve_model(
                 GenerationSource(driver.model), overrides=generation_config
             ),
             fingerprint=engine_fingerprint(owner=driver.owner.hex(), numerics=mode, segment_tokens=segment),
+            describe=partial(model_facts, driver, numerics=mode, segment_tokens=segment),
         )
     except BaseException:
         driver.release()

@@ -41,7 +41,8 @@ class Admission:
                 f"{type(error).__name__}: {error}"
             ) from error
         self.probe: ProbeReport = self._watch.learn_restless(lambda: probe_resume(driver))
-        self._can_store = {self._watch.look().shape: True}
+        self._opened = self._watch.look()
+        self._can_store = {self._opened.shape: True}
         self._is_trusted = False
 
     def require_weights(self) -> None:
@@ -93,6 +94,10 @@ class Admission:
     def can_store(self, identity: ModelIdentity) -> bool:
         """Return whether states of ``identity`` have the sizes that its caches were made for."""
         return self._can_store[identity.shape]
+
+    def is_as_opened(self, identity: ModelIdentity) -> bool:
+        """Return whether ``identity`` is the model's when it was opened."""
+        return identity == self._opened
 
     def invalidate(self) -> None:
         """Take the weights for others, whatever they look like."""

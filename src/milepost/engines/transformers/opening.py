@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from milepost.counts import as_count
+from milepost.disk import ModelFacts
 from milepost.engines.base import Cuts
 from milepost.engines.digests import engine_fingerprint
 from milepost.engines.generation_settings import GenerationSettings
@@ -18,6 +19,7 @@ from milepost.engines.served_model import ServedModel
 from milepost.engines.text import Tokenizer
 from milepost.engines.transformers.admission import Admission
 from milepost.engines.transformers.driver import TransformersDriver
+from milepost.engines.transformers.facts import model_facts
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.footprint import measure_footprint
 from milepost.engines.transformers.identity import weights_digest
@@ -59,6 +61,18 @@ def serve_model(
         segment_tokens = _checked_segment(segment_tokens, driver)
         settings = GenerationSettings(driver.model, overrides=generation_config)
         admission = Admission(driver)
+        cuts = _cuts(mode, segment_tokens)
+
+        def describe() -> ModelFacts:
+            if not isinstance(model, str | Path):
+                raise ConfigurationError(
+                    f"{driver.family}: a model given in memory may differ from any file in ways that nobody "
+                    "can write down, so nothing is kept of it on disk; save it, and open the folder"
+                )
+            return model_facts(
+                driver, name=opened.name, numerics=mode, cuts=cuts, segment_tokens=segment_tokens
+            )
+
         return ServedModel(
             driver=driver,
             ownership=ownership_of(driver.model),
@@ -67,13 +81,14 @@ def serve_model(
             tokenizer=opened.tokenizer,
             footprint=measure_footprint(driver, admission.probe),
             numerics=mode,
-            cuts=_cuts(mode, segment_tokens),
+            cuts=cuts,
             segment_tokens=segment_tokens,
             rows=RowChoice(driver),
             # Decoding a token at a time rounds otherwise than a prefill.
             keeps_answers=mode is Numerics.FAST,
             generation_settings=settings,
             fingerprint=_fingerprint(driver, mode, segment_tokens, opened.revision),
+            describe=describe,
         )
     except BaseException:
         driver.release()
