@@ -1,9 +1,11 @@
 """Who a stored payload belongs to: a digest of the engine, of the tenant and of the exact tokens before it.
 
 The store finds payloads by their tokens, so a digest never decides a match; it is the second opinion. A
-payload whose digest disagrees with the prompt it is about to serve is a miss, never a guess.
+payload whose digest disagrees with the prompt it is about to serve is a miss, never a guess. On a disk it is
+a payload's name, too, so it is one for which nobody can make up a second prompt, whatever tokens they send.
 """
 
+import hashlib
 import json
 from typing import Any
 
@@ -31,7 +33,7 @@ class PrefixDigests:
     """
 
     def __init__(self, fingerprint: bytes, tokens: TokenArray, *, tenant: str, segment_tokens: int) -> None:
-        self._hasher = xxhash.xxh3_128(fingerprint)
+        self._hasher = hashlib.sha256(fingerprint)
         # With its length before it, so that no tenant's name can pass for tokens.
         salt = tenant.encode(errors="surrogatepass")
         self._hasher.update(len(salt).to_bytes(8, "little") + salt)
