@@ -188,3 +188,24 @@ def test_releasing_a_lease_releases_the_one_beside_it_and_distrust_spreads():
     lease.beside = beside
     lease.discard()
     assert beside.checkpoint.is_stored, "it is another one than was distrusted"
+
+
+def test_kv_that_its_owner_lost_takes_every_checkpoint_beyond_with_it():
+    cache = new_cache(10_000, "dense:8")
+    branches = [[*prompt(1, 20), *prompt(number, 20)] for number in (2, 3)]
+    for each in branches:
+        serve(cache, each)
+    assert cache.evict_beyond(branches[0], 20, tenant="") == 6, "three on each branch"
+    cache.check()
+    assert [serve(cache, each).reused for each in branches] == [16, 16]
+
+
+def test_kv_of_a_prompt_that_nobody_knows_takes_nothing():
+    cache = new_cache(10_000, "dense:8")
+    serve(cache, prompt(1))
+    assert cache.evict_beyond(prompt(2), 20, tenant="") == 0
+    assert cache.evict_beyond(prompt(1, 41), 40, tenant="") == 1
+    with cache.acquire(prompt(1)) as lease:
+        assert cache.evict_beyond(prompt(1), 4, tenant="") == 3
+        assert lease.checkpoint.is_stored, "it is in use"
+    assert cache.forget_everything() == 1

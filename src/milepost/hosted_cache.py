@@ -14,7 +14,14 @@ from milepost.lease import Lease, require_lease
 from milepost.placement import as_placement
 from milepost.policies import Situation, place
 from milepost.prefix_cache import PrefixCache
-from milepost.store import Checkpoint, Lookup, PayloadSource, know_prompt, require_source
+from milepost.store import (
+    Checkpoint,
+    Lookup,
+    PayloadSource,
+    checkpoints_beyond,
+    know_prompt,
+    require_source,
+)
 from milepost.tokens import KeyArray, TokenLike, as_prompt, common_prefix_length
 
 __all__ = ["HostedCache"]
@@ -124,6 +131,22 @@ class HostedCache(PrefixCache):
             adopted = store.put(path, position, source=delivery, tick=tick, cost=cost)
         store.forget_history()
         return adopted
+
+    def evict_beyond(self, tokens: TokenLike, position: int, *, tenant: str) -> int:
+        """Evict every checkpoint that needs the tokens of a prompt up to ``position``, whose KV its owner
+        lost; what leases pin stays. Return how many. O(checkpoints beyond).
+        """
+        keys, _ = as_prompt(tokens, num_tokens=None, key_tokens=self.key_tokens)
+        found = checkpoints_beyond(self._store.tree.match(keys, tenant=tenant), position)
+        for checkpoint in found:
+            self._store.promises.release(checkpoint)
+        return sum(self.evict(checkpoint) for checkpoint in found)
+
+    def forget_everything(self) -> int:
+        """Take out all that anybody has; what leases pin goes once they are released. Return how many
+        checkpoints went at once.
+        """
+        return self.forget_tenants(lambda tenant: True)
 
     def note_copy(self, checkpoint: Checkpoint, reload_cost: float) -> None:
         """Note what it costs to bring ``checkpoint`` back from where a copy of it lies; infinite where

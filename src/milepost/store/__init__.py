@@ -7,7 +7,7 @@ from milepost.store.delivery import Collector, Delivery, require_source
 from milepost.store.drops import DropReports
 from milepost.store.eviction_policy import KV_CELL, STATE_CELL, EvictionPolicy, Recency, Reranking
 from milepost.store.known_prompts import know_prompt
-from milepost.store.lookup import Lookup
+from milepost.store.lookup import Lookup, checkpoints_beyond
 from milepost.store.node import Node
 from milepost.store.prefix_store import PrefixStore
 from milepost.store.seen import BranchPoint, SeenPrompt
@@ -36,6 +36,7 @@ __all__ = [
     "SeenPrompt",
     "TreeMatch",
     "check_store",
+    "checkpoints_beyond",
     "know_prompt",
     "require_source",
 ]

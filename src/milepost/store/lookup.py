@@ -10,7 +10,7 @@ from milepost.store.resident_kv import ResidentKV
 from milepost.store.seen import BranchPoint, SeenPrompt
 from milepost.store.tree import TreeMatch
 
-__all__ = ["Lookup", "look_up"]
+__all__ = ["Lookup", "checkpoints_beyond", "look_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,23 @@ def look_up(
         branch_points=tuple(branch_points),
         resident_kv_tokens=min(resident, depth),
     )
+
+
+def checkpoints_beyond(match: TreeMatch, position: int) -> list[Checkpoint]:
+    """Return the checkpoints at ``position`` of a matched prompt and beyond, on every branch.
+
+    Complexity: O(nodes there).
+    """
+    if match.depth < position:
+        return []
+    first = next(node for node in match.path if node.end >= position)
+    found: list[Checkpoint] = []
+    pending = [first]
+    while pending:
+        node = pending.pop()
+        found += [checkpoint for checkpoint in node.checkpoints if checkpoint.position >= position]
+        pending += [child for child in node.children.values() if child.is_live]
+    return found
 
 
 def _deepest_ever(node: Node, limit: int) -> int:

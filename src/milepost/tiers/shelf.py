@@ -53,9 +53,7 @@ class HeldShelf:
         reload: Returns the payload that was offloaded.
     """
 
-    def __init__(
-        self, *, offload: Callable[[Any], tuple[Any, int]], reload: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, *, offload: Callable[[Any], tuple[Any, int]], reload: Callable[[Any], Any]) -> None:
         self.raw_bytes = self.stored_bytes = 0
         self._offload = offload
         self._reload = reload
