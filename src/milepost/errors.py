@@ -2,6 +2,7 @@
 
     MilepostError
     ├── InvalidRequestError      a prompt, a position or an option of one request breaks a rule
+    │   └── ContextLengthError   a prompt is longer than the model reads
     ├── ConfigurationError       an option of a cache, a policy or an engine breaks a rule
     │   └── CapacityError        the byte budget cannot hold what it must
     ├── ModelChangedError        the model was changed while a request was running
@@ -25,6 +26,7 @@ __all__ = [
     "CapacityError",
     "ConcurrentUseError",
     "ConfigurationError",
+    "ContextLengthError",
     "EngineError",
     "InvalidRequestError",
     "KernelCacheWarning",
@@ -44,6 +46,10 @@ class MilepostError(Exception):
 
 class InvalidRequestError(MilepostError, ValueError):
     """One request is malformed. The cache is unchanged and the next request is served as usual."""
+
+
+class ContextLengthError(InvalidRequestError):
+    """A prompt is longer than the model reads. The message says by how much."""
 
 
 class ConfigurationError(MilepostError, ValueError):

@@ -20,6 +20,7 @@ from milepost.cli.policies import policies
 from milepost.cli.probe import probe
 from milepost.cli.recommend import recommend
 from milepost.cli.report import report
+from milepost.cli.serve import serve
 from milepost.cli.simulate import simulate
 from milepost.cli.sweep import sweep
 from milepost.errors import MilepostError
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-_COMMANDS = (demo, generate, chat, simulate, sweep, recommend, report, footprint, probe, policies)
+_COMMANDS = (demo, serve, generate, chat, simulate, sweep, recommend, report, footprint, probe, policies)
 for _command in _COMMANDS:
     app.command(cls=Command)(_command)
 

@@ -30,6 +30,7 @@ from milepost.engines.prompts import check_listed
 from milepost.engines.recall import Recall
 from milepost.engines.requests import (
     Continuation,
+    GenerationRequest,
     Prompt,
     RequestOptions,
     RequestReader,
@@ -217,11 +218,24 @@ class Engine:
         """Return ``prompt`` as checked tokens of this model; see :meth:`RequestReader.encode`."""
         return self._requests.encode(prompt)
 
-    def submit(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Generation:
-        """Queue a request. It advances with every turn of :meth:`step`, beside the others.
+    def read(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> GenerationRequest:
+        """Return a request that is checked and encoded, for :meth:`submit`. It needs no turn of the model, so
+        a server may do it in a thread beside the one that owns the engine; in one such thread at a time.
 
         Args:
             prompt: A text, chat messages (``[{"role": "user", "content": ...}]``), or token ids.
+            options: See :class:`RequestOptions`.
+
+        Raises:
+            InvalidRequestError: the prompt or an option breaks a rule.
+        """
+        return self._requests.read(prompt, **options)
+
+    def submit(self, prompt: Prompt | GenerationRequest, **options: Unpack[RequestOptions]) -> Generation:
+        """Queue a request. It advances with every turn of :meth:`step`, beside the others.
+
+        Args:
+            prompt: As for :meth:`read`; or what that returned, once, and then no options.
             options: See :class:`RequestOptions`.
 
         Raises:
@@ -230,8 +244,13 @@ class Engine:
             UnsupportedModelError: the model has no weights any more; nothing was queued.
         """
         self._served.admission.require_weights()
-        request = self._requests.read(prompt, **options)
-        generation = Generation(request, served=self._served, recall=self._recall, rows=self._rows)
+        if not isinstance(prompt, GenerationRequest):
+            prompt = self.read(prompt, **options)
+        elif options:
+            raise InvalidRequestError(
+                f"the request was read before, and options come too: {', '.join(options)}; give them to read"
+            )
+        generation = Generation(prompt, served=self._served, recall=self._recall, rows=self._rows)
         with self._served.ownership.call("Engine.submit"):
             self._scheduler.submit(generation)
         return generation

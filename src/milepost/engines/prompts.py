@@ -5,6 +5,7 @@ Texts and messages go through ``milepost.chat``, as those of a request log do.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from milepost.chat.messages import check_texts_only, read_messages
 from milepost.chat.prompt_tokenizer import PromptTokenizer
 from milepost.counts import as_count
 from milepost.engines.text import Tokenizer, checked_text
-from milepost.errors import InvalidRequestError
+from milepost.errors import ContextLengthError, InvalidRequestError
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
 __all__ = [
@@ -157,7 +158,7 @@ class PromptReader:
         limit = self._context_length
         # The last token is not computed: nothing comes after it.
         if limit is not None and given.context.size + given.continuation.size - 1 > limit:
-            raise InvalidRequestError(
+            raise ContextLengthError(
                 f"the context has {given.context.size:,} tokens and its continuation "
                 f"{given.continuation.size:,}, and all but the last must fit in the model's {limit:,}; "
                 "shorten the context, on its left"
@@ -172,11 +173,28 @@ class PromptReader:
         checked = self._counted(tokens)
         limit = self._context_length
         if limit is not None and checked.size >= limit:
-            raise InvalidRequestError(
+            raise ContextLengthError(
                 f"the prompt has {checked.size:,} tokens and the model's context {limit:,}, of which at "
                 "least one is for the answer; shorten the prompt"
             )
         return checked
+
+    def _refuse_hopeless(self, text: str) -> None:
+        """Refuse a text that could not fit if each token were the longest there is, before it is encoded:
+        of ten megabytes that takes a minute.
+        """
+        limit, longest = self._context_length, self._longest_token
+        if limit is not None and longest is not None and len(text) > limit * longest:
+            raise ContextLengthError(
+                f"the prompt has {len(text):,} characters, at most {longest} of them in a token, and the "
+                f"model's context is {limit:,} tokens; shorten the prompt"
+            )
+
+    @cached_property
+    def _longest_token(self) -> int | None:
+        """Characters of the longest token, where the tokenizer says it."""
+        vocabulary = getattr(self._tokenizer, "get_vocab", None)
+        return None if vocabulary is None else max(map(len, vocabulary()), default=None)
 
     def _counted(self, tokens: TokenLike, *, what: str = "prompt") -> TokenArray:
         """Return checked tokens, however many."""
@@ -192,6 +210,7 @@ class PromptReader:
     def _read_plain(self, prompt: Any) -> TokenLike:
         if isinstance(prompt, str):
             text = checked_text(prompt)
+            self._refuse_hopeless(text)
             if self._prompt_tokenizer is not None:
                 return self._prompt_tokenizer.encode(text, add_special_tokens=True).tokens
             if self._tokenizer is None:
@@ -250,6 +269,7 @@ class PromptReader:
                 "the chat template of this model has no place for tools; leave tools out, or describe them "
                 "in a message"
             )
+        self._refuse_hopeless(chat.text)
         return chat.encoded()
 
 

@@ -36,11 +36,13 @@ class Score:
     Attributes:
         logprob: Logarithm of its probability after the context: the sum over its tokens.
         token_logprobs: Of each token, given all before it.
+        likeliest: The likeliest token in each one's place, and its log-probability.
         is_greedy: Whether each token is the likeliest, so that greedy decoding would have said it.
     """
 
     logprob: float
     token_logprobs: tuple[float, ...]
+    likeliest: tuple[tuple[int, float], ...]
     is_greedy: bool
 
 
@@ -192,26 +194,28 @@ class Scoring:
         head = torch.from_numpy(alike[0][1][:-1].astype("int64")).to(driver.device)
         start, end = live.position, live.position + head.numel()
         logprobs: list[float] = []
-        is_greedy = True
+        likeliest: list[tuple[int, float]] = []
         rows = logits[None]
         while live.position < end:
             begin = live.position - start
-            found, is_likeliest = _read_off(rows, head[len(logprobs) : begin + 1])
+            found, best = _read_off(rows, head[len(logprobs) : begin + 1])
             logprobs += found
-            is_greedy &= is_likeliest
+            likeliest += best
             stop = self._cuts.next(live.position, end, ()) - start
             rows = driver.advance_all(live, head[begin:stop])
-        found, is_likeliest = _read_off(rows[:-1], head[len(logprobs) :])
+        found, best = _read_off(rows[:-1], head[len(logprobs) :])
         logprobs += found
-        is_greedy &= is_likeliest
+        likeliest += best
+        is_greedy = [token for token, _ in likeliest] == head.tolist()
         scores = {}
         for where, continuation in alike:
             token = torch.tensor([int(continuation[-1])], device=driver.device)
-            ends, is_likeliest = _read_off(rows[-1:], token)
+            ends, best = _read_off(rows[-1:], token)
             scores[where] = Score(
                 logprob=math.fsum([*logprobs, *ends]),
                 token_logprobs=(*logprobs, *ends),
-                is_greedy=is_greedy and is_likeliest,
+                likeliest=(*likeliest, *best),
+                is_greedy=is_greedy and best[0][0] == int(continuation[-1]),
             )
         return scores
 
@@ -224,10 +228,11 @@ def _alike_but_for_the_last(continuations: _Alike) -> list[_Alike]:
     return list(found.values())
 
 
-def _read_off(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[list[float], bool]:
-    """Return the log-probabilities of ``tokens`` by as many rows of ``logits``, and whether each of them is
-    the likeliest.
+def _read_off(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[list[float], list[tuple[int, float]]]:
+    """Return the log-probabilities of ``tokens`` by as many rows of ``logits``, and the likeliest of each row
+    with its own.
     """
     logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    is_likeliest = bool((logprobs.argmax(dim=-1) == tokens).all())
-    return logprobs.gather(-1, tokens[:, None])[:, 0].tolist(), is_likeliest
+    best, places = logprobs.max(dim=-1)
+    likeliest = list(zip(places.tolist(), best.tolist(), strict=True))
+    return logprobs.gather(-1, tokens[:, None])[:, 0].tolist(), likeliest

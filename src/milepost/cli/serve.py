@@ -1,0 +1,141 @@
+"""``milepost serve``."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milepost.cli.options import EMBEDDED, EngineCapacity, EnginePolicy, Numerics, refuse_missing
+
+__all__ = ["serve"]
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            callback=refuse_missing,
+            help="Folder or hub id of a causal LM, or a GGUF file. Default: the package's own small one.",
+        ),
+    ] = EMBEDDED,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; others than this machine need keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 for any that is free.")] = 8000,
+    capacity: EngineCapacity = "1GiB",
+    live_capacity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What running requests may take beside the cache. Default: half of what is free.",
+        ),
+    ] = None,
+    policy: EnginePolicy = "learned",
+    numerics: Numerics = "strict",
+    max_running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 8,
+    decode_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answers in one call of the model. Default: 1 in strict, all in fast."),
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="Requests that wait; beyond, 429 with Retry-After.")
+    ] = 64,
+    max_answer_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of a chat answer whose request names no number.")
+    ] = 4096,
+    max_body: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of a request.")] = "32MiB",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="What clients call the model. Default: the last part of MODEL."),
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="Another name for it; may be given several times.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="API keys, one a line. Or in MILEPOST_API_KEYS, with commas."),
+    ] = None,
+    operator_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MILEPOST_OPERATOR_KEY", help="Lets see the page and the metrics where there are API keys."
+        ),
+    ] = None,
+    salt_by_key: Annotated[
+        bool, typer.Option("--salt-by-key", help="What one key leaves in the cache is no other's to use.")
+    ] = False,
+    warm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts to compute before the first client: JSON lines of texts or messages.",
+        ),
+    ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Tell in every usage why prompt tokens were computed again."),
+    ] = False,
+) -> None:
+    """Serve a model to clients of OpenAI's and Anthropic's APIs on this machine.
+
+    Each request resumes from the deepest state that it shares with those before it. Without MODEL it serves
+    the small one that is inside the package.
+
+    Try: `milepost serve`, and then `curl -s localhost:8000/v1/chat/completions -H 'content-type:
+    application/json' -d '{"model": "embedded", "messages": [{"role": "user", "content": "Hello"}]}'`
+    """
+    from milepost.extras import require_extra
+
+    require_extra(
+        "serve", "fastapi", "uvicorn", "openai", "anthropic", "sse_starlette", "psutil", purpose="a server"
+    )
+    from rich.console import Console
+
+    from milepost.demo.embedded_model import resolve_model
+    from milepost.engines.engine import Engine
+    from milepost.server.keys import read_keys
+    from milepost.server.serving import serve as run
+    from milepost.server.settings import ServeSettings
+    from milepost.server.warming import read_warm_prompts
+
+    settings = ServeSettings.checked(
+        model_name=name or Path(model).name,
+        aliases=alias or (),
+        host=host,
+        port=port,
+        api_keys=read_keys(api_key_file, os.environ.get("MILEPOST_API_KEYS")),
+        operator_key=operator_key,
+        salt_by_key=salt_by_key,
+        max_queue=max_queue,
+        max_answer_tokens=max_answer_tokens,
+        max_body=max_body,
+        includes_recomputed=explain,
+    )
+    prompts = [] if warm is None else read_warm_prompts(warm)
+    console = Console(stderr=True, highlight=False)
+    console.print(f"Opening {model} ...")
+    source, tokenizer = resolve_model(model)
+    engine = Engine.open(
+        source,
+        tokenizer=tokenizer,
+        capacity=capacity,
+        policy=policy,
+        numerics=numerics,
+        max_running=max_running,
+        decode_rows=decode_rows,
+    )
+    console.print(f"{engine.description}.")
+    run(
+        engine,
+        settings,
+        live_capacity=live_capacity,
+        warm_prompts=prompts,
+        on_warmed=lambda num_tokens, reused: console.print(
+            f"Warmed a prompt of {num_tokens:,} tokens, {reused:,} of them there already."
+        ),
+        on_listening=lambda url: console.print(
+            f"Serving {settings.model_name!r} on {url} (OpenAI: base_url {url}/v1). Ctrl-C stops it."
+        ),
+    )

@@ -1,0 +1,33 @@
+"""The errors of every path operation, as its schema tells them."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+__all__ = ["FAULTS", "FaultBody"]
+
+
+class FaultDetails(BaseModel):
+    """What is wrong."""
+
+    message: str = Field(description="The value, the rule, and the remedy.")
+    type: str
+    param: str | None
+    code: str | None
+
+
+class FaultBody(BaseModel):
+    """An error in OpenAI's shape."""
+
+    error: FaultDetails
+
+
+FAULTS: dict[int | str, dict[str, Any]] = {
+    400: {"model": FaultBody, "description": "The request breaks a rule; the message says which."},
+    401: {"model": FaultBody, "description": "No API key, or a wrong one."},
+    404: {"model": FaultBody, "description": "There is no such model."},
+    413: {"model": FaultBody, "description": "The body is larger than --max-body."},
+    429: {"model": FaultBody, "description": "The queue is full; Retry-After says when to ask again."},
+    500: {"model": FaultBody, "description": "The server failed at this request, and goes on."},
+    503: {"model": FaultBody, "description": "Nothing is served just now."},
+}

@@ -1,0 +1,85 @@
+"""Prompts that are known to come, computed before the first client does."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from milepost.engines.engine import Engine
+from milepost.errors import ConfigurationError, InvalidRequestError
+
+__all__ = ["read_warm_prompts", "warm"]
+
+
+def read_warm_prompts(path: Path) -> list[tuple[Any, dict[str, Any]]]:
+    """Return the prompts of a file, each with its options.
+
+    A line is JSON: a text; a list of chat messages; or an object with ``prompt`` or ``messages``, and where
+    wanted ``tools`` and ``cache_salt``. A chat that has no user's turn yet is warmed up to its end.
+
+    Raises:
+        ConfigurationError: it cannot be read; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--warm {path} cannot be read: {error}") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"--warm {path}, line {number}"
+        try:
+            given = json.loads(line)
+        except ValueError as error:
+            raise ConfigurationError(f"{where} is not JSON: {error}") from error
+        found.append(_read(given, where))
+    if not found:
+        raise ConfigurationError(f"--warm {path} has no prompt; write one a line, as JSON")
+    return found
+
+
+def _read(given: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    if isinstance(given, str | list):
+        return given, {}
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{where} is no text, no messages and no object; write one of them")
+    unknown = given.keys() - {"prompt", "messages", "tools", "cache_salt", "chat_template_kwargs"}
+    prompts = [given[name] for name in ("prompt", "messages") if name in given]
+    if unknown or len(prompts) != 1:
+        raise ConfigurationError(
+            f"{where} needs a prompt or messages, and may have tools, chat_template_kwargs and cache_salt"
+            + (f"; {min(unknown)!r} is none of them" if unknown else "")
+        )
+    options = {name: given[name] for name in ("tools", "chat_template_kwargs") if name in given}
+    return prompts[0], options | {"cache_salt": given.get("cache_salt")}
+
+
+def warm(
+    engine: Engine,
+    prompts: list[tuple[Any, dict[str, Any]]],
+    *,
+    tenant_of: Callable[[str | None], str],
+    on_prompt: Callable[[int, int], None],
+) -> None:
+    """Compute prompts, one after the other, so that their states are there for who begins so.
+
+    Args:
+        engine: Not served yet.
+        prompts: As :func:`read_warm_prompts` gives them.
+        tenant_of: Whose part of the cache a salt is.
+        on_prompt: Told of each: its tokens, and how many of them were there already.
+
+    Raises:
+        ConfigurationError: one of them breaks a rule.
+    """
+    for number, (prompt, options) in enumerate(prompts, start=1):
+        salt = options.pop("cache_salt", None)
+        try:
+            # A request whose end is where others go on: its breakpoints ask for states there.
+            completion = engine.generate(
+                prompt, max_new_tokens=1, temperature=0.0, tenant=tenant_of(salt), **options
+            )
+        except InvalidRequestError as error:
+            raise ConfigurationError(f"prompt {number} of --warm: {error}") from error
+        on_prompt(completion.report.num_tokens, completion.report.reused)
