@@ -169,10 +169,10 @@ class Settings(GenerationMixin):
     _is_stateful = True
     device, dtype = torch.device("cpu"), torch.float32
 
-    def __init__(self):
-        self.config = PreTrainedConfig(vocab_size=VOCABULARY)
+    def __init__(self, *, vocabulary_size=VOCABULARY, end_token=None):
+        self.config = PreTrainedConfig(vocab_size=vocabulary_size)
         self.config.is_encoder_decoder = False
-        self.generation_config = GenerationConfig()
+        self.generation_config = GenerationConfig(eos_token_id=end_token)
 
 
 FAST = Cuts(every=256, grid=1, stop_tokens=32)
@@ -180,23 +180,33 @@ STRICT = Cuts(every=32, grid=16)
 
 
 def fake_engine(
-    *, policy="dense:16", cuts=None, numerics="strict", capacity=1 << 22, max_running=8, decode_rows=None
+    *,
+    policy="dense:16",
+    cuts=None,
+    numerics="strict",
+    capacity=1 << 22,
+    max_running=8,
+    decode_rows=None,
+    driver=None,
+    tokenizer=None,
+    end_token=None,
 ) -> Engine:
-    driver = FakeDriver()
+    driver = FakeDriver() if driver is None else driver
+    settings = Settings(vocabulary_size=driver.vocabulary_size, end_token=end_token)
     served = ServedModel(
         driver=driver,
         rows=driver.rows,
         ownership=Ownership(),
         admission=SameModel(),
         probe=SimpleNamespace(is_repeatable=True),
-        tokenizer=None,
+        tokenizer=tokenizer,
         footprint=Footprint(checkpoint_bytes=STATE_BYTES, kv_bytes_per_token=KV_BYTES),
         numerics=Numerics(numerics),
         cuts=cuts
         or (Cuts(every=256, grid=1, stop_tokens=32) if numerics == "fast" else Cuts(every=32, grid=16)),
         segment_tokens=16,
         keeps_answers=numerics == "fast",
-        generation_settings=GenerationSettings(Settings()),
+        generation_settings=GenerationSettings(settings),
         fingerprint=b"fake",
         describe=lambda: ModelFacts(name="fake", facts={"engine": "fake", "numerics": numerics}),
     )

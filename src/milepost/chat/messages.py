@@ -9,8 +9,8 @@ What an answer thought comes under several names (``reasoning_content``, ``reaso
 templates know the first.
 
 A client's cache point (``cache_control`` of Anthropic's dialect, ``prompt_cache_breakpoint`` of OpenAI's) on
-a part that is not a message's last is kept as the text before it; on the last part it is where the message
-ends, which is a breakpoint anyway.
+a part, or on the message, is kept as the place in its text. Where the message ends is a breakpoint anyway; a
+cache point there asks as any other that what is before it is kept for some time.
 """
 
 import reprlib

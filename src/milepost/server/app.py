@@ -18,9 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from milepost.errors import MilepostError
 from milepost.server.access import Access
 from milepost.server.dialects import chat, completions, plain
+from milepost.server.dialects.messages.routes import router as messages_router
+from milepost.server.dialects.responses.routes import router as responses_router
 from milepost.server.faults import Fault, RefusedError, fault_of
 from milepost.server.health import router as health_router
 from milepost.server.settings import ServeSettings
+from milepost.server.speech.speech import Speech
 from milepost.server.validation import fault_of_validation
 from milepost.server.worker import Worker
 
@@ -31,7 +34,14 @@ _log = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 # What a client may call its request: it stands in logs and headers.
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_DIALECTS = (chat.router, completions.router, plain.router, health_router)
+_DIALECTS = (
+    chat.router,
+    completions.router,
+    responses_router,
+    messages_router,
+    plain.router,
+    health_router,
+)
 
 
 def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
@@ -61,6 +71,7 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
         redoc_url=None,
     )
     app.state.worker, app.state.settings, app.state.access = worker, settings, Access(settings)
+    app.state.speech = Speech(worker.tokenizer)
     app.state.started = int(time.time())
     for router in (*_DIALECTS, *routers):
         app.include_router(router)
@@ -137,7 +148,9 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def on_schema(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _response(request, fault_of_validation(error.errors()))
+        field = getattr(request.scope.get("route"), "body_field", None)
+        model = None if field is None else field.field_info.annotation
+        return _response(request, fault_of_validation(error.errors(), body=model))
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -1,10 +1,10 @@
 """The errors of every path operation, as its schema tells them."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["FAULTS", "FaultBody"]
+__all__ = ["ANTHROPIC_FAULTS", "FAULTS", "FaultBody"]
 
 
 class FaultDetails(BaseModel):
@@ -30,4 +30,24 @@ FAULTS: dict[int | str, dict[str, Any]] = {
     429: {"model": FaultBody, "description": "The queue is full; Retry-After says when to ask again."},
     500: {"model": FaultBody, "description": "The server failed at this request, and goes on."},
     503: {"model": FaultBody, "description": "Nothing is served just now."},
+}
+
+
+class AnthropicFaultDetails(BaseModel):
+    """What is wrong."""
+
+    type: str
+    message: str = Field(description="The value, the rule, and the remedy.")
+
+
+class AnthropicFaultBody(BaseModel):
+    """An error in Anthropic's shape."""
+
+    type: Literal["error"]
+    error: AnthropicFaultDetails
+    request_id: str
+
+
+ANTHROPIC_FAULTS: dict[int | str, dict[str, Any]] = {
+    status: {**told, "model": AnthropicFaultBody} for status, told in FAULTS.items()
 }

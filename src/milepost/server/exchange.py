@@ -18,6 +18,7 @@ from milepost.server.access import Caller
 from milepost.server.faults import Fault, RefusedError, fault_of
 from milepost.server.requests import Ask
 from milepost.server.settings import ServeSettings
+from milepost.server.speech.speech import Speech
 from milepost.server.ticket import Ticket
 from milepost.server.worker import Worker
 
@@ -99,6 +100,12 @@ class Exchange:
     def explains(self, include_recomputed: bool | None) -> bool:
         """Return whether usage tells why prompt tokens were computed."""
         return self.settings.includes_recomputed if include_recomputed is None else include_recomputed
+
+    @property
+    def speech(self) -> Speech:
+        """What the model says and how."""
+        speech: Speech = self.request.app.state.speech
+        return speech
 
     async def submit(self, ask: Ask) -> list[Ticket]:
         """Queue what is asked; see ``Worker.submit``."""

@@ -3,12 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
+from anthropic.types import Usage
 from openai.types.completion_usage import CompletionUsage, PromptTokensDetails
+from openai.types.responses.response_usage import ResponseUsage
 
 from milepost.accounting import RequestReport
 from milepost.engines.completion import Completion
 
-__all__ = ["CAUSES", "openai_usage", "recomputed_by_cause", "written_tokens"]
+__all__ = [
+    "CAUSES",
+    "anthropic_usage",
+    "anthropic_usage_so_far",
+    "openai_usage",
+    "recomputed_by_cause",
+    "response_usage",
+    "written_tokens",
+]
 
 # Why a prompt token was computed; see ``milepost.accounting``.
 CAUSES = ("unseen", "alignment", "placement", "eviction", "reset")
@@ -52,4 +62,66 @@ def openai_usage(
         completion_tokens=num_generated,
         total_tokens=num_prompt + num_generated,
         prompt_tokens_details=PromptTokensDetails.model_validate(details),
+    )
+
+
+def response_usage(
+    completion: Completion, *, reasoning_tokens: int, includes_recomputed: bool
+) -> ResponseUsage:
+    """Return the usage of one answer in the names of OpenAI's newer API.
+
+    Args:
+        completion: The answer.
+        reasoning_tokens: How many of its tokens are reasoning.
+        includes_recomputed: Whether to say why prompt tokens were computed.
+    """
+    report = completion.report
+    details: dict[str, Any] = {
+        "cached_tokens": report.reused,
+        "cache_write_tokens": written_tokens(completion),
+    }
+    if includes_recomputed:
+        details["recomputed"] = recomputed_by_cause(report)
+    generated = len(completion.tokens)
+    return ResponseUsage.model_validate(
+        {
+            "input_tokens": report.num_tokens,
+            "input_tokens_details": details,
+            "output_tokens": generated,
+            "output_tokens_details": {"reasoning_tokens": min(reasoning_tokens, generated)},
+            "total_tokens": report.num_tokens + generated,
+        }
+    )
+
+
+def anthropic_usage(completion: Completion, *, num_generated: int) -> Usage:
+    """Return the usage of one answer as Anthropic counts: prompt tokens that were neither read from the cache
+    nor written to it are ``input_tokens``; the three add up to the prompt.
+
+    Args:
+        completion: The answer.
+        num_generated: Tokens of the answer that its client is given.
+    """
+    written = written_tokens(completion)
+    return Usage(
+        input_tokens=completion.report.recomputed - written,
+        cache_read_input_tokens=completion.report.reused,
+        cache_creation_input_tokens=written,
+        output_tokens=num_generated,
+    )
+
+
+def anthropic_usage_so_far(report: RequestReport | None, *, num_prompt_tokens: int) -> Usage:
+    """Return the usage of an answer that begins; what is written to the cache is told at its end.
+
+    Args:
+        report: What was reused of its prompt; None where that is not known yet.
+        num_prompt_tokens: Length of its prompt.
+    """
+    reused = 0 if report is None else report.reused
+    return Usage(
+        input_tokens=num_prompt_tokens - reused,
+        cache_read_input_tokens=reused,
+        cache_creation_input_tokens=0,
+        output_tokens=0,
     )

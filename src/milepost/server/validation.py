@@ -2,20 +2,23 @@
 
 import reprlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from milepost.server.faults import Fault
 
 __all__ = ["fault_of_validation"]
 
 _UNKNOWN = "extra_forbidden"
+# What fields say that are there to refuse all but one value by name.
+_ONE_VALUE = ("none_required", "literal_error")
 
 
-def fault_of_validation(errors: Sequence[Any]) -> Fault:
+def fault_of_validation(errors: Sequence[Any], *, body: Any = None) -> Fault:
     """Return the fault of a request that its schema refuses.
 
     Args:
         errors: As pydantic gives them; the first is told.
+        body: The model of the body; its description of a field that takes one value says why.
     """
     error = errors[0]
     # FastAPI puts before the field where it was: body, query, header, path.
@@ -37,8 +40,25 @@ def fault_of_validation(errors: Sequence[Any]) -> Fault:
         )
     if error["type"] == "missing":
         return Fault(status=400, message=f"{name} is missing; give it", param=name, code="missing_parameter")
-    given = _shown(error.get("input"))
-    return Fault(status=400, message=f"{name}={given}: {error['msg']}", param=name, code="invalid_value")
+    message = f"{name}={_shown(error.get('input'))}: {error['msg']}"
+    why = _why(body, path) if error["type"] in _ONE_VALUE else None
+    return Fault(
+        status=400, message=f"{message}. {why}" if why else message, param=name, code="invalid_value"
+    )
+
+
+def _why(body: Any, path: Sequence[Any]) -> str | None:
+    """Return what the schema says of the field at a place, or of the one that it is in."""
+    found = None
+    for part in path:
+        fields = getattr(body, "model_fields", None)
+        if fields is None or part not in fields:
+            break
+        found = fields[part].description or found
+        # Of an optional field, the one model that it may be.
+        kinds = [fields[part].annotation, *get_args(fields[part].annotation)]
+        body = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+    return found
 
 
 def _is_alternative(part: Any) -> bool:

@@ -47,6 +47,18 @@ def test_the_template_is_told_of_reasoning_only_where_it_can_be():
     assert eager.template_options(thinks=True, effort="low") == {"reasoning_effort": "low"}
 
 
+def test_the_template_is_told_the_nearest_effort_that_it_takes():
+    rule = "{% if reasoning_effort is defined and reasoning_effort not in ('low', 'high') %}"
+    speech = Speech(
+        chat_tokenizer(JSON + rule + "{{ raise_exception('no') }}{% endif %}{{ reasoning_effort }}")
+    )
+    assert [speech.template_options(thinks=None, effort=each) for each in ("none", "high", "max")] == [
+        {"reasoning_effort": "low"},
+        {"reasoning_effort": "high"},
+        {"reasoning_effort": "high"},
+    ]
+
+
 def test_marks_are_found_whatever_they_are_called():
     template = XML.replace("<think>", "[THINK]").replace("</think>", "[/THINK]")
     reader = Speech(chat_tokenizer(template)).reader(

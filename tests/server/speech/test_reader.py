@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_tokenizer import CHATML, chat_tokenizer
-from milepost.server.speech.pieces import Reasoning, Text, ToolCall
+from milepost.server.speech.pieces import Reasoning, Text, ToolCall, joined
 from milepost.server.speech.speech import Speech
 from speech_templates import ALL, TOOLS
 
@@ -18,16 +18,6 @@ def read(name, text, *, portions=None, tools=TOOLS, prompt=HEADER):
     reader = speech.reader(chat_tokenizer().encode(prompt, add_special_tokens=False), tools=tools)
     pieces = [piece for portion in (portions or [text]) for piece in reader.feed(portion)]
     return joined([*pieces, *reader.finish()])
-
-
-def joined(pieces):
-    found = []
-    for piece in pieces:
-        if found and not isinstance(piece, ToolCall) and type(found[-1]) is type(piece):
-            found[-1] = type(piece)(found[-1].text + piece.text)
-        else:
-            found.append(piece)
-    return found
 
 
 CALLS = {

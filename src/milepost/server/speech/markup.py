@@ -17,12 +17,14 @@ from milepost.chat.prompt_tokenizer import PromptTokenizer
 from milepost.errors import ConfigurationError, InvalidRequestError
 from milepost.server.speech.calls import CallStyle, call_style_of
 
-__all__ = ["Markup", "markup_of"]
+__all__ = ["EFFORTS", "Markup", "markup_of"]
 
 _log = logging.getLogger(__name__)
 
 _USER, _REASONING, _TEXT = "milepostxuserxmilepost", "milepostxthoughtxmilepost", "milepostxtextxmilepost"
 _CALLED = ("milepostxonexmilepost", "milepostxtwoxmilepost")
+# How much a model is to think, in the words of the APIs, from little to much.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 # A mark is one tag, as <think> or [THINK].
 _TAG = r"<[^<>\s]+>|\[/?[A-Z_]+\]"
 _OPENED = re.compile(rf"({_TAG})(\s*)$")
@@ -40,14 +42,14 @@ class Markup:
         is_own: Whether it came with the tokenizer.
         header: The text before a new answer, without what may be begun of it; empty where there is none.
         thinking_switch: The template's variable that turns reasoning on and off; None where it has none.
-        takes_effort: Whether the template has ``reasoning_effort``.
+        efforts: What the template takes as ``reasoning_effort``, from little to much; empty for nothing.
     """
 
     response_template: Mapping[str, Any] | None = None
     is_own: bool = False
     header: str = ""
     thinking_switch: str | None = None
-    takes_effort: bool = False
+    efforts: tuple[str, ...] = ()
 
     @property
     def reads_calls(self) -> bool:
@@ -84,7 +86,7 @@ def markup_of(tokenizer: PromptTokenizer) -> Markup:
         is_own=own is not None,
         header=header,
         thinking_switch=next((each for each in _SWITCHES if _matters(tokenizer, each, (True, False))), None),
-        takes_effort=_matters(tokenizer, "reasoning_effort", ("low", "high")),
+        efforts=_efforts(tokenizer),
     )
 
 
@@ -166,6 +168,17 @@ def _blanks_before_calls(tokenizer: PromptTokenizer, style: CallStyle) -> str:
     rendered = _render(tokenizer, [_user(), answer]) or ""
     found = re.finditer(rf"(\s*)(?:{style.opening})", rendered.rpartition(_TEXT)[2])
     return max((match[1] for match in found), key=len, default="")
+
+
+def _efforts(tokenizer: PromptTokenizer) -> tuple[str, ...]:
+    if not _matters(tokenizer, "reasoning_effort", ("low", "high")):
+        return ()
+    return tuple(
+        effort
+        for effort in EFFORTS
+        if _render(tokenizer, [_user()], add_generation_prompt=True, options={"reasoning_effort": effort})
+        is not None
+    )
 
 
 def _matters(tokenizer: PromptTokenizer, name: str, values: Sequence[Any]) -> bool:

@@ -1,8 +1,9 @@
 """What an answer is made of."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Piece", "Reasoning", "Text", "ToolCall"]
+__all__ = ["Piece", "Reasoning", "Text", "ToolCall", "joined"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,21 @@ class ToolCall:
 
 
 Piece = Text | Reasoning | ToolCall
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return pieces with those that go on put together.
+
+    >>> joined([Text("a"), Text("b"), Reasoning("c")])
+    [Text(text='ab'), Reasoning(text='c')]
+    """
+    found: list[Piece] = []
+    for piece in pieces:
+        last = found[-1] if found else None
+        if isinstance(last, Text) and isinstance(piece, Text):
+            found[-1] = Text(last.text + piece.text)
+        elif isinstance(last, Reasoning) and isinstance(piece, Reasoning):
+            found[-1] = Reasoning(last.text + piece.text)
+        else:
+            found.append(piece)
+    return found

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from milepost.server.speech.calls import read_calls
-from milepost.server.speech.pieces import Piece, Reasoning, Text
+from milepost.server.speech.pieces import Piece, Reasoning, Text, ToolCall
 
 __all__ = ["SpeechReader", "reading_template"]
 
@@ -32,14 +32,22 @@ class SpeechReader:
         prompt: The end of the prompt, from the answer's header on: what is begun there goes on.
         tools: Those that the model may call, as OpenAI has them, which say what a value in XML is; None
             leaves calls in the text.
+        first_call_only: The answer ends with its first call, whatever else is written.
     """
 
     def __init__(
-        self, template: Mapping[str, Any] | None, *, prompt: str = "", tools: Sequence[Any] | None = None
+        self,
+        template: Mapping[str, Any] | None,
+        *,
+        prompt: str = "",
+        tools: Sequence[Any] | None = None,
+        first_call_only: bool = False,
     ) -> None:
         self._parser: Any = None
         self._held = ""
         self._is_after_call = False
+        self._first_call_only = first_call_only
+        self._has_ended = False
         if template is None:
             return
         from transformers.utils.chat_parsing import ResponseParser, parse_response
@@ -52,6 +60,11 @@ class SpeechReader:
             prefix="",
             tools=None if tools is None else list(tools),
         )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the answer ended with its first call, whatever else comes."""
+        return self._has_ended
 
     def feed(self, text: str) -> list[Piece]:
         """Return what is settled by more of the text."""
@@ -82,7 +95,14 @@ class SpeechReader:
                     pieces.append(Reasoning(event["text"]))
                 else:
                     self._add_text(pieces, event["text"])
-        return pieces
+        return self._up_to_first_call(pieces) if self._first_call_only else pieces
+
+    def _up_to_first_call(self, pieces: list[Piece]) -> list[Piece]:
+        if self._has_ended:
+            return []
+        calls = [at for at, piece in enumerate(pieces) if isinstance(piece, ToolCall)]
+        self._has_ended = bool(calls)
+        return pieces[: calls[0] + 1] if calls else pieces
 
     def _add_text(self, pieces: list[Piece], text: str) -> None:
         """Add text; after a call, blanks wait for what they are before."""

@@ -11,7 +11,9 @@ import binascii
 
 import xxhash
 
-__all__ = ["seal", "unseal"]
+from milepost.errors import InvalidRequestError
+
+__all__ = ["returned_reasoning", "seal", "unseal"]
 
 _MARK = "milepost1."
 _DIGEST_BYTES = 8
@@ -37,3 +39,24 @@ def unseal(sealed: str | None) -> str | None:
         return text.decode() if digest == xxhash.xxh3_64_digest(text) else None
     except (binascii.Error, ValueError):
         return None
+
+
+def returned_reasoning(shown: str, sealed: str | None) -> str:
+    """Return what an answer thought, as its client brings it back.
+
+    Args:
+        shown: What the client was shown of it; empty where it was shown nothing.
+        sealed: What came with it to be carried unread.
+
+    Raises:
+        InvalidRequestError: the two are of different thoughts.
+    """
+    kept = unseal(sealed)
+    if kept is None:
+        return shown
+    if shown and shown.strip() != kept.strip():
+        raise InvalidRequestError(
+            "a reasoning is not the one that was given out with its signature (encrypted_content); send both "
+            "back as they came, or leave the signature out"
+        )
+    return kept

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from milepost.chat.prompt_tokenizer import PromptTokenizer
-from milepost.server.speech.markup import Markup, markup_of
+from milepost.server.speech.markup import EFFORTS, Markup, markup_of
 from milepost.server.speech.reader import SpeechReader
 
 __all__ = ["Speech"]
@@ -32,30 +32,38 @@ class Speech:
             else ""
         )
 
-    def reader(self, prompt: Sequence[int], *, tools: Sequence[Any] | None = None) -> SpeechReader:
+    def reader(
+        self, prompt: Sequence[int], *, tools: Sequence[Any] | None = None, first_call_only: bool = False
+    ) -> SpeechReader:
         """Return what reads an answer to a prompt of messages.
 
         Args:
             prompt: Its tokens.
             tools: Those that the model may call; None leaves calls in the text.
+            first_call_only: The answer ends with its first call.
         """
         template = self.markup.response_template
         if template is None:
             return SpeechReader(None)
-        return SpeechReader(template, prompt=self._begun(prompt), tools=tools)
+        return SpeechReader(
+            template, prompt=self._begun(prompt), tools=tools, first_call_only=first_call_only
+        )
 
     def template_options(self, *, thinks: bool | None, effort: str | None = None) -> dict[str, Any]:
         """Return what the chat template is told of reasoning, where it can be told.
 
         Args:
             thinks: Whether the model is to reason before it answers; None leaves it to the template.
-            effort: How much.
+            effort: How much, in the words of ``EFFORTS``; the nearest that the template takes is told.
         """
         found: dict[str, Any] = {}
         if thinks is not None and self.markup.thinking_switch is not None:
             found[self.markup.thinking_switch] = thinks
-        if effort is not None and self.markup.takes_effort:
-            found["reasoning_effort"] = effort
+        if effort is not None and self.markup.efforts:
+            wanted = EFFORTS.index(effort)
+            found["reasoning_effort"] = min(
+                self.markup.efforts, key=lambda each: abs(EFFORTS.index(each) - wanted)
+            )
         return found
 
     def _begun(self, prompt: Sequence[int]) -> str:
