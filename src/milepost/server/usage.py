@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anthropic.types import Usage
-from openai.types.completion_usage import CompletionUsage, PromptTokensDetails
+from openai.types.completion_usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from openai.types.responses.response_usage import ResponseUsage
 
 from milepost.accounting import RequestReport
@@ -38,30 +38,32 @@ def written_tokens(completion: Completion) -> int:
 
 
 def openai_usage(
-    completions: Sequence[Completion], *, answers_per_prompt: int | None = None, includes_recomputed: bool
+    completions: Sequence[Completion],
+    *,
+    answers_per_prompt: int | None = None,
+    reasoning_tokens: int = 0,
+    includes_recomputed: bool,
 ) -> CompletionUsage:
     """Return the usage of one request. A prompt counts once, however many answers it has.
 
     Args:
         completions: Its answers, each prompt's in turn; the first of each prompt is the one that computed it.
         answers_per_prompt: How many of them answer one prompt; all unless given.
+        reasoning_tokens: How many of their tokens are reasoning.
         includes_recomputed: Whether to say why prompt tokens were computed.
     """
     first = completions[:: answers_per_prompt or len(completions)]
     num_prompt = sum(each.report.num_tokens for each in first)
     num_generated = sum(len(each.tokens) for each in completions)
-    details: dict[str, Any] = {
-        "cached_tokens": sum(each.report.reused for each in first),
-        "cache_write_tokens": sum(written_tokens(each) for each in first),
-    }
-    if includes_recomputed:
-        causes = [recomputed_by_cause(each.report) for each in first]
-        details["recomputed"] = {cause: sum(each[cause] for each in causes) for cause in CAUSES}
+    details = _prompt_details(first, includes_recomputed=includes_recomputed)
     return CompletionUsage(
         prompt_tokens=num_prompt,
         completion_tokens=num_generated,
         total_tokens=num_prompt + num_generated,
         prompt_tokens_details=PromptTokensDetails.model_validate(details),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=min(reasoning_tokens, num_generated)
+        ),
     )
 
 
@@ -76,22 +78,28 @@ def response_usage(
         includes_recomputed: Whether to say why prompt tokens were computed.
     """
     report = completion.report
-    details: dict[str, Any] = {
-        "cached_tokens": report.reused,
-        "cache_write_tokens": written_tokens(completion),
-    }
-    if includes_recomputed:
-        details["recomputed"] = recomputed_by_cause(report)
     generated = len(completion.tokens)
     return ResponseUsage.model_validate(
         {
             "input_tokens": report.num_tokens,
-            "input_tokens_details": details,
+            "input_tokens_details": _prompt_details([completion], includes_recomputed=includes_recomputed),
             "output_tokens": generated,
             "output_tokens_details": {"reasoning_tokens": min(reasoning_tokens, generated)},
             "total_tokens": report.num_tokens + generated,
         }
     )
+
+
+def _prompt_details(first: Sequence[Completion], *, includes_recomputed: bool) -> dict[str, Any]:
+    """Return what was reused of prompts, by the first answer of each."""
+    details: dict[str, Any] = {
+        "cached_tokens": sum(each.report.reused for each in first),
+        "cache_write_tokens": sum(written_tokens(each) for each in first),
+    }
+    if includes_recomputed:
+        causes = [recomputed_by_cause(each.report) for each in first]
+        details["recomputed"] = {cause: sum(each[cause] for each in causes) for cause in CAUSES}
+    return details
 
 
 def anthropic_usage(completion: Completion, *, num_generated: int) -> Usage:

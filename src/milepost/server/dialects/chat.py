@@ -1,15 +1,12 @@
 """``/v1/chat/completions``, as OpenAI has it."""
 
-from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ConfigDict, Field
-from sse_starlette import ServerSentEvent
 
-from milepost.engines.completion import Completion
-from milepost.engines.sampling import TokenLogprobs
+from milepost.server.dialects.chat_answer import ChatWriter, Wanted
 from milepost.server.dialects.fields import (
     Body,
     CacheFields,
@@ -19,21 +16,15 @@ from milepost.server.dialects.fields import (
     WithoutEffect,
     sampling_options,
 )
-from milepost.server.dialects.logprobs import chat_logprobs
 from milepost.server.documented import FAULTS
 from milepost.server.exchange import (
-    DONE,
     Exchange,
     HasExchange,
-    event_of,
     json_of,
-    merged,
     openai_fault_event,
     server_sent_events,
 )
 from milepost.server.requests import Ask
-from milepost.server.ticket import Ticket
-from milepost.server.usage import openai_usage
 
 __all__ = ["ChatBody", "ChatMessage", "router"]
 
@@ -87,6 +78,9 @@ class ChatBody(SamplingFields, CacheFields):
     tool_choice: Literal["auto", "none"] | None = Field(
         default=None, description="No call can be forced here; 'none' leaves the tools out of the prompt."
     )
+    parallel_tool_calls: bool | None = Field(
+        default=None, description="Where it is false, the first of several calls is given."
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(
         default=None, description="For the model's template, as {'enable_thinking': false}."
     )
@@ -117,10 +111,18 @@ class ChatBody(SamplingFields, CacheFields):
     metadata: WithoutEffect = None
     safety_identifier: WithoutEffect = None
     service_tier: WithoutEffect = None
-    parallel_tool_calls: WithoutEffect = None
     prompt_cache_retention: WithoutEffect = None
     prompt_cache_options: WithoutEffect = None
-    reasoning_effort: WithoutEffect = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        default=None, description="Told to the model's template, where that knows it."
+    )
+
+    @property
+    def used_tools(self) -> list[dict[str, Any]] | None:
+        """Tools that the model may call; None for none."""
+        return (
+            [tool.model_dump() for tool in self.tools] if self.tools and self.tool_choice != "none" else None
+        )
 
     @property
     def num_top(self) -> int | None:
@@ -130,15 +132,16 @@ class ChatBody(SamplingFields, CacheFields):
 
 def ask_of_chat(body: ChatBody, exchange: Exchange) -> Ask:
     """Return what a chat request asks of the engine."""
+    effort = body.reasoning_effort
+    thinks = None if effort is None else effort != "none"
+    told = exchange.speech.template_options(thinks=thinks, effort=effort)
     options = sampling_options(body) | {
         "max_new_tokens": body.max_completion_tokens
         or body.max_tokens
         or exchange.settings.max_answer_tokens,
         "logprobs": body.num_top,
-        "tools": [tool.model_dump() for tool in body.tools]
-        if body.tools and body.tool_choice != "none"
-        else None,
-        "chat_template_kwargs": body.chat_template_kwargs,
+        "tools": body.used_tools,
+        "chat_template_kwargs": told | (body.chat_template_kwargs or {}) or None,
         "continue_final_message": body.continue_final_message,
         "tenant": exchange.caller.tenant(body.cache_salt),
     }
@@ -151,79 +154,18 @@ async def complete_chat(body: ChatBody, exchange: HasExchange) -> Any:
     """Answer a chat."""
     exchange.require_model(body.model)
     tickets = await exchange.submit(ask_of_chat(body, exchange))
-    writer = ChatWriter(body, exchange)
+    writer = ChatWriter(exchange, tickets, wanted_of(body, exchange))
     if body.stream:
-        return server_sent_events(writer.stream(tickets), tickets, on_fault=openai_fault_event)
+        return server_sent_events(writer.stream(), tickets, on_fault=openai_fault_event)
     return json_of(writer.whole(await exchange.completions(tickets)))
 
 
-class ChatWriter:
-    """Writes what a chat request is answered."""
-
-    def __init__(self, body: ChatBody, exchange: Exchange) -> None:
-        self._body = body
-        self._tokenizer = exchange.worker.tokenizer
-        self._explains = exchange.explains(body.include_recomputed)
-        self._head = {
-            "id": exchange.new_id("chatcmpl-"),
-            "created": exchange.now,
-            "model": exchange.settings.model_name,
-        }
-
-    def whole(self, completions: Sequence[Completion]) -> ChatCompletion:
-        """Return the answer in one piece."""
-        choices = [
-            {
-                "index": index,
-                "finish_reason": completion.finish_reason,
-                "logprobs": self._logprobs(completion.logprobs),
-                "message": {"role": "assistant", "content": completion.text, "refusal": None},
-            }
-            for index, completion in enumerate(completions)
-        ]
-        return ChatCompletion.model_validate(
-            {
-                **self._head,
-                "object": "chat.completion",
-                "choices": choices,
-                "usage": openai_usage(completions, includes_recomputed=self._explains),
-            }
-        )
-
-    async def stream(self, tickets: Sequence[Ticket]) -> AsyncIterator[ServerSentEvent]:
-        """Yield the answer as it is made."""
-        for index in range(len(tickets)):
-            yield self._chunk(index, {"role": "assistant", "content": ""})
-        async for index, event in merged(tickets):
-            if event is None:
-                yield self._chunk(index, {}, finish_reason=tickets[index].completion_now().finish_reason)
-            elif event.text or event.logprobs is not None:
-                found = None if event.logprobs is None else (event.logprobs,)
-                yield self._chunk(index, {"content": event.text}, logprobs=self._logprobs(found))
-        options = self._body.stream_options
-        if options is not None and options.include_usage:
-            completions = [ticket.completion_now() for ticket in tickets]
-            usage = openai_usage(completions, includes_recomputed=self._explains)
-            yield self._event(choices=[], usage=usage)
-        yield DONE
-
-    def _chunk(
-        self,
-        index: int,
-        delta: dict[str, Any],
-        *,
-        finish_reason: str | None = None,
-        logprobs: dict[str, Any] | None = None,
-    ) -> ServerSentEvent:
-        choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
-        return self._event(choices=[choice])
-
-    def _event(self, **fields: Any) -> ServerSentEvent:
-        whole = {**self._head, "object": "chat.completion.chunk", **fields}
-        return event_of(ChatCompletionChunk.model_validate(whole))
-
-    def _logprobs(self, found: Sequence[TokenLogprobs] | None) -> dict[str, Any] | None:
-        if found is None or self._body.num_top is None:
-            return None
-        content = chat_logprobs(self._tokenizer, found, num_top=self._body.num_top)
-        return {"content": content, "refusal": None}
+def wanted_of(body: ChatBody, exchange: Exchange) -> Wanted:
+    """Return what a chat's answer is to tell."""
+    return Wanted(
+        tools=body.used_tools,
+        first_call_only=body.parallel_tool_calls is False,
+        num_top=body.num_top,
+        tells_usage=body.stream_options is not None and body.stream_options.include_usage,
+        explains=exchange.explains(body.include_recomputed),
+    )
