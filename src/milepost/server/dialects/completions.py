@@ -1,16 +1,16 @@
 """``/v1/completions``, as OpenAI has it: the text that goes on, with the prompt before it where asked.
 
-Answers are plain dictionaries: the package's type knows neither a choice that goes on, as streams have, nor a
-first token without a log-probability, as echoes have; its clients take both.
+The package's own type of an answer knows neither a choice that goes on, as streams have, nor a first token
+without a log-probability, as echoes have; its clients take both.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
-from openai.types import Completion as TextCompletion
-from pydantic import Field
+from openai.types.completion_usage import CompletionUsage
+from pydantic import BaseModel, Field
 from sse_starlette import ServerSentEvent
 
 from milepost.engines.completion import Completion
@@ -79,6 +79,28 @@ class CompletionBody(SamplingFields, CacheFields):
     user: WithoutEffect = None
 
 
+class TextChoice(BaseModel):
+    """One answer."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+    logprobs: PlainLogprobs | None
+
+
+class TextAnswer(BaseModel):
+    """OpenAI's ``Completion``, as it is in truth: streams have choices without an end, echoes a first token
+    without a log-probability.
+    """
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | None = None
+
+
 def prompts_of(body: CompletionBody) -> list[Any]:
     """Return the prompts of a request, a text or token ids each."""
     if isinstance(body.prompt, str) or isinstance(body.prompt[0], int):
@@ -109,7 +131,7 @@ def _check(body: CompletionBody, exchange: Exchange) -> None:
         )
 
 
-@router.post("/v1/completions", response_model=TextCompletion, responses=FAULTS, tags=["OpenAI"])
+@router.post("/v1/completions", response_model=TextAnswer, responses=FAULTS, tags=["OpenAI"])
 async def complete(body: CompletionBody, exchange: HasExchange) -> Any:
     """Go on from a text."""
     exchange.require_model(body.model)

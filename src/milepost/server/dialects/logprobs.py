@@ -1,9 +1,9 @@
 """Log-probabilities in the shapes of OpenAI's two APIs."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
 
 from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenLogprob, TopLogprob
+from typing_extensions import TypedDict
 
 from milepost.engines.sampling import TokenLogprobs
 from milepost.engines.text import Tokenizer

@@ -1,0 +1,1 @@
+"""What a served model's clients feel: times, ratios, and what survives."""

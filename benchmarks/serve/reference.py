@@ -1,0 +1,22 @@
+"""What a model says without a cache."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from milepost.demo.embedded_model import resolve_model
+from milepost.engines.engine import Engine
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """An engine that keeps nothing, and answers greedily."""
+
+    def __init__(self, model: str, *, max_tokens: int) -> None:
+        source, tokenizer = resolve_model(model)
+        self._engine = Engine.open(source, tokenizer=tokenizer, policy="none", max_running=1)
+        self._max_tokens = max_tokens
+
+    def answer(self, messages: Sequence[dict[str, Any]]) -> str:
+        """Return what it says."""
+        return self._engine.generate(messages, max_new_tokens=self._max_tokens, temperature=0.0).text
