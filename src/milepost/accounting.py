@@ -57,6 +57,7 @@ class CacheStatistics(TokenAccount):
     """The account of all committed requests, and what is stored now."""
 
     num_requests: int
+    num_hits: int
     num_checkpoints: int
     num_evictions: int
     checkpoint_bytes: int
@@ -69,15 +70,16 @@ class Ledger:
     """Running sums of the fields of :class:`TokenAccount`."""
 
     def __init__(self) -> None:
-        self.num_requests = 0
+        self.num_requests = self.num_hits = 0
         self._sums = dict.fromkeys((field.name for field in fields(TokenAccount)), 0)
 
     def add(self, account: TokenAccount) -> None:
         """Count one more request."""
         self.num_requests += 1
+        self.num_hits += account.reused > 0
         for name in self._sums:
             self._sums[name] += getattr(account, name)
 
     def as_dict(self) -> dict[str, int]:
-        """Return the sums by name, with the number of requests."""
-        return {"num_requests": self.num_requests, **self._sums}
+        """Return the sums by name, with the number of requests, and of those that resumed."""
+        return {"num_requests": self.num_requests, "num_hits": self.num_hits, **self._sums}

@@ -15,12 +15,12 @@ from milepost.engines.audit import Audit
 from milepost.engines.base import Cuts, Driver, OneByOne, Rows
 from milepost.engines.engine import Engine
 from milepost.engines.generation_settings import GenerationSettings
+from milepost.engines.keeping import CacheRequest, keep_in
 from milepost.engines.ownership import Ownership
 from milepost.engines.prefill import Numerics
 from milepost.engines.served_model import ServedModel
 from milepost.errors import CacheCorruptionError
 from milepost.footprint import Footprint
-from milepost.policies import parse_policy
 
 VOCABULARY = 101
 STATE_BYTES, KV_BYTES = 1024, 8
@@ -179,25 +179,22 @@ FAST = Cuts(every=256, grid=1, stop_tokens=32)
 STRICT = Cuts(every=32, grid=16)
 
 
-def fake_engine(
+def fake_model(
     *,
-    policy="dense:16",
     cuts=None,
     numerics="strict",
-    capacity=1 << 22,
-    max_running=8,
-    decode_rows=None,
     driver=None,
     tokenizer=None,
     end_token=None,
-) -> Engine:
+    admission=None,
+) -> ServedModel:
     driver = FakeDriver() if driver is None else driver
     settings = Settings(vocabulary_size=driver.vocabulary_size, end_token=end_token)
-    served = ServedModel(
+    return ServedModel(
         driver=driver,
         rows=driver.rows,
         ownership=Ownership(),
-        admission=SameModel(),
+        admission=admission or SameModel(),
         probe=SimpleNamespace(is_repeatable=True),
         tokenizer=tokenizer,
         footprint=Footprint(checkpoint_bytes=STATE_BYTES, kv_bytes_per_token=KV_BYTES),
@@ -210,8 +207,42 @@ def fake_engine(
         fingerprint=b"fake",
         describe=lambda: ModelFacts(name="fake", facts={"engine": "fake", "numerics": numerics}),
     )
-    cache = served.new_cache(capacity=capacity, policy=parse_policy(policy))
-    return Engine(served, cache=cache, audit=Audit(share=0), max_running=max_running, decode_rows=decode_rows)
+
+
+def fake_engine(
+    *,
+    policy="dense:16",
+    cuts=None,
+    numerics="strict",
+    capacity=1 << 22,
+    max_running=8,
+    decode_rows=None,
+    audit=0,
+    driver=None,
+    tokenizer=None,
+    end_token=None,
+    admission=None,
+    **places,
+) -> Engine:
+    served = fake_model(
+        cuts=cuts,
+        numerics=numerics,
+        driver=driver,
+        tokenizer=tokenizer,
+        end_token=end_token,
+        admission=admission,
+    )
+    asked = CacheRequest(capacity=capacity, policy=policy, **places)
+    asked.check()
+    keeping = keep_in(served, asked)
+    return Engine(
+        served,
+        cache=keeping.cache,
+        lasting=keeping.lasting,
+        audit=Audit(share=audit),
+        max_running=max_running,
+        decode_rows=decode_rows,
+    )
 
 
 def tokens(count: int, *, seed: int = 0) -> np.ndarray:

@@ -30,6 +30,8 @@ def test_what_memory_dropped_is_fetched_and_counted_to_its_tier(policy):
     with chain.acquire(prompt(1)) as lease:
         assert lease.resume_position >= 32
         assert chain.reused_by_tier(lease) == {"memory": 0, "tier 1": lease.resume_position}
+        assert chain.tiers()[1].traffic.num_hits == 0, "it is no request yet"
+        chain.commit(lease, [], None)
     memory, below = chain.tiers()
     assert below.traffic.num_hits == 1
     assert below.traffic.reused_tokens == lease.resume_position

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from milepost.disk.entry import Entry
 from milepost.disk.facts import ModelFacts
@@ -43,7 +43,7 @@ class Payload(Protocol):
 class Codec(Protocol):
     """Makes bytes of payloads, and payloads of bytes."""
 
-    def pack(self, payload: Payload) -> Packed:
+    def pack(self, payload: Any) -> Packed:
         """Return ``payload`` as bytes; called from the shelf's thread.
 
         Raises:

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 from milepost.engines.base import Cuts, Driver, KVPiece, State
 from milepost.engines.digests import PrefixDigests
+from milepost.engines.keeping import AnyCache
 from milepost.engines.payloads import StoredState, belongs_to
 from milepost.engines.prefill import Numerics, Prefill
 from milepost.errors import ConfigurationError
-from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
 
 __all__ = ["Audit", "AuditStatistics", "Auditor", "Recomputation", "checked_audit"]
@@ -145,7 +145,7 @@ class Recomputation:
         lease: Lease,
         *,
         driver: Driver,
-        cache: HostedCache,
+        cache: AnyCache,
         tenant: str,
         digests: PrefixDigests,
         segment_tokens: int,

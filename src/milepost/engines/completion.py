@@ -1,5 +1,6 @@
 """What comes of a request: its tokens one by one, and the answer that they make."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ class Completion:
         is_cut_by_context: Whether it ended since the model's context did, before ``max_new_tokens``.
         logprobs: Of each token, where they were asked for; else None.
         report: What was reused of the prompt, and why the rest was not.
+        reused_by_tier: Tokens reused, by the tier that had them: ``memory``, or ``device`` and ``host``, and
+            ``disk``.
         captured_positions: Where states were captured in the prompt's one prefill pass.
         prompt_logits_digest: Digest of the logits after the prompt, bit by bit: equal digests mean equal
             logits, which says more than equal tokens.
@@ -49,6 +52,7 @@ class Completion:
     is_cut_by_context: bool
     logprobs: tuple[TokenLogprobs, ...] | None
     report: RequestReport
+    reused_by_tier: Mapping[str, int]
     captured_positions: tuple[int, ...]
     prompt_logits_digest: str
     ttft_seconds: float

@@ -19,12 +19,13 @@ from typing import Any, Self, Unpack
 import torch
 import transformers
 
-from milepost.byte_size import format_bytes, parse_bytes
+from milepost.byte_size import format_bytes
 from milepost.counts import as_count
 from milepost.engines.audit import Audit, Auditor, AuditStatistics, checked_audit
 from milepost.engines.completion import Completion, TokenEvent
 from milepost.engines.generation import Generation
 from milepost.engines.handover import Handover, hand_over
+from milepost.engines.keeping import AnyCache, CacheRequest, Keeping, Lasting, keep_in
 from milepost.engines.opening import checked_policy, serve_model
 from milepost.engines.prompts import check_listed
 from milepost.engines.recall import Recall
@@ -46,10 +47,10 @@ from milepost.engines.text import Tokenizer
 from milepost.engines.timing import seconds_to_prefill
 from milepost.errors import InvalidRequestError
 from milepost.footprint import Footprint
-from milepost.hosted_cache import HostedCache
 from milepost.interrupts import deferred_interrupts
 from milepost.placement import PlacementPolicy
 from milepost.policies import CachePolicy
+from milepost.tiers import TierStatistics
 from milepost.tokens import TokenArray
 
 __all__ = ["Engine"]
@@ -64,7 +65,8 @@ class Engine:
         self,
         served: ServedModel,
         *,
-        cache: HostedCache,
+        cache: AnyCache,
+        lasting: Lasting | None = None,
         audit: Audit,
         max_running: int,
         decode_rows: int | None = None,
@@ -78,7 +80,7 @@ class Engine:
         self.max_running = max_running
         self._served = served
         self._recall = Recall(
-            cache=cache,
+            keeping=Keeping(cache=cache, lasting=lasting),
             admission=served.admission,
             driver=served.driver,
             auditor=Auditor(audit, is_repeatable=self.probe.is_repeatable),
@@ -112,6 +114,9 @@ class Engine:
         decode_rows: int | None = None,
         generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
         audit: float | Audit | None = None,
+        cache_dir: str | Path | None = None,
+        disk_capacity: int | str | None = None,
+        host_capacity: int | str | None = None,
     ) -> Self:
         """Open a model and prove on it, in a few hundred tokens, that resuming changes nothing.
 
@@ -143,6 +148,11 @@ class Engine:
             audit: Share of the hits of which a stretch is computed again and compared bit for bit with what
                 is stored; 0 for none. 1/256 in strict numerics unless given, 0 in fast, where bits cannot be
                 compared. An :class:`Audit` says more.
+            cache_dir: A folder that keeps checkpoints for this process and the next; only for a model that is
+                loaded here, as long as it computes as it was opened. See ``docs/tiers.md``.
+            disk_capacity: What may lie in it; 16 GiB unless given.
+            host_capacity: What the host's memory may keep beside a device's, which ``capacity`` is of; none
+                unless given.
 
         Raises:
             ModelLoadError: the model cannot be read.
@@ -150,8 +160,14 @@ class Engine:
             CapacityError: the budget holds not even one checkpoint; the message names the least that does.
             ConfigurationError: another option breaks its rule.
         """
-        cache_policy = checked_policy(policy)
-        capacity_bytes = parse_bytes(capacity)
+        asked = CacheRequest(
+            capacity=capacity,
+            policy=policy,
+            cache_dir=cache_dir,
+            disk_capacity=disk_capacity,
+            host_capacity=host_capacity,
+        )
+        asked.check()
         served = serve_model(
             model,
             numerics=numerics,
@@ -163,10 +179,11 @@ class Engine:
             generation_config=generation_config,
         )
         try:
-            cache = served.new_cache(capacity=capacity_bytes, policy=cache_policy)
+            keeping = keep_in(served, asked)
             engine = cls(
                 served,
-                cache=cache,
+                cache=keeping.cache,
+                lasting=keeping.lasting,
                 audit=checked_audit(audit, served.numerics),
                 max_running=max_running,
                 decode_rows=decode_rows,
@@ -179,7 +196,7 @@ class Engine:
         return engine
 
     def sibling(self, *, capacity: int | str, policy: str | CachePolicy | PlacementPolicy) -> Self:
-        """Return an engine over the same model, which is not probed again, with a cache of its own.
+        """Return an engine over the same model, which is not probed again, with a cache of its own in memory.
 
         Args:
             capacity: As in :meth:`open`.
@@ -432,14 +449,19 @@ class Engine:
         """How many hits were computed again, and what came of it."""
         return self._recall.auditor.statistics
 
+    def tiers(self) -> tuple[TierStatistics, ...]:
+        """Return what each tier of the cache holds and was good for, from the fastest on."""
+        return self._recall.keeping.tiers()
+
     def close(self) -> None:
-        """Give up every request that is not done.
+        """Give up every request that is not done, and let go of the folder: what waits is written.
 
         Raises:
             ConcurrentUseError: another thread is at work on the model, or this is called inside a turn.
         """
         with self._served.ownership.turn("Engine.close"):
             self._scheduler.close()
+            self._recall.keeping.close()
 
     def __enter__(self) -> Self:
         return self

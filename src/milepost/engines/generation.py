@@ -49,6 +49,7 @@ class Generation:
             request.tokens,
             tenant=request.tenant,
             breakpoints=request.breakpoints,
+            pins=request.pins,
             served=served,
             recall=recall,
         )
@@ -160,6 +161,7 @@ class Generation:
             is_cut_by_context=answer.finish_reason == "length" and self.request.is_cut_by_context,
             logprobs=None if self.request.sampling.num_logprobs is None else tuple(answer.logprobs),
             report=self.prompt.report,
+            reused_by_tier=self.prompt.reused_by_tier,
             captured_positions=self.prompt.captured_positions,
             prompt_logits_digest=self._logits_digest,
             ttft_seconds=self._first_token - self._started,

@@ -11,12 +11,14 @@ import torch
 from milepost.accounting import RequestReport
 from milepost.engines.audit import Recomputation
 from milepost.engines.base import LiveSequence
+from milepost.engines.claim import Claim
 from milepost.engines.prefill import Prefill
-from milepost.engines.recall import Claim, Recall
+from milepost.engines.recall import Recall
 from milepost.engines.served_model import ServedModel
 from milepost.errors import MilepostError
 from milepost.interrupts import deferred_interrupts
 from milepost.lease import Lease
+from milepost.pins import Pin
 from milepost.placement import Placement
 from milepost.tokens import TokenArray
 
@@ -37,6 +39,7 @@ class PromptRun:
         committed: That lease once the prompt is stored, released.
         prefill: Its computation; None before it began, and once closed.
         report: Where its tokens went; None until it is stored.
+        reused_by_tier: Tokens reused, by the tier that had them.
         captured_positions: Where states were captured.
         parting_positions: Where others that are known part from it, ascending; heeded when it begins.
         prefill_seconds: Time spent on it.
@@ -46,6 +49,7 @@ class PromptRun:
         tokens: The prompt.
         tenant: Whose it is.
         breakpoints: Hints for the policy.
+        pins: What the client asks to have kept.
         sequence_tokens: Length of what it is the beginning of, where that is known and its positions hang on
             it; that of the prompt unless given.
         served: The model.
@@ -58,6 +62,7 @@ class PromptRun:
         *,
         tenant: str,
         breakpoints: tuple[int, ...] = (),
+        pins: tuple[Pin, ...] = (),
         sequence_tokens: int | None = None,
         served: ServedModel,
         recall: Recall,
@@ -69,9 +74,10 @@ class PromptRun:
         self.committed: Lease | None = None
         self.prefill: Prefill | None = None
         self.report: RequestReport | None = None
+        self.reused_by_tier: dict[str, int] = {}
         self.captured_positions: tuple[int, ...] = ()
-        self.prefill_seconds = self.capture_seconds = 0.0
-        self._breakpoints = breakpoints
+        self.prefill_seconds = self.capture_seconds = self._computing_seconds = 0.0
+        self._breakpoints, self._pins = breakpoints, pins
         self._sequence_tokens = tokens.size if sequence_tokens is None else sequence_tokens
         self._served, self._recall = served, recall
         self._audit: Recomputation | None = None
@@ -101,6 +107,7 @@ class PromptRun:
             self.tokens,
             tenant=self.tenant,
             breakpoints=self._breakpoints,
+            pins=self._pins,
             sequence_tokens=self._sequence_tokens,
         )
 
@@ -120,7 +127,9 @@ class PromptRun:
         self.prefill.step()
         if self.prefill.is_done:
             self._served.driver.wait_for_device()
-        self.prefill_seconds += time.perf_counter() - started
+        spent = time.perf_counter() - started
+        self.prefill_seconds += spent
+        self._computing_seconds += spent
         if self.prefill.is_done:
             self.store()
 
@@ -146,12 +155,14 @@ class PromptRun:
         assert self.lease is not None
         payloads = self.prefill.payloads
         self.captured_positions = payloads.positions
+        self._recall.keeping.note_computed(self.lease, self._computing_seconds)
         started = time.perf_counter()
         placement = Placement(self._computed_kv() or payloads.positions)
         with deferred_interrupts():
             self.report = self._recall.store(
                 self.claim, self.lease, placement, payloads, kv_tokens=self.live.position
             )
+            self.reused_by_tier = self._recall.keeping.reused_by_tier(self.lease)
             self.committed = self.lease
             self._release_lease()
         # From here on the cache decides what stays in memory.

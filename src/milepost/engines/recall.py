@@ -8,61 +8,33 @@ tokens.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from milepost.accounting import RequestReport
 from milepost.engines.audit import Auditor, Recomputation
 from milepost.engines.base import Admission, Cuts, Driver, Identity, LiveSequence
-from milepost.engines.digests import PrefixDigests
+from milepost.engines.claim import Claim
+from milepost.engines.keeping import AnyCache, Keeping
 from milepost.engines.payloads import SequencePayloads, belongs_to
 from milepost.engines.prefill import Prefill
 from milepost.errors import AuditError
-from milepost.hosted_cache import HostedCache
 from milepost.lease import Lease
+from milepost.pins import Pin
 from milepost.placement import NoCheckpoints, Placement
 from milepost.tokens import TokenArray
 
-__all__ = ["Claim", "Recall"]
+__all__ = ["Recall"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """Whose states a prompt may resume from.
-
-    Attributes:
-        identity: The model's when the request began.
-        tokens: The prompt.
-        tenant: Who asks, as the request says.
-        namespace: Who asks, to the cache: the tenant under this identity.
-        fingerprint: What every payload's digest begins with.
-        segment_tokens: See ``PrefixDigests``.
-        breakpoints: Hints for the policy.
-    """
-
-    identity: Identity
-    tokens: TokenArray
-    tenant: str
-    namespace: str
-    fingerprint: bytes
-    segment_tokens: int
-    breakpoints: tuple[int, ...]
-
-    def digests(self) -> PrefixDigests:
-        """Return the digests of the prompt's prefixes, to be asked for in ascending order."""
-        return PrefixDigests(
-            self.fingerprint, self.tokens, tenant=self.tenant, segment_tokens=self.segment_tokens
-        )
 
 
 class Recall:
     """See the module.
 
     Args:
-        cache: The engine's own.
+        keeping: The engine's own cache.
         admission: Of the model, shared by all engines over it.
         driver: Of the model.
         auditor: Draws the hits that are computed again.
@@ -74,7 +46,7 @@ class Recall:
     def __init__(
         self,
         *,
-        cache: HostedCache,
+        keeping: Keeping,
         admission: Admission,
         driver: Driver,
         auditor: Auditor,
@@ -82,14 +54,17 @@ class Recall:
         segment_tokens: int,
         cuts: Cuts,
     ) -> None:
-        self.cache = cache
+        self.keeping = keeping
+        self.cache: AnyCache = keeping.cache
         self.admission = admission
         self.auditor = auditor
         self._driver = driver
         self._fingerprint = fingerprint
         self._segment_tokens = segment_tokens
         self._cuts = cuts
+        self._lasting = keeping.lasting
         self._content: int | None = None
+        self._opened_content: int | None = None
 
     def claim(
         self,
@@ -97,6 +72,7 @@ class Recall:
         *,
         tenant: str,
         breakpoints: Sequence[int] = (),
+        pins: Sequence[Pin] = (),
         sequence_tokens: int | None = None,
     ) -> Claim:
         """Look at the model, and return what a prompt may resume from.
@@ -105,6 +81,7 @@ class Recall:
             tokens: The prompt.
             tenant: Who asks.
             breakpoints: Hints for the policy.
+            pins: What the client asks to have kept.
             sequence_tokens: Length of what it is the beginning of; its own unless given.
 
         Raises:
@@ -112,22 +89,38 @@ class Recall:
             UnsupportedModelError: as it is by now it cannot be run, or not be resumed exactly.
         """
         identity = self.admission.identify()
+        lasting = self._lasting if self.admission.is_as_opened(identity) else None
+        if lasting is not None:
+            self._opened_content = identity.content
         if identity.content != self._content:
             self._content = identity.content
-            num_dropped = self.cache.forget_tenants(lambda name: not identity.has_content_of(name))
+            num_dropped = self.cache.forget_tenants(lambda name: self._is_gone(name, identity))
             if num_dropped:
                 _log.info("%d states of weights that are gone were dropped", num_dropped)
         # Prompts whose positions mean something else share nothing either.
         rotated_for = self._driver.frequency_length(sequence_tokens or tokens.size)
+        if lasting is None:
+            namespace = f"{identity.tenant(str(rotated_for))}:{tenant}"
+            fingerprint = self._fingerprint + identity.digest
+        else:
+            namespace = lasting.namespace(tenant, rotated_for=rotated_for)
+            fingerprint = lasting.fingerprint
         return Claim(
             identity=identity,
             tokens=tokens,
             tenant=tenant,
-            namespace=f"{identity.tenant(str(rotated_for))}:{tenant}",
-            fingerprint=self._fingerprint + identity.digest + rotated_for.to_bytes(8, "little"),
+            namespace=namespace,
+            fingerprint=fingerprint + rotated_for.to_bytes(8, "little"),
             segment_tokens=self._segment_tokens,
             breakpoints=tuple(breakpoints),
+            pins=tuple(pins),
         )
+
+    def _is_gone(self, namespace: str, identity: Identity) -> bool:
+        """Return whether what ``namespace`` has can never be asked for again in this process."""
+        if self._lasting is not None and self._lasting.names(namespace):
+            return identity.content != self._opened_content
+        return not identity.has_content_of(namespace)
 
     @property
     def may_place(self) -> bool:
@@ -150,6 +143,7 @@ class Recall:
                 tenant=claim.namespace,
                 breakpoints=claim.breakpoints,
                 resume_limit=resume_limit,
+                pins=claim.pins,
             )
             try:
                 if belongs_to(lease, claim.digests()):
@@ -280,4 +274,4 @@ class Recall:
     def invalidate(self) -> None:
         """Drop everything that is stored; the model is another one from now on."""
         self.admission.invalidate()
-        self.cache.forget_tenants(lambda name: True)
+        self.cache.forget_everything()

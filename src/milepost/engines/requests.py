@@ -13,6 +13,7 @@ from milepost.engines.prompts import Continuation, Continued, Prompt, PromptRead
 from milepost.engines.sampling import Sampling
 from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
+from milepost.pins import Pin, PinLike, as_pins
 from milepost.tokens import TokenArray
 
 __all__ = [
@@ -54,6 +55,9 @@ class RequestOptions(TypedDict, total=False):
         continue_final_message: Whether the answer continues the last message; where that is the assistant's,
             unless said otherwise.
         breakpoints: Positions in tokens where later prompts may diverge from this one, beside message ends.
+        pins: Positions in tokens, each with seconds to live, as ``[(5_000, 300)]``: a state is captured
+            there, at the last place for one, and not evicted before its time, as long as all pins together
+            take no more than half of the capacity; then the oldest goes first, and the report says so.
         tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
     """
 
@@ -73,6 +77,7 @@ class RequestOptions(TypedDict, total=False):
     chat_template_kwargs: Mapping[str, Any] | None
     continue_final_message: bool | None
     breakpoints: Sequence[int] | None
+    pins: Sequence[PinLike] | None
     tenant: str | None
 
 
@@ -83,6 +88,7 @@ class GenerationRequest:
     Attributes:
         tokens: The prompt.
         breakpoints: Where its messages end, or its client expects others to diverge from it, ascending.
+        pins: What its client asks to have kept for some time, ascending.
         max_new_tokens: Most tokens to generate; fewer where the model's context ends.
         is_cut_by_context: Whether that is fewer than were asked for.
         sampling: How tokens are chosen.
@@ -94,6 +100,7 @@ class GenerationRequest:
     tokens: TokenArray
     max_new_tokens: int
     breakpoints: tuple[int, ...] = ()
+    pins: tuple[Pin, ...] = ()
     is_cut_by_context: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
@@ -161,6 +168,7 @@ class RequestReader:
         return GenerationRequest(
             tokens=encoded.tokens,
             breakpoints=encoded.breakpoints,
+            pins=as_pins(given.get("pins"), num_tokens=encoded.tokens.size),
             max_new_tokens=settings.max_new_tokens,
             is_cut_by_context=settings.is_cut_by_context,
             sampling=Sampling(

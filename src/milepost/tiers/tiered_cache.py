@@ -25,6 +25,7 @@ from milepost.placement import Placement
 from milepost.policies import CachePolicy
 from milepost.store import PayloadSource, require_source
 from milepost.tiers.handles import Payloads
+from milepost.tiers.lessons import LessonsKeeper
 from milepost.tiers.reading import DamagedError, Reading
 from milepost.tiers.restoring import restore_tier
 from milepost.tiers.speed import Speed
@@ -45,6 +46,7 @@ class TieredCache:
         name: What statistics call the fastest.
         is_lasting: Says whether what a tenant has may lie in slower tiers.
         computing: Cost a second that the model computes, the very object that the tiers were given.
+        lessons: Keeps what the policies learn; None where that ends with the process.
 
     Raises:
         ConfigurationError: there is no slower tier.
@@ -58,6 +60,7 @@ class TieredCache:
         name: str = "memory",
         is_lasting: Callable[[str], bool] = lambda tenant: True,
         computing: Speed,
+        lessons: LessonsKeeper | None = None,
     ) -> None:
         if not slower:
             raise ConfigurationError("a chain of one tier; use that tier's HostedCache alone")
@@ -66,9 +69,10 @@ class TieredCache:
         self.name = name
         self._is_lasting = is_lasting
         self._computing = computing
-        self._num_hits = 0
+        self._lessons = lessons
+        self._is_closed = False
         # What was fetched for a request: from which tier, and how many tokens deeper.
-        self._fetched: WeakKeyDictionary[Lease, tuple[str, int]] = WeakKeyDictionary()
+        self._fetched: WeakKeyDictionary[Lease, tuple[Tier, int]] = WeakKeyDictionary()
 
     @property
     def policy(self) -> CachePolicy:
@@ -119,7 +123,7 @@ class TieredCache:
             )
 
         lease = hold()
-        if not self._is_lasting(tenant):
+        if self._is_closed or not self._is_lasting(tenant):
             return lease
         below: list[Lease] = []
         try:
@@ -134,9 +138,7 @@ class TieredCache:
             if fetched_from is not None:
                 lease.release()
                 lease = hold()
-                num_tokens = lease.resume_position - reached
-                fetched_from.traffic.note_hit(num_tokens)
-                self._fetched[lease] = fetched_from.name, num_tokens
+                self._fetched[lease] = fetched_from, lease.resume_position - reached
         except BaseException:
             for each in (lease, *below):
                 each.release()
@@ -171,7 +173,11 @@ class TieredCache:
         for tier, below in self._below(lease):
             tier.commit(below, positions, payloads)
         self._link(lease)
-        self._num_hits += report.reused > 0 and lease not in self._fetched
+        if lease in self._fetched:
+            tier, num_tokens = self._fetched[lease]
+            tier.traffic.note_hit(num_tokens)
+        if self._lessons is not None:
+            self._lessons.save_if_due()
         return report
 
     def extend(self, lease: Lease, tokens: TokenLike, source: PayloadSource, *, unasked: bool = False) -> int:
@@ -192,8 +198,10 @@ class TieredCache:
 
     def reused_by_tier(self, lease: Lease) -> dict[str, int]:
         """Return how many tokens ``lease`` resumes after, by the tier that had them."""
-        name, num_fetched = self._fetched.get(lease, (self.name, 0))
-        return {self.name: lease.resume_position - num_fetched} | ({name: num_fetched} if num_fetched else {})
+        if lease not in self._fetched:
+            return {self.name: lease.resume_position}
+        tier, num_tokens = self._fetched[lease]
+        return {self.name: lease.resume_position - num_tokens, tier.name: num_tokens}
 
     def forget_tenants(self, is_gone: Callable[[str], bool]) -> int:
         """Take out of the fastest tier what tenants have who will never come again in this process; see
@@ -214,10 +222,9 @@ class TieredCache:
     def tiers(self) -> tuple[TierStatistics, ...]:
         """Return what each tier holds and was good for, from the fastest on."""
         held = self.fastest.statistics()
-        fetched = sum(tier.traffic.reused_tokens for tier in self.slower)
-        fastest = TierStatistics.of(
-            self.name, held, Traffic(num_hits=self._num_hits, reused_tokens=held.reused - fetched)
-        )
+        num_hits = held.num_hits - sum(tier.traffic.num_hits for tier in self.slower)
+        reused = held.reused - sum(tier.traffic.reused_tokens for tier in self.slower)
+        fastest = TierStatistics.of(self.name, held, Traffic(num_hits=num_hits, reused_tokens=reused))
         return fastest, *(tier.statistics() for tier in self.slower)
 
     def check(self) -> None:
@@ -227,7 +234,14 @@ class TieredCache:
             tier.cache.check()
 
     def close(self) -> None:
-        """Flush what waits to be written, and let go of the shelves. Harmless when done twice."""
+        """Write what waits, save what was learned, and let go of the shelves: from here on, this is the
+        fastest tier alone. Harmless when done twice.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._lessons is not None:
+            self._lessons.save()
         for tier in self.slower:
             tier.shelf.close()
 
