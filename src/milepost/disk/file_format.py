@@ -10,6 +10,7 @@ The law. A file gives the payload that was written under this key for this model
 The checksums tell damage, not a forger: whoever can write into the folder can write a file that passes.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ import orjson
 import xxhash
 
 from milepost.disk.packed import Bytes, Packed, PackedTensor
-from milepost.disk.planes import Plane, compress, decompress
+from milepost.disk.planes import Plane, Stored, compress, decompress
 
 __all__ = ["FORMAT", "DamagedError", "decode", "encode"]
 
 FORMAT = "milepost-payload-1"
+# The element type of bytes that only their engine can tell.
+_OPAQUE = "uint8"
 
 
 class DamagedError(Exception):
@@ -54,13 +57,13 @@ def encode(packed: Packed, *, key: str, identity: str, entry: str, compresses: b
     arrays: dict[str, Bytes] = {}
     layouts: list[Any] = []
     for name, tensor in packed.tensors.items():
-        planes: Sequence[Plane] = ()
-        arrays[name] = tensor.data
+        stored = Stored(tensor.data)
         if compresses:
-            stored = compress(tensor.data, item_bytes=tensor.item_bytes)
-            arrays[name], planes = stored.data, stored.planes
-        sizes = [plane.num_bytes if plane.is_compressed else -plane.num_bytes for plane in planes]
-        layouts.append([name, tensor.dtype, list(tensor.shape), tensor.item_bytes, sizes])
+            is_opaque = tensor.dtype == _OPAQUE
+            stored = compress(tensor.data, item_bytes=tensor.item_bytes, is_opaque=is_opaque)
+        arrays[name] = stored.data
+        planes = [[plane.num_bytes, plane.is_compressed] for plane in stored.planes]
+        layouts.append([name, tensor.dtype, list(tensor.shape), tensor.item_bytes, stored.width, planes])
     metadata = {
         "format": FORMAT,
         "identity": identity,
@@ -116,12 +119,13 @@ def decode(data: bytes, *, key: str, identity: str, entry: str) -> Packed:
     return packed
 
 
-def _tensor(data: Bytes, dtype: str, shape: list[int], item_bytes: int, sizes: list[int]) -> PackedTensor:
-    num_bytes = item_bytes
-    for size in shape:
-        num_bytes *= size
-    planes = [Plane(abs(size), size > 0) for size in sizes]
-    return PackedTensor(dtype, tuple(shape), item_bytes, decompress(data, planes, num_bytes=num_bytes))
+def _tensor(
+    data: Bytes, dtype: str, shape: list[int], item_bytes: int, width: int, planes: list[tuple[int, bool]]
+) -> PackedTensor:
+    num_bytes = math.prod(shape) * item_bytes
+    stored = [Plane(size, is_compressed) for size, is_compressed in planes]
+    expanded = decompress(data, width=width, planes=stored, num_bytes=num_bytes)
+    return PackedTensor(dtype, tuple(shape), item_bytes, expanded)
 
 
 def _checksum(metadata: dict[str, str], arrays: dict[str, Bytes], *, order: Sequence[str]) -> str:
