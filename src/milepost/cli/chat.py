@@ -9,7 +9,6 @@ from milepost.cli.options import (
     EnginePolicy,
     FrequencyPenalty,
     MinP,
-    ModelArgument,
     Numerics,
     PresencePenalty,
     RepetitionPenalty,
@@ -18,6 +17,8 @@ from milepost.cli.options import (
     Temperature,
     TopK,
     TopP,
+    is_url,
+    refuse_missing,
 )
 
 __all__ = ["chat"]
@@ -25,7 +26,15 @@ __all__ = ["chat"]
 
 def chat(
     context: typer.Context,
-    model: ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            callback=refuse_missing,
+            help="Folder or hub id of a chat model, GGUF file, 'embedded' for the package's own, or the URL "
+            "of a server, as http://127.0.0.1:8000.",
+        ),
+    ],
     system: Annotated[str | None, typer.Option(help="What the system message says.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
     temperature: Temperature = None,
@@ -51,6 +60,8 @@ def chat(
 ) -> None:
     """Talk with a chat model: each turn resumes from what the turns before it left in the cache.
 
+    With the URL of a server it talks to that; its API key is in the variable MILEPOST_API_KEY.
+
     Ctrl-C stops an answer and keeps the conversation, Ctrl-D ends it, /help lists the rest. Through a pipe,
     each line is a message. What was reused goes to standard error.
 
@@ -58,9 +69,21 @@ def chat(
     """
     import sys
 
-    from milepost.cli.chat_session import ChatSession
     from milepost.cli.chat_terminal import converse, converse_in_json
     from milepost.cli.request_options import request_options
+
+    if is_url(model):
+        from milepost.extras import require_extra
+
+        require_extra("serve", "openai", purpose="a chat with a server")
+        from milepost.cli.remote_session import RemoteSession
+
+        refuse_engine_options(context)
+        remote = RemoteSession(model, system=system, options=request_options(context))
+        converse_in_json(remote, sys.stdin) if as_json else converse(remote)
+        return
+
+    from milepost.cli.chat_session import ChatSession
     from milepost.demo.embedded_model import resolve_model
     from milepost.engines.engine import Engine
 
@@ -73,3 +96,13 @@ def chat(
             converse_in_json(session, sys.stdin)
         else:
             converse(session)
+
+
+def refuse_engine_options(context: typer.Context) -> None:
+    """Refuse options of an engine that is not ours to open."""
+    for name in ("capacity", "policy", "numerics"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"the server at the URL has its own; give --{name} to `milepost serve`", ctx=context
+            )

@@ -2,16 +2,44 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
-from milepost.cli.chat_session import ChatSession
 from milepost.errors import InvalidRequestError
 
-__all__ = ["converse", "converse_in_json"]
+__all__ = ["Session", "converse", "converse_in_json"]
+
+
+class Whole(Protocol):
+    """A whole answer."""
+
+    def summary(self) -> str:
+        """Return one line on what was reused and what it took."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
+
+
+class Session(Protocol):
+    """A conversation, with an engine in this process or with a server."""
+
+    @property
+    def description(self) -> str:
+        """One line on who answers."""
+
+    @property
+    def completion(self) -> Whole | None:
+        """The last whole answer; None where there is none, or the last one was stopped."""
+
+    def reset(self) -> None:
+        """Forget everything but the system message."""
+
+    def answer(self, said: Sequence[Mapping[str, Any]]) -> Generator[str]:
+        """Yield the answer to further messages, piece by piece, and keep it."""
+
 
 # A terminal obeys control characters; a model has no business with them but for line ends and tabs.
 _HARMLESS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
@@ -21,7 +49,7 @@ Ctrl-C   stop the answer; what it said so far is kept
 Ctrl-D   end"""
 
 
-def converse(session: ChatSession, *, read_line: Callable[[], str] | None = None) -> None:
+def converse(session: Session, *, read_line: Callable[[], str] | None = None) -> None:
     """Answer line after line until there is none.
 
     Args:
@@ -49,7 +77,7 @@ def converse(session: ChatSession, *, read_line: Callable[[], str] | None = None
             _answer(session, line, survives=is_terminal)
 
 
-def converse_in_json(session: ChatSession, lines: Iterable[str]) -> None:
+def converse_in_json(session: Session, lines: Iterable[str]) -> None:
     """Answer each line, a message in JSON or a list of them, with a completion in JSON.
 
     Raises:
@@ -68,7 +96,7 @@ def converse_in_json(session: ChatSession, lines: Iterable[str]) -> None:
         typer.echo(json.dumps(session.completion.as_json()))
 
 
-def _answer(session: ChatSession, line: str, *, survives: bool) -> None:
+def _answer(session: Session, line: str, *, survives: bool) -> None:
     try:
         # Closed at once, wherever an interrupt falls: what was said so far is kept then.
         with closing(session.answer([{"role": "user", "content": line}])) as answer:
@@ -90,7 +118,7 @@ def _answer(session: ChatSession, line: str, *, survives: bool) -> None:
         _say(session.completion.summary())
 
 
-def _obey(session: ChatSession, line: str) -> None:
+def _obey(session: Session, line: str) -> None:
     if line == "/reset":
         session.reset()
         _say("(all forgotten)")

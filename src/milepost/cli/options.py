@@ -70,9 +70,14 @@ _CAPACITY = "The same in bytes, such as 40GiB; needs --model."
 _EACH = " Once for each to compare."
 
 
+def is_url(model: str) -> bool:
+    """Return whether ``model`` is where a server listens."""
+    return model.startswith(("http://", "https://"))
+
+
 def refuse_missing(model: str | None) -> str | None:
     """Refuse a model that is nowhere before anything is loaded, which takes seconds."""
-    if model is not None and model != EMBEDDED:
+    if model is not None and model != EMBEDDED and not is_url(model):
         _refuse_missing(model, kind="model", file_name="config.json")
     return model
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,7 +65,6 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
         title="Milepost",
         summary="Sparse prefix caching: OpenAI's and Anthropic's APIs over one model.",
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
         # The page that is offered by default loads its parts from a network.
         docs_url=None,
         redoc_url=None,
@@ -77,7 +76,7 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
         app.include_router(router)
     _answer_errors(app)
     # The last that is added is the first that a request meets.
-    app.add_middleware(ClaimedLengths, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.is_loopback:
         # A web page whose name was pointed at this machine is no client of it.
         names = [settings.host.strip("[]"), "localhost", "127.0.0.1", "::1", "[::1]"]
@@ -109,9 +108,9 @@ class RequestIds:
         await self._app(scope, receive, named)
 
 
-class ClaimedLengths:
-    """Middleware of ASGI: refuses a body that says itself that it is too large, in the shape of all errors;
-    of one that does not, Starlette counts the bytes.
+class BodyLimit:
+    """Middleware of ASGI: refuses a body that says itself that it is too large, or proves to be. (Of
+    FastAPI's own limit the answer is plain text, and no client of these APIs reads that.)
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
@@ -120,13 +119,26 @@ class ClaimedLengths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http":
-            request = Request(scope)
-            claimed = request.headers.get("content-length", "0")
-            if claimed.isdigit() and int(claimed) > self._max_bytes:
-                await _response(request, _too_large(self._max_bytes))(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        claimed = Headers(scope=scope).get("content-length", "0")
+        if claimed.isdigit() and int(claimed) > self._max_bytes:
+            answer = _response(Request(scope), _too_large(self._max_bytes))
+            await answer(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_bytes:
+                # What reads the body passes this kind on to who answers errors.
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, counted, send)
 
 
 def _too_large(max_bytes: int) -> Fault:
