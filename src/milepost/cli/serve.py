@@ -1,8 +1,9 @@
 """``milepost serve``."""
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -77,6 +78,18 @@ def serve(
         bool,
         typer.Option("--explain", help="Tell in every usage why prompt tokens were computed again."),
     ] = False,
+    show_text: Annotated[
+        bool,
+        typer.Option(
+            "--show-text", help="Show first words of prompts on the live page though there are API keys."
+        ),
+    ] = False,
+    log_format: Annotated[
+        Literal["console", "json"], typer.Option(help="How lines of the log look; each request has one.")
+    ] = "console",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least grave lines of the log.")
+    ] = "info",
 ) -> None:
     """Serve a model to clients of OpenAI's and Anthropic's APIs on this machine.
 
@@ -89,7 +102,9 @@ def serve(
     from milepost.extras import require_extra
 
     require_extra(
-        "serve", "fastapi", "uvicorn", "openai", "anthropic", "sse_starlette", "psutil", purpose="a server"
+        "serve",
+        *("fastapi", "uvicorn", "openai", "anthropic", "sse_starlette", "psutil", "prometheus_client", "structlog"),
+        purpose="a server",
     )
     from rich.console import Console
 
@@ -98,6 +113,7 @@ def serve(
     from milepost.server.keys import read_keys
     from milepost.server.serving import serve as run
     from milepost.server.settings import ServeSettings
+    from milepost.server.sight.logs import configure_logs
     from milepost.server.warming import read_warm_prompts
 
     settings = ServeSettings.checked(
@@ -112,7 +128,9 @@ def serve(
         max_answer_tokens=max_answer_tokens,
         max_body=max_body,
         includes_recomputed=explain,
+        shows_text=show_text,
     )
+    configure_logs(log_format, log_level, stream=sys.stderr)
     prompts = [] if warm is None else read_warm_prompts(warm)
     console = Console(stderr=True, highlight=False)
     console.print(f"Opening {model} ...")

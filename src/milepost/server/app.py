@@ -23,6 +23,7 @@ from milepost.server.dialects.responses.routes import router as responses_router
 from milepost.server.faults import Fault, RefusedError, fault_of
 from milepost.server.health import router as health_router
 from milepost.server.settings import ServeSettings
+from milepost.server.sight.joining import let_watch
 from milepost.server.speech.speech import Speech
 from milepost.server.validation import fault_of_validation
 from milepost.server.worker import Worker
@@ -50,7 +51,7 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
     Args:
         worker: Owns the engine.
         settings: The server's.
-        routers: More paths: those for who watches.
+        routers: More paths.
     """
 
     @asynccontextmanager
@@ -81,6 +82,7 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
         # A web page whose name was pointed at this machine is no client of it.
         names = [settings.host.strip("[]"), "localhost", "127.0.0.1", "::1", "[::1]"]
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
+    let_watch(app, worker)
     app.add_middleware(RequestIds)
     return app
 

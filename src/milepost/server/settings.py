@@ -32,6 +32,8 @@ class ServeSettings:
         max_answer_tokens: Most tokens of a chat answer whose request gives no number.
         max_body_bytes: Most bytes of a request.
         includes_recomputed: Whether every answer's usage says why prompt tokens were computed again.
+        shows_text: Whether the live page has the first words of prompts. Without API keys it has in any case:
+            who reads it may ask for all of them.
     """
 
     model_name: str
@@ -45,6 +47,7 @@ class ServeSettings:
     max_answer_tokens: int = 4096
     max_body_bytes: int = 32 << 20
     includes_recomputed: bool = False
+    shows_text: bool = False
 
     @classmethod
     def checked(
@@ -61,6 +64,7 @@ class ServeSettings:
         max_answer_tokens: int = 4096,
         max_body: int | str = "32MiB",
         includes_recomputed: bool = False,
+        shows_text: bool = False,
     ) -> Self:
         """Return the settings if they go together.
 
@@ -96,6 +100,7 @@ class ServeSettings:
             max_answer_tokens=as_count("max_answer_tokens", max_answer_tokens, least=1),
             max_body_bytes=parse_bytes(max_body),
             includes_recomputed=includes_recomputed,
+            shows_text=shows_text or not keys,
         )
 
     @property
