@@ -103,7 +103,16 @@ def serve(
 
     require_extra(
         "serve",
-        *("fastapi", "uvicorn", "openai", "anthropic", "sse_starlette", "psutil", "prometheus_client", "structlog"),
+        *(
+            "fastapi",
+            "uvicorn",
+            "openai",
+            "anthropic",
+            "sse_starlette",
+            "psutil",
+            "prometheus_client",
+            "structlog",
+        ),
         purpose="a server",
     )
     from rich.console import Console

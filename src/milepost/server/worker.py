@@ -342,5 +342,8 @@ def _answer(work: Callable[[Engine], Any], engine: Engine, done: "Future[Any]") 
         return
     try:
         done.set_result(work(engine))
-    except Exception as error:
+    except BaseException as error:
         done.set_exception(error)
+        # What is no error of the work ends the thread.
+        if not isinstance(error, Exception):
+            raise

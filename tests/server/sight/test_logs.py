@@ -42,7 +42,9 @@ def ask(server, *, headers=None, **options):
 def test_a_request_has_one_line_that_says_what_its_usage_says(logs):
     stream = logs("json", "info")
     with running() as server:
-        answers = [ask(server, headers={"x-request-id": f"r-{number}"}, include_recomputed=True) for number in (1, 2)]
+        answers = [
+            ask(server, headers={"x-request-id": f"r-{number}"}, include_recomputed=True) for number in (1, 2)
+        ]
     told = [line for line in lines(stream) if line["event"] == "request"]
     assert [line["request_id"] for line in told] == ["r-1", "r-2"]
     for line, answer in zip(told, answers, strict=True):

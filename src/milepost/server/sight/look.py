@@ -13,6 +13,8 @@ from milepost.tiers import Shelf, TieredCache, TierStatistics, Traffic
 
 __all__ = ["Look", "TierLook", "look_at", "price_of"]
 
+_NO_COUNTS: Mapping[str, int] = {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierLook:
@@ -51,11 +53,11 @@ def look_at(engine: Engine) -> Look:
     totals = cache.statistics()
     if isinstance(cache, TieredCache):
         policies = [cache.policy, *(tier.cache.policy for tier in cache.slower)]
-        shelves = [{}, *(_counts(tier.shelf) for tier in cache.slower)]
+        shelves = [_NO_COUNTS, *(_counts(tier.shelf) for tier in cache.slower)]
         listed = list(zip(cache.tiers(), policies, shelves, strict=True))
     else:
         traffic = Traffic(reused_tokens=totals.reused)
-        listed = [(TierStatistics.of("memory", totals, traffic), cache.policy, {})]
+        listed = [(TierStatistics.of("memory", totals, traffic), cache.policy, _NO_COUNTS)]
     tiers = tuple(
         TierLook(statistics=statistics, price=price_of(policy), shelf=shelf)
         for statistics, policy, shelf in listed
@@ -69,4 +71,4 @@ def price_of(policy: CachePolicy) -> float | None:
 
 
 def _counts(shelf: Shelf) -> Mapping[str, int]:
-    return shelf.counts() if isinstance(shelf, DiskShelf) else {}
+    return shelf.counts() if isinstance(shelf, DiskShelf) else _NO_COUNTS

@@ -273,8 +273,8 @@ def written(scene: Scene, histograms: CollectorRegistry, *, accept: str) -> tupl
     """
     try:
         encode, content_type = choose_encoder(accept)
-    except ValueError:
-        # A version that is no number.
+    except (TypeError, ValueError):
+        # Of a version that is no number, the library makes an error.
         encode, content_type = choose_encoder("")
     return encode(_Both(scene, histograms)), content_type
 

@@ -1,10 +1,5 @@
 """What the engine, the worker and the tally know together; asked of the engine seldom, however many ask."""
 
-import asyncio
-import logging
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from typing import final
 
 from prometheus_client import CollectorRegistry
@@ -12,7 +7,6 @@ from prometheus_client import CollectorRegistry
 from milepost.server.faults import StoppedError
 from milepost.server.sight.look import Look, look_at
 from milepost.server.sight.metrics import Scene, written
-from milepost.server.sight.record import Record
 from milepost.server.sight.tally import Tally
 from milepost.server.worker import Worker
 

@@ -52,9 +52,7 @@ class Tally:
         timeline: Tokens asked for, reused and made, by when.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.finished: Counter[str] = Counter(dict.fromkeys(FINISHED_REASONS, 0))
@@ -69,7 +67,10 @@ class Tally:
             registry, "inter_token_latency", "From one token of an answer to the next.", _TOKEN_BOUNDS
         )
         self._latency = _histogram(
-            registry, "e2e_request_latency", "From when a request was read to its answer's end.", _REQUEST_BOUNDS
+            registry,
+            "e2e_request_latency",
+            "From when a request was read to its answer's end.",
+            _REQUEST_BOUNDS,
         )
         self._queue = _histogram(
             registry, "request_queue_time", "From when a request was read to when the engine began it.",
