@@ -99,3 +99,57 @@ def test_tools_that_the_template_does_not_know_are_noticed():
     assert not conversation(CHAT, KNOWN_ROLES).ignores_tools()
     needs_tools = "{% if not tools %}{{ raise_exception('no tools') }}{% endif %}" + KNOWN_ROLES
     assert not conversation(CHAT, needs_tools, tools=TOOLS).ignores_tools()
+
+
+def pins(messages, template=CHATML, **options):
+    """Return what lies before each pin, with its seconds."""
+    found = conversation(messages, template, **options)
+    encoded = found.encode(with_pins=True)
+    tokenizer = chat_tokenizer(template)
+    return {tokenizer.decode(encoded.tokens[:at])[-12:]: seconds for at, seconds in encoded.pins}
+
+
+def test_a_cache_point_is_where_its_part_or_its_message_ends():
+    control = {"cache_control": {"type": "ephemeral"}}
+    parts = [{"type": "text", "text": "be kind"} | control, {"type": "text", "text": " and brief"} | control]
+    messages = [{"role": "system", "content": parts}, CHAT[1], CHAT[2] | control, CHAT[3]]
+
+    assert pins(messages) == {"stem\nbe kind": 300.0, "f<|im_end|>\n": 300.0, "s<|im_end|>\n": 300.0}
+
+
+@pytest.mark.parametrize(
+    ("point", "seconds"),
+    [
+        ({"cache_control": {"type": "ephemeral"}}, 300.0),
+        ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, 3600.0),
+        ({"prompt_cache_breakpoint": {"mode": "explicit"}}, 1800.0),
+        ({"prompt_cache_breakpoint": {"mode": "explicit", "ttl": "12h"}}, 43_200.0),
+        ({"cache_control": None}, None),
+        ({}, None),
+    ],
+)
+def test_each_api_has_its_own_time_where_none_is_given(point, seconds):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "why"} | point]}]
+    assert list(pins(messages).values()) == ([] if seconds is None else [seconds])
+
+
+def test_a_cache_point_on_calls_of_tools_is_where_their_message_ends():
+    calls = [{"type": "function", "function": {"name": "look", "arguments": {}}}]
+    message = {"role": "assistant", "content": None, "tool_calls": calls, "cache_control": {"ttl": "1h"}}
+    [before] = pins([*CHAT, message, CHAT[1]]).items()
+    assert before == ("t\n<|im_end|>\n"[-12:], 3600.0)
+
+
+def test_a_template_never_sees_a_cache_point():
+    template = CHATML + "{% for m in messages %}{{ m.cache_control is defined }}{% endfor %}"
+    marked = [message | {"cache_control": {"type": "ephemeral"}} for message in CHAT]
+    assert conversation(marked, template).text == conversation(CHAT, template).text
+    assert "True" not in conversation(marked, template).text
+
+
+@pytest.mark.parametrize("ttl", ["2h", 300, ["1h"]])
+def test_a_time_that_no_api_has_is_refused(ttl):
+    with pytest.raises(InvalidRequestError, match="give 5m, 30m, 1h, 12h"):
+        pins([CHAT[1] | {"cache_control": {"type": "ephemeral", "ttl": ttl}}])
+    # A log is read all the same.
+    assert conversation([CHAT[1] | {"cache_control": {"ttl": ttl}}]).encoded()

@@ -63,11 +63,15 @@ class Scripted:
 
 
 @contextmanager
-def scripted(template, *, capacity=1 << 24, **settings):
+def scripted(template, *, capacity=1 << 24, policy="dense:16", **settings):
     tokenizer = chat_tokenizer(template, single="$A")
     driver = ScriptedDriver(tokenizer)
     engine = fake_engine(
-        driver=driver, tokenizer=tokenizer, end_token=tokenizer.eos_token_id, capacity=capacity
+        driver=driver,
+        tokenizer=tokenizer,
+        end_token=tokenizer.eos_token_id,
+        capacity=capacity,
+        policy=policy,
     )
     checked = ServeSettings.checked(model_name=MODEL, port=0, **settings)
     running = Running(engine, checked, max_waiting=16, live_capacity_bytes=1 << 30)

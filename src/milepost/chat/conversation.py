@@ -12,6 +12,7 @@ the rest. Its tokens cost O(characters).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -21,11 +22,26 @@ from milepost.chat.messages import Message
 from milepost.chat.prompt_tokenizer import PROBE, PromptTokenizer
 from milepost.errors import InvalidRequestError
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "EncodedConversation"]
 
 # Roles that templates know; what one of them leaves out of these (an answer's thoughts) it leaves out on
 # purpose.
 _USUAL_ROLES = frozenset(("system", "user", "assistant", "tool", "function"))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedConversation:
+    """The tokens of a conversation.
+
+    Attributes:
+        tokens: Of the prompt.
+        breakpoints: Positions where messages end or a cache point is, ascending.
+        pins: Positions of the client's cache points, each with the seconds for which it asks.
+    """
+
+    tokens: list[int]
+    breakpoints: tuple[int, ...] = ()
+    pins: tuple[tuple[int, float], ...] = ()
 
 
 class Conversation:
@@ -76,11 +92,29 @@ class Conversation:
 
     def encoded(self) -> tuple[list[int], tuple[int, ...]]:
         """Return the prompt's tokens, and at how many of them its messages end or a cache point is."""
+        found = self.encode()
+        return found.tokens, found.breakpoints
+
+    def encode(self, *, with_pins: bool = False) -> "EncodedConversation":
+        """Return the prompt's tokens and what is known of positions among them.
+
+        Args:
+            with_pins: Whether to read for how long the client's cache points ask.
+
+        Raises:
+            InvalidRequestError: a cache point asks for a time that no API has.
+        """
+        pins = self.pins() if with_pins else {}
         encoded = self._tokenizer.encode(self.text, add_special_tokens=False)
         if encoded.end_characters is None:
-            return encoded.tokens, ()
+            return EncodedConversation(encoded.tokens)
         found = {encoded.position_of(character) for character in self.boundaries()}
-        return encoded.tokens, tuple(sorted(found - {0}))
+        at = [(encoded.position_of(character), seconds) for character, seconds in pins.items()]
+        return EncodedConversation(
+            encoded.tokens,
+            breakpoints=tuple(sorted(found - {0})),
+            pins=tuple(pin for pin in at if pin[0]),
+        )
 
     def boundaries(self) -> set[int]:
         """Return the characters of the prompt where messages end or the client asked for a cache point."""
@@ -93,6 +127,22 @@ class Conversation:
                 for offset in message.cache_point_offsets
             )
         return {character for character in found if character is not None}
+
+    def pins(self) -> dict[int, float]:
+        """Return the characters of the prompt that the client's cache points are at, each with the seconds
+        for which it asks. One that the template leaves no place for is left out.
+        """
+        found: dict[int, float] = {}
+        for index, message in enumerate(self._messages):
+            for point in message.cache_points:
+                seconds = point.ttl_seconds
+                if point.offset == len(message.text):
+                    at = self._end_of(index)
+                else:
+                    at = self._length_of(index, message.with_text(message.text[: point.offset] + PROBE))
+                if at is not None:
+                    found[at] = max(seconds, found.get(at, 0.0))
+        return found
 
     def ignores_tools(self) -> bool:
         """Return whether there are tools and the template renders the same prompt without them."""
@@ -118,7 +168,7 @@ class Conversation:
             return given
         if left_out == ["developer"]:
             return [
-                Message({**message.fields, "role": "system"}, message.cache_point_offsets)
+                Message({**message.fields, "role": "system"}, message.cache_points)
                 if message.fields["role"] == "developer"
                 else message
                 for message in given

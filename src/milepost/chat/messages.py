@@ -23,25 +23,59 @@ import xxhash
 
 from milepost.errors import InvalidRequestError
 
-__all__ = ["Message", "check_texts_only", "read_messages"]
+__all__ = ["CachePoint", "Message", "check_texts_only", "read_messages"]
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_CACHE_POINTS = ("cache_control", "prompt_cache_breakpoint")
+# Where a cache point may be, and for how long it asks where it does not say.
+_CACHE_POINTS = {"cache_control": "5m", "prompt_cache_breakpoint": "30m"}
+_TTL_SECONDS = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0, "12h": 43_200.0}
+
+
+@dataclass(frozen=True, slots=True)
+class CachePoint:
+    """Where a client asks that what comes before is kept.
+
+    Attributes:
+        offset: Characters of the message's text before it.
+        ttl: For how long, as clients write it.
+    """
+
+    offset: int
+    ttl: Any
+
+    @property
+    def ttl_seconds(self) -> float:
+        """For how long.
+
+        Raises:
+            InvalidRequestError: it is no time that either API has.
+        """
+        if not isinstance(self.ttl, str) or self.ttl not in _TTL_SECONDS:
+            raise InvalidRequestError(
+                f"the ttl of a cache point is {reprlib.repr(self.ttl)}; give {', '.join(_TTL_SECONDS)}"
+            )
+        return _TTL_SECONDS[self.ttl]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message for a chat template, and where inside its text the client asked for cache points."""
+    """A message for a chat template, and where in its text the client asked for cache points."""
 
     fields: Mapping[str, Any]
-    cache_point_offsets: tuple[int, ...] = ()
+    cache_points: tuple[CachePoint, ...] = ()
 
     @property
     def text(self) -> str:
         """The content as the template sees it."""
         content: str = self.fields["content"]
         return content
+
+    @property
+    def cache_point_offsets(self) -> tuple[int, ...]:
+        """Cache points inside its text, ascending; where it ends is no matter of theirs."""
+        found = {point.offset for point in self.cache_points}
+        return tuple(sorted(offset for offset in found if 0 < offset < len(self.text)))
 
     def with_text(self, text: str) -> dict[str, Any]:
         """Return the message with another content, and without what a template writes after the content."""
@@ -101,32 +135,43 @@ def _read_message(given: Any, keeps_written_arguments: bool) -> Message:
         raise InvalidRequestError(
             f"message {reprlib.repr(given)} has no role; write {{'role': ..., 'content': ...}}"
         )
-    text, offsets = _read_content(given.get("content"))
+    text, points = _read_content(given.get("content"))
+    points += _cache_points_of(given, offset=len(text))
     # Clients write what a message has not as null, or as no calls; templates ask whether it is there.
-    fields = {name: value for name, value in given.items() if value is not None and name != "tool_calls"}
+    left_out = {"tool_calls", *_CACHE_POINTS}
+    fields = {name: value for name, value in given.items() if value is not None and name not in left_out}
     fields["content"] = text
     reasoning = next((fields[name] for name in _REASONING if isinstance(fields.get(name), str)), None)
     if reasoning is not None:
         fields["reasoning_content"] = reasoning
     if given.get("tool_calls"):
         fields["tool_calls"] = _read_tool_calls(given["tool_calls"], keeps_written_arguments)
-    return Message(fields, offsets)
+    return Message(fields, tuple(points))
 
 
-def _read_content(content: Any) -> tuple[str, tuple[int, ...]]:
+def _read_content(content: Any) -> tuple[str, list[CachePoint]]:
     if content is None:
-        return "", ()
+        return "", []
     if isinstance(content, str):
-        return content, ()
+        return content, []
     if not isinstance(content, list):
         raise InvalidRequestError(f"content {reprlib.repr(content)} is neither a text nor a list of parts")
-    text, offsets = "", []
+    text = ""
+    points: list[CachePoint] = []
     for part in content:
         text += _text_of(part)
-        if isinstance(part, Mapping) and any(part.get(name) for name in _CACHE_POINTS):
-            offsets.append(len(text))
-    inside = sorted(offset for offset in set(offsets) if 0 < offset < len(text))
-    return text, tuple(inside)
+        if isinstance(part, Mapping):
+            points += _cache_points_of(part, offset=len(text))
+    return text, points
+
+
+def _cache_points_of(given: Mapping[str, Any], *, offset: int) -> list[CachePoint]:
+    """Return the cache points of a part, or of a message, that ends at ``offset``."""
+    asked = [(given[name], ttl) for name, ttl in _CACHE_POINTS.items() if given.get(name)]
+    return [
+        CachePoint(offset, (each.get("ttl") if isinstance(each, Mapping) else None) or ttl)
+        for each, ttl in asked
+    ]
 
 
 def _text_of(part: Any) -> str:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from milepost.chat.conversation import Conversation
+from milepost.chat.conversation import Conversation, EncodedConversation
 from milepost.chat.messages import check_texts_only, read_messages
 from milepost.chat.prompt_tokenizer import PromptTokenizer
 from milepost.counts import as_count
 from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import ContextLengthError, InvalidRequestError
+from milepost.pins import Pin, PinLike, as_pins
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
 __all__ = [
@@ -38,10 +39,13 @@ _INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt's tokens, and at how many of them others may diverge from it, as far as its form says so."""
+    """A prompt's tokens, at how many of them others may diverge from it, as far as its form says so, and what
+    of it is to be kept for some time.
+    """
 
     tokens: TokenArray
     breakpoints: tuple[int, ...] = ()
+    pins: tuple[Pin, ...] = ()
 
 
 class Continued(NamedTuple):
@@ -85,6 +89,7 @@ class PromptReader:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool | None = None,
         breakpoints: Sequence[int] = (),
+        pins: Sequence[PinLike] = (),
     ) -> EncodedPrompt:
         """Return ``prompt`` as checked tokens, with its breakpoints.
 
@@ -95,19 +100,21 @@ class PromptReader:
             continue_final_message: Whether the answer continues the last message; where that is the
                 assistant's, unless said otherwise.
             breakpoints: Positions in tokens, beside those where messages end.
+            pins: Positions to keep for some seconds, beside the cache points of messages.
 
         Raises:
             InvalidRequestError: the prompt or an option breaks a rule.
         """
         tokens: TokenLike
-        ends: tuple[int, ...] = ()
+        chat = EncodedConversation([])
         if _is_chat(prompt):
-            tokens, ends = self._read_chat(
+            chat = self._read_chat(
                 prompt,  # type: ignore[arg-type]
                 tools=tools,
                 template_options=chat_template_kwargs,
                 continues=continue_final_message,
             )
+            tokens = chat.tokens
         else:
             for name, given in (
                 ("tools", tools),
@@ -121,7 +128,11 @@ class PromptReader:
                     )
             tokens = self._read_plain(prompt)
         checked = self._checked(tokens)
-        return EncodedPrompt(checked, _merged(breakpoints, ends, num_tokens=checked.size))
+        return EncodedPrompt(
+            checked,
+            _merged(breakpoints, chat.breakpoints, num_tokens=checked.size),
+            as_pins([*_listed(pins), *chat.pins], num_tokens=checked.size),
+        )
 
     def read_continuations(self, context: Prompt, continuations: Iterable[Continuation]) -> list[Continued]:
         """Return the tokens of ``context`` and of each of its ``continuations``.
@@ -166,7 +177,7 @@ class PromptReader:
 
     def _read_chat_or_plain(self, prompt: Prompt) -> TokenLike:
         if _is_chat(prompt):
-            return self._read_chat(prompt, tools=None, template_options=None, continues=None)[0]  # type: ignore[arg-type]
+            return self._read_chat(prompt, tools=None, template_options=None, continues=None).tokens  # type: ignore[arg-type]
         return self._read_plain(prompt)
 
     def _checked(self, tokens: TokenLike) -> TokenArray:
@@ -239,7 +250,7 @@ class PromptReader:
 
     def _read_chat(
         self, messages: ChatMessages, *, tools: Any, template_options: Any, continues: bool | None
-    ) -> tuple[list[int], tuple[int, ...]]:
+    ) -> EncodedConversation:
         tokenizer = self._prompt_tokenizer
         if tokenizer is None or not tokenizer.has_chat_template:
             missing = "no tokenizer" if self._tokenizer is None else "a tokenizer without a chat template"
@@ -270,7 +281,7 @@ class PromptReader:
                 "in a message"
             )
         self._refuse_hopeless(chat.text)
-        return chat.encoded()
+        return chat.encode(with_pins=True)
 
 
 def _numbers_of(prompt: torch.Tensor) -> TokenLike:
@@ -300,6 +311,12 @@ def _merged(given: Any, ends: tuple[int, ...], *, num_tokens: int) -> tuple[int,
         as_count("breakpoints", each, least=1, most=num_tokens, error=InvalidRequestError) for each in given
     }
     return tuple(sorted(positions | set(ends)))
+
+
+def _listed(pins: Any) -> Sequence[PinLike]:
+    if isinstance(pins, str | bytes) or not isinstance(pins, Sequence):
+        raise InvalidRequestError(f"pins={pins!r}; give a list of pairs, a position and its seconds to live")
+    return pins
 
 
 def check_listed(prompts: Any) -> None:

@@ -13,7 +13,7 @@ from milepost.engines.prompts import Continuation, Continued, Prompt, PromptRead
 from milepost.engines.sampling import Sampling
 from milepost.engines.text import Tokenizer, checked_text
 from milepost.errors import InvalidRequestError
-from milepost.pins import Pin, PinLike, as_pins
+from milepost.pins import Pin, PinLike
 from milepost.tokens import TokenArray
 
 __all__ = [
@@ -57,7 +57,8 @@ class RequestOptions(TypedDict, total=False):
         breakpoints: Positions in tokens where later prompts may diverge from this one, beside message ends.
         pins: Positions in tokens, each with seconds to live, as ``[(5_000, 300)]``: a state is captured
             there, at the last place for one, and not evicted before its time, as long as all pins together
-            take no more than half of the capacity; then the oldest goes first, and the report says so.
+            take no more than half of the capacity; then the oldest goes first, and the report says so. Beside
+            those that cache points in messages ask for.
         tenant: Prompts of different tenants share no state, no KV and no match; they share the budget.
     """
 
@@ -154,6 +155,7 @@ class RequestReader:
             chat_template_kwargs=given.get("chat_template_kwargs"),
             continue_final_message=_optional(given, "continue_final_message", truth),
             breakpoints=given.get("breakpoints", ()),
+            pins=given.get("pins", ()),
         )
         settings = self._settings.for_request(
             encoded.tokens,
@@ -168,7 +170,7 @@ class RequestReader:
         return GenerationRequest(
             tokens=encoded.tokens,
             breakpoints=encoded.breakpoints,
-            pins=as_pins(given.get("pins"), num_tokens=encoded.tokens.size),
+            pins=encoded.pins,
             max_new_tokens=settings.max_new_tokens,
             is_cut_by_context=settings.is_cut_by_context,
             sampling=Sampling(

@@ -26,11 +26,6 @@ class CacheControl(Body):
     ttl: Literal["5m", "1h"] = "5m"
     scope: WithoutEffect = None
 
-    @property
-    def ttl_seconds(self) -> float:
-        """For how long."""
-        return 300.0 if self.ttl == "5m" else 3600.0
-
 
 class TextBlock(Body):
     """Some text."""

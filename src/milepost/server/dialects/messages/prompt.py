@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from milepost.server.dialects.messages.blocks import (
+    CacheControl,
     Message,
     RedactedThinkingBlock,
     TextBlock,
@@ -60,7 +61,7 @@ def messages_of(body: PromptFields) -> list[Made]:
         else:
             found += _questions(message, names)
     if body.cache_control is not None:
-        _mark(found[-1], body.cache_control.model_dump(exclude_unset=True))
+        found[-1]["cache_control"] = _control(body.cache_control)
     return found
 
 
@@ -88,7 +89,7 @@ def _system(body: PromptFields) -> Iterator[Made]:
     # The end of the tools is in the system prompt, or before it: kept with it.
     control = next((tool.cache_control for tool in reversed(body.used_tools) if tool.cache_control), None)
     if kept and control is not None:
-        kept[-1].setdefault("cache_control", control.model_dump(exclude_unset=True))
+        kept[-1].setdefault("cache_control", _control(control))
     if kept:
         yield {"role": "system", "content": kept}
 
@@ -121,11 +122,11 @@ def _result(block: ToolResultBlock, names: Mapping[str, str]) -> Made:
     content = [{"type": "text", "text": block.content or ""}]
     if isinstance(block.content, list):
         content = [_part(part) for part in block.content]
-    made = {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
+    made: Made = {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
     if (name := names.get(block.tool_use_id)) is not None:
         made["name"] = name
     if block.cache_control is not None:
-        _mark(made, block.cache_control.model_dump(exclude_unset=True))
+        made["cache_control"] = _control(block.cache_control)
     return made
 
 
@@ -133,6 +134,7 @@ def _answer(message: Message) -> Made:
     parts: list[Made] = []
     thoughts: list[str] = []
     calls: list[Made] = []
+    made: Made = {"role": "assistant", "content": parts}
     for block in message.content:
         match block:
             case TextBlock():
@@ -144,9 +146,10 @@ def _answer(message: Message) -> Made:
             case ToolUseBlock():
                 function = {"name": block.name, "arguments": block.input}
                 calls.append({"type": "function", "id": block.id, "function": function})
+                if block.cache_control is not None:
+                    made["cache_control"] = _control(block.cache_control)
             case _:
                 raise _refused("an answer has a block of type 'tool_result', which users' messages have")
-    made: Made = {"role": "assistant", "content": parts}
     if any(thoughts):
         made["reasoning_content"] = "".join(thoughts)
     if calls:
@@ -157,16 +160,12 @@ def _answer(message: Message) -> Made:
 def _part(block: TextBlock) -> Made:
     part: Made = {"type": "text", "text": block.text}
     if block.cache_control is not None:
-        part["cache_control"] = block.cache_control.model_dump(exclude_unset=True)
+        part["cache_control"] = _control(block.cache_control)
     return part
 
 
-def _mark(message: Made, control: Mapping[str, Any]) -> None:
-    """Put a cache point at a message's end."""
-    content = message["content"]
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    message["content"] = [*content[:-1], {**content[-1], "cache_control": control}] if content else content
+def _control(control: CacheControl) -> Made:
+    return control.model_dump(exclude_unset=True)
 
 
 def _refused(message: str, *, param: str | None = None) -> RefusedError:
