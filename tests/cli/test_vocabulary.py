@@ -4,14 +4,13 @@ import json
 from collections import defaultdict
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from cli_commands import COMMANDS
 from milepost.cli.options import ENGINE_NAMES
 from milepost.cli.program import app
 from milepost.recommend import ENGINES
 
-COMMANDS = typer.main.get_command(app).commands
 REPLAYS = ("simulate", "sweep", "recommend", "report")
 TIGHT = ("--capacity-kv-tokens", "3k", "--checkpoint-kv-tokens", "96")
 

@@ -8,6 +8,7 @@ import pytest
 from small_payloads import MODEL, NumbersCodec, digest_of, entry, key_of, payload
 
 from milepost.disk import DiskFolder, DiskShelf
+from milepost.disk.files import PayloadFiles
 from milepost.errors import UnsupportedModelError
 
 
@@ -152,16 +153,16 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(
-    ("method", "error"),
+    ("owner", "error"),
     [
-        ("_write_file", FULL),
-        ("_write_file", OSError(errno.EROFS, "Read-only file system")),
-        ("write", sqlite3.OperationalError("database or disk is full")),
-        ("write", MemoryError()),
+        (PayloadFiles, FULL),
+        (PayloadFiles, OSError(errno.EROFS, "Read-only file system")),
+        (DiskFolder, sqlite3.OperationalError("database or disk is full")),
+        (DiskFolder, MemoryError()),
     ],
     ids=repr,
 )
-def test_a_failing_disk_ends_the_writing_with_one_warning(tmp_path, monkeypatch, caplog, method, error):
+def test_a_failing_disk_ends_the_writing_with_one_warning(tmp_path, monkeypatch, caplog, owner, error):
     shelf = open_shelf(tmp_path, NumbersCodec())
     put(shelf, 1)
     shelf.flush()
@@ -169,7 +170,7 @@ def test_a_failing_disk_ends_the_writing_with_one_warning(tmp_path, monkeypatch,
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(DiskFolder, method, fail)
+    monkeypatch.setattr(owner, "write", fail)
     put(shelf, 2, 3)
     shelf.flush()
     put(shelf, 4)

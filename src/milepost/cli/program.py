@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from milepost.cli.cache import cache
 from milepost.cli.chat import chat
 from milepost.cli.command import Command
 from milepost.cli.demo import demo
@@ -40,6 +41,7 @@ app = typer.Typer(
 _COMMANDS = (demo, serve, generate, chat, simulate, sweep, recommend, report, footprint, probe, policies)
 for _command in _COMMANDS:
     app.command(cls=Command)(_command)
+app.add_typer(cache, name="cache")
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,18 +22,19 @@ import contextlib
 import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from milepost.disk.entry import Entry
 from milepost.disk.facts import ModelFacts
 from milepost.disk.file_format import DamagedError, decode, encode
+from milepost.disk.files import PayloadFiles
 from milepost.disk.index import Index, Row
 from milepost.disk.lock import FolderLock
+from milepost.disk.other_models import OtherModels
 from milepost.disk.packed import Packed
 from milepost.disk.paths import FolderPaths
 from milepost.disk.sizes import Sizes
@@ -45,8 +46,6 @@ __all__ = ["DiskFolder", "NoRoomError"]
 _log = logging.getLogger(__name__)
 
 _SALT_BYTES = 32
-_ONLY_MINE = 0o600
-_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class NoRoomError(Exception):
@@ -80,6 +79,7 @@ class DiskFolder:
         self.path = paths.of_model(facts.identity)
         self._paths = paths
         self._identity = facts.identity
+        self._files = PayloadFiles(paths, facts.identity)
         self._lock, self._index, self._clock = lock, index, clock
         self._compresses = compresses
         # Guards all that follows.
@@ -89,9 +89,11 @@ class DiskFolder:
         self.salt = index.setting("salt", os.urandom(_SALT_BYTES))
         self._model = index.model(facts.identity, facts.to_json(), now=clock())
         paths.make(self.path)
+        rows = sweep(paths, index)
+        self._others = OtherModels(paths, index, model=self._model, rows=rows)
         self._sizes = Sizes()
-        self._others_bytes = 0
-        self._take(sweep(paths, index))
+        for row in rows[self._model]:
+            self._sizes.add(row.entry.key, raw_bytes=row.entry.num_bytes, stored_bytes=row.stored_bytes)
         self._shrink()
 
     @classmethod
@@ -156,7 +158,7 @@ class DiskFolder:
     @property
     def total_bytes(self) -> int:
         """Stored bytes of all models, with what is being written."""
-        return self.stored_bytes + self._writing_bytes + self._others_bytes
+        return self.stored_bytes + self._writing_bytes + self._others.stored_bytes
 
     def damaged(self) -> Mapping[str, int]:
         """How many payloads were found damaged and removed, by cause."""
@@ -211,13 +213,13 @@ class DiskFolder:
             self._writing_bytes = len(data)
         try:
             if within is None:
-                self._write_file(entry.key, data)
+                self._files.write(entry.key, data)
             with self._changing:
                 now = self.now() if now is None else now
                 self._index.add(self._model, entry, stored_bytes=len(data), within=within, now=now)
                 self._sizes.add(entry.key, raw_bytes=entry.num_bytes, stored_bytes=len(data))
         except BaseException:
-            self._unlink(entry.key)
+            self._files.remove(entry.key)
             raise
         finally:
             self._writing_bytes = 0
@@ -235,18 +237,18 @@ class DiskFolder:
             row = self._index.row(self._model, key)
             if not isinstance(row, Row):
                 raise DamagedError("index", "its row in the index is gone, or makes no sense")
-            data = self._index.within(self._model, key) if row.is_within else self._read_file(key)
+            data = self._index.within(self._model, key) if row.is_within else self._files.read(key)
             if data is None or len(data) != stored_bytes:
                 raise DamagedError("size", f"{stored_bytes} bytes were written")
             return decode(data, key=key, identity=self._identity, entry=row.entry.fixed_digest())
         except FileNotFoundError:
             self.discard(key, cause="missing")
         except DamagedError as error:
-            _log.info("%s was removed: %s", self._paths.payload(self._identity, key), error)
+            _log.info("%s was removed: %s", self._files.path(key), error)
             self.discard(key, cause=error.cause)
         except (OSError, sqlite3.Error) as error:
             # It may be whole: what cannot be read now may be readable again.
-            _log.warning("%s cannot be read: %s", self._paths.payload(self._identity, key), error)
+            _log.warning("%s cannot be read: %s", self._files.path(key), error)
             with self._changing:
                 self._damaged["unreadable"] += 1
         return None
@@ -270,7 +272,7 @@ class DiskFolder:
             self._index.remove(self._model, gone)
             for key in gone:
                 self._sizes.remove(key)
-                self._unlink(key)
+                self._files.remove(key)
 
     def touch(self, used: Mapping[str, float]) -> None:
         """Note when payloads, by their keys, were used.
@@ -285,30 +287,6 @@ class DiskFolder:
         self._index.close()
         self._lock.release()
 
-    def _write_file(self, key: str, data: bytes) -> None:
-        path = self._paths.payload(self._identity, key)
-        self._paths.make(path.parent)
-        part = path.with_suffix(".part")
-        try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _ONLY_MINE), "wb") as file:
-                file.write(data)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-    def _read_file(self, key: str) -> bytes:
-        descriptor = os.open(self._paths.payload(self._identity, key), _READ_FLAGS)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise DamagedError("file", "it is no file")
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read()
-
-    def _unlink(self, key: str) -> None:
-        with contextlib.suppress(OSError):
-            self._paths.payload(self._identity, key).unlink()
-
     def _make_room(self, num_bytes: int) -> None:
         """Remove other models' payloads, longest unused first, until so many bytes more fit.
 
@@ -318,12 +296,12 @@ class DiskFolder:
         own = self.stored_bytes
         if own + num_bytes > self.capacity_bytes:
             raise NoRoomError(f"{num_bytes} bytes beside {own} do not fit into {self.capacity_bytes}")
-        if own + num_bytes + self._others_bytes > self.capacity_bytes:
-            self._shrink_others(self.capacity_bytes - own - num_bytes)
+        if own + num_bytes + self._others.stored_bytes > self.capacity_bytes:
+            self._others.shrink(self.capacity_bytes - own - num_bytes)
 
     def _shrink(self) -> None:
         """Keep the capacity, which may be less than it was."""
-        self._shrink_others(max(0, self.capacity_bytes - self.stored_bytes))
+        self._others.shrink(max(0, self.capacity_bytes - self.stored_bytes))
         excess = self.stored_bytes - self.capacity_bytes
         gone = []
         for entry in self.entries() if excess > 0 else ():
@@ -332,29 +310,6 @@ class DiskFolder:
             gone.append(entry.key)
             excess -= self._sizes.stored(entry.key) or 0
         self.remove(gone)
-
-    def _shrink_others(self, num_bytes: int) -> None:
-        """Leave at most so many bytes of other models."""
-        for model in self._index.models():
-            if model.number == self._model:
-                continue
-            for row in self._index.rows(model.number):
-                if self._others_bytes <= num_bytes:
-                    return
-                if isinstance(row, Row):
-                    self._index.remove(model.number, [row.entry.key])
-                    with contextlib.suppress(OSError):
-                        self._paths.payload(model.identity, row.entry.key).unlink()
-                    self._others_bytes -= row.stored_bytes
-            self._index.forget_model(model.number)
-
-    def _take(self, rows: Mapping[int, Sequence[Row]]) -> None:
-        for model, found in rows.items():
-            if model != self._model:
-                self._others_bytes += sum(row.stored_bytes for row in found)
-                continue
-            for row in found:
-                self._sizes.add(row.entry.key, raw_bytes=row.entry.num_bytes, stored_bytes=row.stored_bytes)
 
     def check(self) -> None:
         """Recompute every total from the index and the files."""
@@ -365,6 +320,6 @@ class DiskFolder:
         assert self.total_bytes <= self.capacity_bytes
         files = self._paths.payload_files(self.path)
         for row in rows:
-            path = self._paths.payload(self._identity, row.entry.key)
+            path = self._files.path(row.entry.key)
             assert row.is_within or files.pop(path) == row.stored_bytes
         assert not files
