@@ -16,7 +16,12 @@ class Reference:
         source, tokenizer = resolve_model(model)
         self._engine = Engine.open(source, tokenizer=tokenizer, policy="none", max_running=1)
         self._max_tokens = max_tokens
+        self._known: dict[str, str] = {}
 
     def answer(self, messages: Sequence[dict[str, Any]]) -> str:
         """Return what it says."""
-        return self._engine.generate(messages, max_new_tokens=self._max_tokens, temperature=0.0).text
+        name = repr(messages)
+        if name not in self._known:
+            completion = self._engine.generate(messages, max_new_tokens=self._max_tokens, temperature=0.0)
+            self._known[name] = completion.text
+        return self._known[name]

@@ -33,6 +33,17 @@ def serve(
             help="What running requests may take beside the cache. Default: half of what is free.",
         ),
     ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keeps the cache over a restart; `milepost cache` looks into it."),
+    ] = None,
+    disk_capacity: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What may lie in --cache-dir. Default: 16GiB.")
+    ] = None,
+    host_capacity: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What the host keeps beside a GPU's --capacity. Default: nothing."),
+    ] = None,
     policy: EnginePolicy = "learned",
     numerics: Numerics = "strict",
     max_running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 8,
@@ -94,7 +105,7 @@ def serve(
     """Serve a model to clients of OpenAI's and Anthropic's APIs on this machine.
 
     Each request resumes from the deepest state that it shares with those before it. Without MODEL it serves
-    the small one that is inside the package.
+    the small one that is inside the package. With --cache-dir what was computed outlives the process.
 
     Try: `milepost serve`, and then `curl -s localhost:8000/v1/chat/completions -H 'content-type:
     application/json' -d '{"model": "embedded", "messages": [{"role": "user", "content": "Hello"}]}'`
@@ -152,6 +163,9 @@ def serve(
         numerics=numerics,
         max_running=max_running,
         decode_rows=decode_rows,
+        cache_dir=cache_dir,
+        disk_capacity=disk_capacity,
+        host_capacity=host_capacity,
     )
     console.print(f"{engine.description}.")
     run(

@@ -1,6 +1,7 @@
 """From an opened engine to a server that listens, until it is told to stop."""
 
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ def serve(
     engine: Engine,
     settings: ServeSettings,
     *,
+    listener: socket.socket | None = None,
     live_capacity: int | str | None = None,
     warm_prompts: Sequence[tuple[Any, dict[str, Any]]] = (),
     on_warmed: Callable[[int, int], None] = lambda num_tokens, reused: None,
@@ -38,6 +40,7 @@ def serve(
     Args:
         engine: Opened, with a tokenizer.
         settings: The server's.
+        listener: A socket that listens already; opened as the settings say unless given.
         live_capacity: What running requests may take beside the cache, as ``"8GiB"``; half of what is free
             unless given.
         warm_prompts: Computed before anyone is served.
@@ -58,7 +61,7 @@ def serve(
         ),
     )
     app = build_app(worker, settings)
-    listener = bind(settings)
+    listener = listener or bind(settings)
     try:
         if warm_prompts:
             caller = Access(settings).nobody
