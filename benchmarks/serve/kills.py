@@ -33,7 +33,8 @@ from milepost.server.settings import ServeSettings
 
 _MAX_TOKENS = 4
 _CLIENTS = 4
-_LONGEST_SECONDS = 2.0
+# A kill comes after some answers and a moment more.
+_MOST_ANSWERS, _MOST_SECONDS_MORE, _LONGEST_SECONDS = 12, 0.2, 30
 _FOUND_TARGET = 0.95
 _DOCUMENTS, _QUESTIONS, _CHARACTERS = 12, 20, 3_000
 
@@ -122,7 +123,11 @@ async def _round(
                     answered[asked.name] = (asked, reach)
 
         clients = [asyncio.create_task(client()) for _ in range(_CLIENTS)]
-        await asyncio.sleep(rng.uniform(0, _LONGEST_SECONDS))
+        num_wanted = tally.num_answers + rng.randrange(_MOST_ANSWERS)
+        until = time.monotonic() + _LONGEST_SECONDS
+        while tally.num_answers < num_wanted and time.monotonic() < until:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(rng.uniform(0, _MOST_SECONDS_MORE))
         server.kill()
         tally.num_kills += 1
         for each in clients:

@@ -7,8 +7,12 @@ from typing import Any
 
 from milepost.engines.engine import Engine
 from milepost.errors import ConfigurationError, InvalidRequestError
+from milepost.tokens import TokenArray, common_prefix_length
 
 __all__ = ["read_warm_prompts", "warm"]
+
+# How long a prompt that was warmed is kept, whoever asks for it.
+_KEPT_SECONDS = 24 * 3600
 
 
 def read_warm_prompts(path: Path) -> list[tuple[Any, dict[str, Any]]]:
@@ -76,10 +80,26 @@ def warm(
     for number, (prompt, options) in enumerate(prompts, start=1):
         salt = options.pop("cache_salt", None)
         try:
-            # A request whose end is where others go on: its breakpoints ask for states there.
+            tokens, end = _read_up_to_its_end(engine, prompt, options)
             completion = engine.generate(
-                prompt, max_new_tokens=1, temperature=0.0, tenant=tenant_of(salt), **options
+                tokens, max_new_tokens=1, temperature=0.0, tenant=tenant_of(salt), pins=[(end, _KEPT_SECONDS)]
             )
         except InvalidRequestError as error:
             raise ConfigurationError(f"prompt {number} of --warm: {error}") from error
         on_prompt(completion.report.num_tokens, completion.report.reused)
+
+
+def _read_up_to_its_end(engine: Engine, prompt: Any, options: dict[str, Any]) -> tuple[TokenArray, int]:
+    """Return a prompt's tokens, and at how many of them others go on that begin with it."""
+    is_open = isinstance(prompt, list) and not any(
+        isinstance(each, dict) and each.get("role") == "user" for each in prompt
+    )
+    if not is_open:
+        request = engine.read(prompt, **options)
+        return request.tokens, request.tokens.size
+    # What the first user says is not known: of two that differ, what they share is.
+    texts = ("?", "!")
+    one, other = (
+        engine.read([*prompt, {"role": "user", "content": text}], **options).tokens for text in texts
+    )
+    return one, common_prefix_length(one, other)
