@@ -153,7 +153,8 @@ def keep_in(served: ServedModel, asked: CacheRequest) -> Keeping:
         chain = _chain(served, asked, shelves, folder=None)
         return Keeping(cache=chain, lasting=lasting)
     capacity_bytes = parse_bytes(_DISK_CAPACITY if asked.disk_capacity is None else asked.disk_capacity)
-    disk = DiskShelf.open(asked.cache_dir, facts=facts, capacity_bytes=capacity_bytes, codec=codec)
+    folder = Path(asked.cache_dir).expanduser()
+    disk = DiskShelf.open(folder, facts=facts, capacity_bytes=capacity_bytes, codec=codec)
     try:
         shelves.append(("disk", disk, capacity_bytes))
         chain = _chain(served, asked, shelves, folder=disk.folder)
