@@ -110,6 +110,8 @@ class Damaged:
     def restore(self, keys: Sequence[str]) -> None:
         """Put payloads back as they were."""
         self.shelf.remove(keys)
+        # What is removed and put again at once simply stays.
+        self.shelf.flush()
         for key in keys:
             self.shelf.put(*self.payloads[key])
         self.shelf.flush()

@@ -252,6 +252,55 @@ def test_a_damaged_index_costs_what_it_knew_and_one_warning(opened, tmp_path, ca
     assert read(opened(), 1) == payload(1)
 
 
+def test_whatever_bit_of_the_index_flips_the_folder_opens_and_gives_nothing_wrong(opened, tmp_path):
+    folder = opened()
+    write(folder, *range(4))
+    opened.close()
+    index = tmp_path / "cache" / "index.sqlite3"
+    pristine, files = (
+        index.read_bytes(),
+        {path: path.read_bytes() for path in folder.path.rglob("*.safetensors")},
+    )
+    random, num_read = np.random.default_rng(0), 0
+    for _ in range(150):
+        data = bytearray(pristine)
+        data[random.integers(len(data))] ^= 1 << int(random.integers(8))
+        index.write_bytes(data)
+        folder = opened()
+        for number in range(4):
+            found = read(folder, number)
+            assert found in (None, payload(number))
+            num_read += found is not None
+        opened.close(is_spoilt=True)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    assert 0 < num_read < 150 * 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE payloads SET parent = CAST(x'6bff00' AS TEXT)",
+        "UPDATE models SET identity = '../elsewhere'",
+        "UPDATE models SET facts = 'no JSON'",
+        "DROP TABLE settings",
+        "ALTER TABLE payloads RENAME COLUMN tokens TO tokenz",
+    ],
+)
+def test_an_index_that_says_nonsense_opens(opened, tmp_path, statement):
+    write(opened(), 1)
+    opened.close()
+    with sqlite3.connect(tmp_path / "cache" / "index.sqlite3") as index:
+        index.execute(statement)
+    index.close()
+    folder = opened()
+    assert read(folder, 1) in (None, payload(1))
+    write(folder, 1)
+    assert read(folder, 1) == payload(1)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"no database at all", b"SQLite format 3\0"])
 def test_an_index_that_is_none_is_made_anew(opened, tmp_path, content):
     write(opened(), 1)

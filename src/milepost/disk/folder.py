@@ -26,19 +26,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from milepost.disk.entry import Entry
 from milepost.disk.facts import ModelFacts
 from milepost.disk.file_format import DamagedError, decode, encode
 from milepost.disk.files import PayloadFiles
-from milepost.disk.index import Index, Row
+from milepost.disk.index import Index, Row, is_damage
 from milepost.disk.lock import FolderLock
 from milepost.disk.other_models import OtherModels
 from milepost.disk.packed import Packed
 from milepost.disk.paths import FolderPaths
 from milepost.disk.sizes import Sizes
-from milepost.disk.sweep import opened_index, sweep
+from milepost.disk.sweep import begin_anew, sweep
 from milepost.errors import ConfigurationError
 
 __all__ = ["DiskFolder", "NoRoomError"]
@@ -71,7 +72,6 @@ class DiskFolder:
         facts: ModelFacts,
         capacity_bytes: int,
         lock: FolderLock,
-        index: Index,
         clock: Callable[[], float],
         compresses: bool,
     ) -> None:
@@ -80,17 +80,28 @@ class DiskFolder:
         self._paths = paths
         self._identity = facts.identity
         self._files = PayloadFiles(paths, facts.identity)
-        self._lock, self._index, self._clock = lock, index, clock
+        self._lock, self._clock = lock, clock
         self._compresses = compresses
         # Guards all that follows.
         self._changing = threading.RLock()
         self._damaged: Counter[str] = Counter()
         self._writing_bytes = 0
+        paths.index.touch(0o600)
+        self._index = Index(paths.index)
+        try:
+            self._begin(facts)
+        except BaseException:
+            self._index.close()
+            raise
+
+    def _begin(self, facts: ModelFacts) -> None:
+        """Find what there is."""
+        index = self._index
         self.salt = index.setting("salt", os.urandom(_SALT_BYTES))
-        self._model = index.model(facts.identity, facts.to_json(), now=clock())
-        paths.make(self.path)
-        rows = sweep(paths, index)
-        self._others = OtherModels(paths, index, model=self._model, rows=rows)
+        self._model = index.model(facts.identity, facts.to_json(), now=self._clock())
+        self._paths.make(self.path)
+        rows = sweep(self._paths, index)
+        self._others = OtherModels(self._paths, index, model=self._model, rows=rows)
         self._sizes = Sizes()
         for row in rows[self._model]:
             self._sizes.add(row.entry.key, raw_bytes=row.entry.num_bytes, stored_bytes=row.stored_bytes)
@@ -123,27 +134,28 @@ class DiskFolder:
         """
         paths = FolderPaths(Path(path))
         lock = FolderLock.acquired(paths)
+        make: Callable[[], DiskFolder] = partial(
+            cls,
+            paths,
+            facts=facts,
+            capacity_bytes=capacity_bytes,
+            lock=lock,
+            clock=clock,
+            compresses=compresses,
+        )
         try:
-            index = opened_index(paths)
+            try:
+                return make()
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                begin_anew(paths, error)
+                return make()
         except (OSError, sqlite3.Error) as error:
             lock.release()
             raise ConfigurationError(
                 f"cache folder {path} cannot be used ({error}); give a folder that this user can write to"
             ) from error
-        try:
-            return cls(
-                paths,
-                facts=facts,
-                capacity_bytes=capacity_bytes,
-                lock=lock,
-                index=index,
-                clock=clock,
-                compresses=compresses,
-            )
-        except BaseException:
-            index.close()
-            lock.release()
-            raise
 
     @property
     def raw_bytes(self) -> int:
@@ -172,8 +184,11 @@ class DiskFolder:
                 yield row.entry
 
     def entry(self, key: str) -> Entry | None:
-        """Return what the index knows of a payload, None where there is none."""
-        row = self._index.row(self._model, key)
+        """Return what the index knows of a payload, None where that is nothing, or cannot be read."""
+        try:
+            row = self._index.row(self._model, key)
+        except sqlite3.Error:
+            return None
         return row.entry if isinstance(row, Row) else None
 
     def holds(self, key: str) -> bool:

@@ -6,6 +6,7 @@ was. Every method is one transaction. The index is only ever opened by who holds
 """
 
 import contextlib
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,15 @@ from typing import Any
 
 from milepost.disk.entry import Entry
 
-__all__ = ["Index", "ModelRow", "Row"]
+__all__ = ["Index", "ModelRow", "Row", "is_damage"]
+
+# What SQLite says of a disk, or of a database in use: nothing is wrong with what lies there.
+_OF_THE_DISK = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
+    }
+)  # fmt: skip
 
 # Goes up with every change of the tables or of the files; another one's folder is emptied.
 _VERSION = 1
@@ -47,6 +56,7 @@ CREATE TABLE payloads (
 );
 CREATE INDEX payloads_by_use ON payloads (model, used);
 """
+_IDENTITY = re.compile("[0-9a-f]{64}")
 _FIELDS: dict[str, Any] = {
     "key": str, "kind": str, "namespace": str, "parent": str | None, "start": int, "end": int,
     "tokens": bytes, "num_bytes": int, "prompt_tokens": int, "digest": bytes,
@@ -99,8 +109,7 @@ class Index:
         is_read_only: Whether to leave everything as it is, and fail where there is none.
 
     Raises:
-        sqlite3.DatabaseError: it is damaged, or of another version.
-        sqlite3.OperationalError: it cannot be opened.
+        sqlite3.Error: it is damaged, of another version, or cannot be opened (see :func:`is_damage`).
     """
 
     def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
@@ -109,6 +118,8 @@ class Index:
         # One connection for all threads, one at a time.
         self._lock = threading.Lock()
         self._database = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        # A damaged name is a name that nothing has.
+        self._database.text_factory = lambda data: data.decode(errors="replace")
         try:
             self._open(is_read_only=is_read_only)
         except BaseException:
@@ -130,6 +141,11 @@ class Index:
             self._database.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             raise sqlite3.DatabaseError(f"the index is of version {version}; this milepost has {_VERSION}")
+        # A quoted name of no column is a text to SQLite, and no error.
+        with contextlib.closing(sqlite3.connect(":memory:")) as due:
+            due.executescript(_TABLES)
+            if _schema(self._database) != _schema(due):
+                raise sqlite3.DatabaseError("the index is damaged: its tables are not as they were made")
 
     def close(self) -> None:
         """Close the database. Harmless when done twice."""
@@ -155,9 +171,21 @@ class Index:
             return int(found[0])
 
     def models(self) -> list[ModelRow]:
-        """Return all models, longest unused first."""
+        """Return all models, longest unused first.
+
+        Raises:
+            sqlite3.DatabaseError: one of them makes no sense.
+        """
         with self._transaction() as database:
-            found = database.execute("SELECT id, identity, facts, used FROM models ORDER BY used, id")
+            found = database.execute(
+                "SELECT id, identity, facts, used FROM models ORDER BY used, id"
+            ).fetchall()
+            if not all(
+                _IDENTITY.fullmatch(str(identity)) and isinstance(facts, str) and isinstance(used, float)
+                for _, identity, facts, used in found
+            ):
+                # The identity is the name of a folder, too.
+                raise sqlite3.DatabaseError("the index is damaged: a model in it makes no sense")
             return [
                 ModelRow(number=number, identity=identity, facts=facts, used=used)
                 for number, identity, facts, used in found
@@ -231,6 +259,17 @@ class Index:
                     self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
+
+
+def _schema(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return database.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error says that an index is damaged, or another version's, not that a disk fails."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # Extended codes have more above their lowest byte.
+    return code is None or code & 0xFF not in _OF_THE_DISK
 
 
 def _row(row: tuple[Any, ...]) -> Row | str:

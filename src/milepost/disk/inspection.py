@@ -154,7 +154,7 @@ def prune(
     with (_looked_into if dry_run else _held)(path) as (paths, index):
         chosen = [each for each in index.models() if model is None or _is_called(each, model)]
         if model is not None and not chosen:
-            named = ", ".join(sorted(ModelFacts.from_json(each.facts).name for each in index.models()))
+            named = ", ".join(sorted(_name(each) for each in index.models()))
             raise ConfigurationError(f"no model {model!r} is kept in {path}; there are: {named or 'none'}")
         rows = sorted(
             ((row, each) for each in chosen for row in _valid_rows(index, each)),
@@ -197,15 +197,12 @@ def _held(path: str | Path) -> Iterator[tuple[FolderPaths, Index]]:
 def _opened(path: str | Path, *, is_read_only: bool) -> Iterator[tuple[FolderPaths, Index]]:
     paths = _existing(path)
     try:
-        index = Index(paths.index, is_read_only=is_read_only)
+        with contextlib.closing(Index(paths.index, is_read_only=is_read_only)) as index:
+            yield paths, index
     except sqlite3.Error as error:
         raise ConfigurationError(
             f"the index of {path} cannot be read ({error}); the next server that opens the folder begins anew"
         ) from error
-    try:
-        yield paths, index
-    finally:
-        index.close()
 
 
 def _existing(path: str | Path) -> FolderPaths:
@@ -224,7 +221,7 @@ def _summary(model: ModelRow, rows: Sequence[Row]) -> ModelSummary:
     segments = [row for row in rows if row.entry.kind == "kv"]
     parents = {row.entry.parent for row in segments}
     return ModelSummary(
-        name=ModelFacts.from_json(model.facts).name,
+        name=_name(model),
         identity=model.identity,
         clients=len({row.entry.namespace for row in rows}),
         prompts=sum(row.entry.key not in parents for row in segments) if segments else len(states),
@@ -270,6 +267,13 @@ def _remove(paths: FolderPaths, index: Index, model: ModelRow, keys: Sequence[st
         PayloadFiles(paths, model.identity).remove(key)
 
 
+def _name(model: ModelRow) -> str:
+    try:
+        return ModelFacts.from_json(model.facts).name
+    except ValueError:
+        return "unknown"
+
+
 def _is_called(model: ModelRow, name: str) -> bool:
     is_digits = len(name) >= 6
-    return ModelFacts.from_json(model.facts).name == name or (is_digits and model.identity.startswith(name))
+    return _name(model) == name or (is_digits and model.identity.startswith(name))

@@ -9,6 +9,7 @@ A disk that fails (full, read-only, gone) ends the writing with one warning; an 
 
 import hashlib
 import logging
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -193,8 +194,12 @@ class DiskShelf:
             self._turn.notify_all()
 
     def entries(self) -> Iterable[Entry]:
-        """Return what is written, longest unused first."""
-        return list(self._folder.entries())
+        """Return what is written, longest unused first; nothing where that cannot be read."""
+        try:
+            return list(self._folder.entries())
+        except sqlite3.Error as error:
+            self._stop(error)
+            return []
 
     def take_lost(self) -> Sequence[str]:
         """Return keys of what was given up since this was last asked."""

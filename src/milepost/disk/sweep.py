@@ -11,30 +11,16 @@ import sqlite3
 from milepost.disk.index import Index, Row
 from milepost.disk.paths import FolderPaths
 
-__all__ = ["opened_index", "sweep"]
+__all__ = ["begin_anew", "sweep"]
 
 _log = logging.getLogger(__name__)
 
-_ONLY_MINE = 0o600
 
-
-def opened_index(paths: FolderPaths) -> Index:
-    """Open the index, or begin anew where it is damaged or another version's: nothing can be found then.
-
-    Raises:
-        sqlite3.OperationalError: it cannot be opened at all.
-    """
-    paths.index.touch(_ONLY_MINE)
-    try:
-        return Index(paths.index)
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
-        _log.warning("%s: %s; all that was kept there is dropped", paths.index, error)
-        paths.remove_index()
-        shutil.rmtree(paths.models, ignore_errors=True)
-        paths.index.touch(_ONLY_MINE)
-        return Index(paths.index)
+def begin_anew(paths: FolderPaths, error: sqlite3.Error) -> None:
+    """Drop everything, where the index is damaged or another version's: nothing can be found then."""
+    _log.warning("%s: %s; all that was kept there is dropped", paths.index, error)
+    paths.remove_index()
+    shutil.rmtree(paths.models, ignore_errors=True)
 
 
 def sweep(paths: FolderPaths, index: Index) -> dict[int, list[Row]]:
