@@ -39,7 +39,8 @@ class FolderLock:
 
         try:
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = filelock.FileLock(paths.lock, timeout=0, mode=0o600)
+            # A server opens its engine in one thread and closes it in another.
+            lock = filelock.FileLock(paths.lock, timeout=0, mode=0o600, thread_local=False)
             lock.acquire()
             paths.owner.write_text(f"{os.getpid()}\n")
         except filelock.Timeout as error:
