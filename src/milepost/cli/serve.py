@@ -152,7 +152,8 @@ def serve(
     )
     configure_logs(log_format, log_level, stream=sys.stderr)
     prompts = [] if warm is None else read_warm_prompts(warm)
-    console = Console(stderr=True, highlight=False)
+    # A line is a line in a log too, however wide that says it is: an address is copied from it.
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"Opening {model} ...")
     source, tokenizer = resolve_model(model)
     engine = Engine.open(

@@ -11,6 +11,7 @@ from milepost.server.dialects.fields import (
     Body,
     CacheFields,
     Neutral,
+    RoutedFields,
     SamplingFields,
     StreamOptions,
     WithoutEffect,
@@ -60,7 +61,7 @@ class TextFormat(Body):
     type: Literal["text"]
 
 
-class ChatBody(SamplingFields, CacheFields):
+class ChatBody(SamplingFields, CacheFields, RoutedFields):
     """A request for a chat's next message."""
 
     model: str = Field(description="What this server calls its model; /v1/models says it.")
@@ -98,6 +99,15 @@ class ChatBody(SamplingFields, CacheFields):
     )
     store: Literal[False] | None = Field(
         default=None, description="No answers are kept here; leave it out, or say false."
+    )
+    separate_reasoning: Literal[True] | None = Field(
+        default=None, description="Reasoning stands apart from an answer's text here; leave it out."
+    )
+    stream_reasoning: Literal[True] | None = Field(
+        default=None, description="Reasoning is streamed as it comes here; leave it out."
+    )
+    include_reasoning: Literal[True] | None = Field(
+        default=None, description="Reasoning is given here; chat_template_kwargs may switch it off."
     )
     audio: Neutral = Field(default=None, description="Answers are text here; leave it out.")
     functions: Neutral = Field(default=None, description="An older name; give tools.")

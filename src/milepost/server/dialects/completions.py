@@ -18,6 +18,7 @@ from milepost.engines.engine import Engine
 from milepost.engines.sampling import TokenLogprobs
 from milepost.server.dialects.fields import (
     CacheFields,
+    RoutedFields,
     SamplingFields,
     StreamOptions,
     WithoutEffect,
@@ -52,7 +53,7 @@ _Token = Annotated[int, Field(ge=0)]
 _Tokens = Annotated[list[_Token], Field(min_length=1)]
 
 
-class CompletionBody(SamplingFields, CacheFields):
+class CompletionBody(SamplingFields, CacheFields, RoutedFields):
     """A request for the text that goes on."""
 
     model: str = Field(description="What this server calls its model; /v1/models says it.")

@@ -13,6 +13,7 @@ __all__ = [
     "Body",
     "CacheFields",
     "Neutral",
+    "RoutedFields",
     "SamplingFields",
     "StreamOptions",
     "WithoutEffect",
@@ -76,6 +77,22 @@ class SamplingFields(Body):
     ignore_eos: bool = Field(default=False, description="Go on past the model's end token.")
     logit_bias: dict[str, Literal[0]] | None = Field(
         default=None, description="No bias is added to tokens here; leave it out."
+    )
+
+
+class RoutedFields(Body):
+    """Switches of vLLM's and SGLang's APIs: their routers write each into every request that they pass on, with
+    the value that changes nothing.
+    """
+
+    skip_special_tokens: Literal[True] | None = Field(
+        default=None, description="Special tokens are no part of an answer's text here; leave it out."
+    )
+    no_stop_trim: Literal[False] | None = Field(
+        default=None, description="What stops an answer is no part of it here; leave it out."
+    )
+    return_hidden_states: Literal[False] | None = Field(
+        default=None, description="No hidden states are given here; leave it out."
     )
 
 
