@@ -128,13 +128,8 @@ def serve(
     )
     from rich.console import Console
 
-    from milepost.demo.embedded_model import resolve_model
-    from milepost.engines.engine import Engine
     from milepost.server.keys import read_keys
-    from milepost.server.serving import serve as run
     from milepost.server.settings import ServeSettings
-    from milepost.server.sight.logs import configure_logs
-    from milepost.server.warming import read_warm_prompts
 
     settings = ServeSettings.checked(
         model_name=name or Path(model).name,
@@ -150,11 +145,18 @@ def serve(
         includes_recomputed=explain,
         shows_text=show_text,
     )
-    configure_logs(log_format, log_level, stream=sys.stderr)
-    prompts = [] if warm is None else read_warm_prompts(warm)
     # A line is a line in a log too, however wide that says it is: an address is copied from it.
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"Opening {model} ...")
+    # These take seconds: wrong options are refused before, and something is seen meanwhile.
+    from milepost.demo.embedded_model import resolve_model
+    from milepost.engines.engine import Engine
+    from milepost.server.serving import serve as run
+    from milepost.server.sight.logs import configure_logs
+    from milepost.server.warming import read_warm_prompts
+
+    configure_logs(log_format, log_level, stream=sys.stderr)
+    prompts = [] if warm is None else read_warm_prompts(warm)
     source, tokenizer = resolve_model(model)
     engine = Engine.open(
         source,

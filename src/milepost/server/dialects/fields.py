@@ -81,8 +81,8 @@ class SamplingFields(Body):
 
 
 class RoutedFields(Body):
-    """Switches of vLLM's and SGLang's APIs: their routers write each into every request that they pass on, with
-    the value that changes nothing.
+    """Switches of vLLM's and SGLang's APIs. Their routers write each into every request, with the value
+    that changes nothing.
     """
 
     skip_special_tokens: Literal[True] | None = Field(
