@@ -3,6 +3,7 @@
 import errno
 import sqlite3
 import threading
+import time
 
 import pytest
 from small_payloads import MODEL, NumbersCodec, digest_of, entry, key_of, payload
@@ -17,8 +18,10 @@ class HeldCodec(NumbersCodec):
 
     def __init__(self):
         self.turns = threading.Semaphore(1000)
+        self.num_waiting = 0
 
     def pack(self, payload):
+        self.num_waiting += 1
         self.turns.acquire()
         return super().pack(payload)
 
@@ -221,6 +224,19 @@ def test_a_damaged_file_is_a_miss_and_counted_by_cause(shelf):
 def test_use_is_kept_for_the_next_process(shelf, tmp_path):
     put(shelf, 1, 2)
     shelf.touch(keys(1))
+    shelf.close()
+    again = open_shelf(tmp_path, NumbersCodec())
+    assert [each.key for each in again.entries()] == keys(2, 1)
+    again.close()
+
+
+def test_what_is_used_while_it_is_written_was_used_then(shelf, tmp_path, codec):
+    hold(codec)
+    put(shelf, 1, 2)
+    while codec.num_waiting == 0:
+        time.sleep(0.001)
+    shelf.touch(keys(1))
+    codec.turns.release(10)
     shelf.close()
     again = open_shelf(tmp_path, NumbersCodec())
     assert [each.key for each in again.entries()] == keys(2, 1)

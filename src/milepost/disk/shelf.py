@@ -187,10 +187,10 @@ class DiskShelf:
         with self._turn:
             now = self._folder.now()
             for key in keys:
+                # Both: the writer may have it in hand, with the time that it had then.
+                self._touched[key] = now
                 if key in self._waiting:
                     self._waiting[key] = replace(self._waiting[key], used=now)
-                else:
-                    self._touched[key] = now
             self._turn.notify_all()
 
     def entries(self) -> Iterable[Entry]:
