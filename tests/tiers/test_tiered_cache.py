@@ -324,3 +324,16 @@ def test_a_source_is_checked_before_any_tier_is_touched():
         chain.commit(lease, (), None)
     assert not list(shelf.entries())
     chain.check()
+
+
+def test_checkpoints_gone_from_memory_do_not_live_on_in_what_lies_below():
+    chain = new_chain([FailingShelf()], memory=600)
+    fill(chain, 300)
+    handles = [
+        checkpoint.payload
+        for node in chain.slower[0].cache._store.tree.nodes()
+        for checkpoint in node.checkpoints
+    ]
+    linked = [checkpoint for handle in handles for _, checkpoint in handle.copies.values()]
+    assert len(handles) == 300
+    assert 0 < len(linked) < 20

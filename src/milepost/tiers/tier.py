@@ -8,6 +8,7 @@ compute is not taken in.
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 _LEAST_CHANGE = 1 / 64
 # Bytes that take no more than this part of their size on the shelf are no reason for a larger budget yet.
 _MOST_COMPRESSION = 8.0
+_LINKS_A_TURN = 4
 
 
 @final
@@ -77,6 +79,8 @@ class Tier:
         self.traffic = Traffic()
         self._computing = computing
         self._clock = clock
+        # Those that have copies in faster tiers.
+        self._linked: deque[Handle] = deque()
         self.cache = HostedCache(
             capacity_bytes=capacity_bytes,
             footprint=footprint,
@@ -188,11 +192,22 @@ class Tier:
         for checkpoint in held:
             handle = here.get(checkpoint.position)
             if isinstance(handle, Handle) and checkpoint.is_stored:
+                if not handle.copies:
+                    self._linked.append(handle)
                 handle.copies[id(faster)] = faster, checkpoint
                 kv_tokens = checkpoint.position - checkpoint.above_position
                 cost = self.cost_to_fetch(handle.num_bytes + kv_tokens * kv_bytes)
                 # What was never measured is no reason to do without.
                 faster.note_copy(checkpoint, cost or math.inf)
+                self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """Look through a few links, so that checkpoints gone from faster tiers do not live on. O(1)."""
+        for _ in range(min(_LINKS_A_TURN, len(self._linked))):
+            handle = self._linked.popleft()
+            handle.copies = {key: each for key, each in handle.copies.items() if each[1].is_stored}
+            if handle.copies:
+                self._linked.append(handle)
 
     def _bytes_at(self, position: int) -> int:
         footprint = self.cache.footprint
