@@ -1,21 +1,18 @@
-"""The one thread that owns the engine, and the queue before it.
+"""The queue before the engine, on the event loop's side: it owns tickets, and the count of who waits.
 
-    client   submit: read in a thread of its own, refused where it breaks a rule or the queue is full
-             → waiting, first come first served
-    engine   each turn: take in who comes and who goes, let run what fits, step, hand out what that produced
+    submit         read in a thread of its own, refused where it breaks a rule or the queue is full
+    engine thread  runs it in turns with the others (:mod:`milepost.server.engine_thread`)
+    hand out       once a turn, what that produced, to the tickets and to who listens
 
-The event loop owns tickets and the count of who waits; the engine's thread owns the engine. They meet in an
-inbox under a lock, and in ``call_soon_threadsafe``, once a turn. Everything else that the engine can do
+The two meet in an inbox under a lock, and in ``call_soon_threadsafe``. Everything else that the engine can do
 (scores, statistics, a look at the cache) runs between two turns, by :meth:`Worker.call`.
 """
 
 import asyncio
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, final
 
 from milepost.engines.engine import Engine
@@ -23,6 +20,7 @@ from milepost.engines.requests import GenerationRequest
 from milepost.engines.text import Tokenizer
 from milepost.errors import ConfigurationError
 from milepost.server.admission import Admission
+from milepost.server.engine_thread import EngineThread
 from milepost.server.faults import BusyError, StoppedError
 from milepost.server.requests import Ask
 from milepost.server.ticket import Handed, Ticket
@@ -81,15 +79,13 @@ class Worker:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="milepost-reader")
         self._request_seconds = _FIRST_GUESS_SECONDS
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._work, name="milepost-engine", daemon=True)
-        # The meeting place.
-        self._inbox: deque[Ticket] = deque()
-        self._jobs: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
-        self._wake = threading.Condition()
-        self._is_closing = False
-        # The engine's thread's.
-        self._waiting: deque[Ticket] = deque()
-        self._running: list[Ticket] = []
+        self._thread = EngineThread(
+            engine,
+            admission=admission,
+            on_begun=lambda ticket, at: self._tell(self._note_begun, ticket, at),
+            on_news=lambda news: self._tell(self._hand_out, news),
+            on_broken=lambda reason: self._tell(self._note_broken, reason),
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -115,10 +111,7 @@ class Worker:
     async def stop(self) -> None:
         """Refuse what comes, give up what runs, and end the thread; what was captured is kept."""
         self.stopped = self.stopped or "the server is being stopped"
-        with self._wake:
-            self._is_closing = True
-            self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.stop)
         self._reader.shutdown(cancel_futures=True)
 
     async def submit(self, ask: Ask) -> list[Ticket]:
@@ -147,9 +140,7 @@ class Worker:
         for ticket in tickets:
             for listener in self._listeners:
                 listener.submitted(ticket)
-        with self._wake:
-            self._inbox.extend(tickets)
-            self._wake.notify()
+        self._thread.put(tickets)
         return tickets
 
     async def call(self, work: Callable[[Engine], T]) -> T:
@@ -160,11 +151,7 @@ class Worker:
         """
         if self.stopped is not None:
             raise StoppedError(self.stopped)
-        done: Future[T] = Future()
-        with self._wake:
-            self._jobs.append((work, done))
-            self._wake.notify()
-        return await asyncio.wrap_future(done)
+        return await asyncio.wrap_future(self._thread.call(work))
 
     async def read(self, work: Callable[[Engine], T]) -> T:
         """Return what ``work`` does in the thread that reads requests: encoding, which needs no turn."""
@@ -198,98 +185,10 @@ class Worker:
     def _give_up(self, ticket: Ticket) -> None:
         for listener in self._listeners:
             listener.given_up(ticket)
-        with self._wake:
-            self._wake.notify()
-
-    # From here on, the engine's thread.
-
-    def _work(self) -> None:
-        try:
-            while self._take_in():
-                self._admit()
-                self._turn()
-        except BaseException as error:
-            _log.exception("the engine's thread ended, and the server serves no more")
-            self._fail_all(error)
-        finally:
-            self._engine.close()
-
-    def _take_in(self) -> bool:
-        """Wait until there is something to do; return whether to go on."""
-        with self._wake:
-            while not (self._inbox or self._jobs or self._waiting or self._running or self._is_closing):
-                self._wake.wait()
-            self._waiting.extend(self._inbox)
-            self._inbox.clear()
-            jobs, self._jobs = self._jobs, deque()
-            is_closing = self._is_closing
-        for work, done in jobs:
-            _answer(work, self._engine, done)
-        if is_closing:
-            self._fail_all(StoppedError("the server was stopped before this answer was whole"))
-        return not is_closing
-
-    def _admit(self) -> None:
-        """Let run what fits, in the order of coming."""
-        while self._waiting:
-            ticket = self._waiting[0]
-            if not ticket.is_given_up and not self.admission.has_room(
-                (each.live_bytes for each in self._running), ticket.live_bytes
-            ):
-                return
-            self._waiting.popleft()
-            self._begin(ticket)
-
-    def _begin(self, ticket: Ticket) -> None:
-        try:
-            if not ticket.is_given_up:
-                ticket.generation = self._engine.submit(ticket.request)
-                self._running.append(ticket)
-        except Exception as error:
-            self._post([Handed(ticket=ticket, events=(), at=time.monotonic(), outcome=error)])
-        self._tell(self._note_begun, ticket, time.monotonic())
-
-    def _turn(self) -> None:
-        for ticket in self._running:
-            if ticket.is_given_up and ticket.generation is not None:
-                ticket.generation.close()
-        if not self._running:
-            return
-        turn = self._engine.step()
-        now = time.monotonic()
-        events = {id(generation): produced for generation, produced in turn}
-        news: list[Handed] = []
-        for ticket in list(self._running):
-            generation = ticket.generation
-            assert generation is not None
-            is_done = generation.is_done
-            if is_done:
-                self._running.remove(ticket)
-            if is_done or events.get(id(generation)):
-                outcome = _outcome(ticket) if is_done else None
-                produced = tuple(events.get(id(generation), ()))
-                news.append(Handed(ticket=ticket, events=produced, at=now, outcome=outcome))
-        if news:
-            self._post(news)
-
-    def _fail_all(self, error: BaseException) -> None:
-        reason = error if isinstance(error, Exception) else StoppedError("the engine was interrupted")
-        self.stopped = self.stopped or f"the engine failed: {error}"
-        with self._wake:
-            tickets = [*self._running, *self._waiting, *self._inbox]
-            jobs, self._jobs = self._jobs, deque()
-            self._running.clear()
-            self._waiting.clear()
-            self._inbox.clear()
-        now = time.monotonic()
-        self._post([Handed(ticket=ticket, events=(), at=now, outcome=reason) for ticket in tickets])
-        for _, done in jobs:
-            done.set_exception(reason)
-
-    def _post(self, news: Sequence[Handed]) -> None:
-        self._tell(self._hand_out, news)
+        self._thread.look()
 
     def _tell(self, what: Callable[..., None], *values: Any) -> None:
+        """Have the event loop do ``what``; called in the engine's thread."""
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(what, *values)
@@ -297,7 +196,8 @@ class Worker:
             # The loop is closed: nobody is left to tell.
             _log.debug("an answer found nobody who waits for it")
 
-    # From here on, the event loop again.
+    def _note_broken(self, reason: str) -> None:
+        self.stopped = reason
 
     def _note_begun(self, ticket: Ticket, at: float) -> None:
         ticket.times.begun = at
@@ -322,28 +222,3 @@ class Worker:
         assert ticket.times.ended is not None
         took = ticket.times.ended - ticket.times.begun
         self._request_seconds += _NEWEST_WEIGHT * (took - self._request_seconds)
-
-
-def _outcome(ticket: Ticket) -> Any:
-    """Return the whole answer of a request that is done, or what broke it."""
-    generation = ticket.generation
-    assert generation is not None
-    if generation.is_closed and generation.error is None:
-        return StoppedError("the request was given up")
-    try:
-        return generation.completion()
-    except Exception as error:
-        return error
-
-
-def _answer(work: Callable[[Engine], Any], engine: Engine, done: "Future[Any]") -> None:
-    """Do what was asked for between turns."""
-    if not done.set_running_or_notify_cancel():
-        return
-    try:
-        done.set_result(work(engine))
-    except BaseException as error:
-        done.set_exception(error)
-        # What is no error of the work ends the thread.
-        if not isinstance(error, Exception):
-            raise
