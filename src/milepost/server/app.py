@@ -56,6 +56,7 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.speech = Speech(worker.tokenizer)
         worker.start()
         try:
             yield
@@ -71,7 +72,6 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
         redoc_url=None,
     )
     app.state.worker, app.state.settings, app.state.access = worker, settings, Access(settings)
-    app.state.speech = Speech(worker.tokenizer)
     app.state.started = int(time.time())
     for router in (*_DIALECTS, *routers):
         app.include_router(router)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["ANTHROPIC_FAULTS", "FAULTS", "FaultBody"]
+__all__ = ["ANTHROPIC_FAULTS", "FAULTS", "STREAMED", "FaultBody"]
 
 
 class FaultDetails(BaseModel):
@@ -30,6 +30,15 @@ FAULTS: dict[int | str, dict[str, Any]] = {
     429: {"model": FaultBody, "description": "The queue is full; Retry-After says when to ask again."},
     500: {"model": FaultBody, "description": "The server failed at this request, and goes on."},
     503: {"model": FaultBody, "description": "Nothing is served just now."},
+}
+
+
+# What a path says beside that may tell its answer as it is made.
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The answer; event by event, where 'stream' is true.",
+    }
 }
 
 

@@ -17,7 +17,7 @@ from milepost.server.dialects.fields import (
     WithoutEffect,
     sampling_options,
 )
-from milepost.server.documented import FAULTS
+from milepost.server.documented import FAULTS, STREAMED
 from milepost.server.exchange import (
     Exchange,
     HasExchange,
@@ -159,7 +159,9 @@ def ask_of_chat(body: ChatBody, exchange: Exchange) -> Ask:
     return Ask(prompt=messages, options=options, count=body.n or 1, request_id=exchange.request_id)
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=FAULTS, tags=["OpenAI"])
+@router.post(
+    "/v1/chat/completions", response_model=ChatCompletion, responses=FAULTS | STREAMED, tags=["OpenAI"]
+)
 async def complete_chat(body: ChatBody, exchange: HasExchange) -> Any:
     """Answer a chat."""
     exchange.require_model(body.model)

@@ -25,7 +25,7 @@ from milepost.server.dialects.fields import (
     sampling_options,
 )
 from milepost.server.dialects.logprobs import PlainLogprobs, plain_logprobs
-from milepost.server.documented import FAULTS
+from milepost.server.documented import FAULTS, STREAMED
 from milepost.server.exchange import (
     DONE,
     Exchange,
@@ -132,7 +132,7 @@ def _check(body: CompletionBody, exchange: Exchange) -> None:
         )
 
 
-@router.post("/v1/completions", response_model=TextAnswer, responses=FAULTS, tags=["OpenAI"])
+@router.post("/v1/completions", response_model=TextAnswer, responses=FAULTS | STREAMED, tags=["OpenAI"])
 async def complete(body: CompletionBody, exchange: HasExchange) -> Any:
     """Go on from a text."""
     exchange.require_model(body.model)

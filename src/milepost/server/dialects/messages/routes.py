@@ -13,7 +13,7 @@ from milepost.engines.text import Tokenizer
 from milepost.server.dialects.messages.answer import Ending, MessageWriter
 from milepost.server.dialects.messages.body import CountBody, MessagesBody, PromptFields
 from milepost.server.dialects.messages.prompt import messages_of, tools_of
-from milepost.server.documented import ANTHROPIC_FAULTS
+from milepost.server.documented import ANTHROPIC_FAULTS, STREAMED
 from milepost.server.exchange import Exchange, HasExchange, event_of, json_of, server_sent_events
 from milepost.server.faults import Fault
 from milepost.server.requests import Ask
@@ -27,7 +27,7 @@ __all__ = ["router"]
 router = APIRouter(responses=ANTHROPIC_FAULTS, tags=["Anthropic"])
 
 
-@router.post("/v1/messages", response_model=Message)
+@router.post("/v1/messages", response_model=Message, responses=STREAMED)
 async def create_message(body: MessagesBody, exchange: HasExchange) -> Any:
     """Answer a chat."""
     exchange.require_model(body.model)

@@ -12,7 +12,7 @@ from milepost.server.dialects.fields import sampling_options
 from milepost.server.dialects.responses.answer import ResponseWriter
 from milepost.server.dialects.responses.body import ResponsesBody
 from milepost.server.dialects.responses.prompt import messages_of, tools_of
-from milepost.server.documented import FAULTS
+from milepost.server.documented import FAULTS, STREAMED
 from milepost.server.exchange import Exchange, HasExchange, event_of, json_of, server_sent_events
 from milepost.server.faults import Fault, RefusedError
 from milepost.server.requests import Ask
@@ -25,7 +25,7 @@ __all__ = ["router"]
 router = APIRouter(responses=FAULTS, tags=["OpenAI"])
 
 
-@router.post("/v1/responses", response_model=Response)
+@router.post("/v1/responses", response_model=Response, responses=STREAMED)
 async def create_response(body: ResponsesBody, exchange: HasExchange) -> Any:
     """Answer a conversation, which the client keeps."""
     exchange.require_model(body.model)
