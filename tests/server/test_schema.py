@@ -35,7 +35,7 @@ _CHECKS = [
 
 
 @schema.parametrize()
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_that_the_schema_tells_of(case, served):
     body = case.body
     if isinstance(body, dict):
