@@ -17,9 +17,11 @@ from milepost.prefix_cache import PrefixCache
 from milepost.store import (
     Checkpoint,
     Lookup,
+    Outline,
     PayloadSource,
     checkpoints_beyond,
     know_prompt,
+    outline,
     require_source,
 )
 from milepost.tokens import KeyArray, TokenLike, as_prompt, common_prefix_length
@@ -131,6 +133,14 @@ class HostedCache(PrefixCache):
             adopted = store.put(path, position, source=delivery, tick=tick, cost=cost)
         store.forget_history()
         return adopted
+
+    def outline(self, *, slower: Sequence["HostedCache"] = (), most_nodes: int = 48) -> Outline:
+        """Return the top of the tree of prompts with its checkpoints, and where ``slower`` tiers have some on
+        the same prompts. Reads only. O(most_nodes), and the lengths of the prompts shown where there are
+        slower tiers.
+        """
+        stores = [cache._store for cache in slower]
+        return outline(self._store, others=stores, most_nodes=most_nodes)
 
     def evict_beyond(self, tokens: TokenLike, position: int, *, tenant: str) -> int:
         """Evict every checkpoint that needs the tokens of a prompt up to ``position``, whose KV its owner

@@ -35,6 +35,7 @@ COLOURS = {
     "alignment": Colour("#f3df93", "#8a7a2e"),
     "placement": Colour("#f4b983", "#9c5f2c"),
     "eviction": Colour("#d97b6c", "#8c2f28"),
+    "reset": Colour("#c9a9dd", "#6d4a8a"),
     "unseen": Colour("#d3d7de", "#4a5160"),
     "no-parting": Colour("#c3c8d1", "#59606e"),
     "known-place": Colour("#2c4a78", "#9dbdf0"),

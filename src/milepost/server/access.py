@@ -5,6 +5,7 @@ request. Two parts share no state, no KV and no match, so that no time to a firs
 another one asked. They share the memory: how much of it others use does show.
 """
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ from milepost.server.settings import ServeSettings
 
 __all__ = ["Access", "Caller"]
 
-_BEARER = "bearer "
+_BEARER, _BASIC = "bearer ", "basic "
+# A browser asks its reader for the key, and sends it as a password with each request to this server.
+_ASK_READER = 'Basic realm="Milepost: any name, and the operator key as password", charset="UTF-8", Bearer'
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,13 @@ class Access:
     def require_operator(self, headers: Mapping[str, str]) -> None:
         """Raise ``RefusedError`` unless these headers may see what all clients do."""
         if self._operator is not None:
-            if not hmac.compare_digest(_digest(_key_of(headers)), self._operator):
-                raise _refused("this is for the operator: send the key given with --operator-key")
+            key = _password_of(headers) or _key_of(headers)
+            if not hmac.compare_digest(_digest(key), self._operator):
+                raise _refused(
+                    "this is for the operator: send the key given with --operator-key, as 'Authorization: "
+                    "Bearer KEY', or to a browser that asks as the password",
+                    challenge=_ASK_READER,
+                )
         elif self._keys:
             raise _refused(
                 "this tells of all clients, and no key is set for who may see it; start the server with "
@@ -83,11 +91,29 @@ def _key_of(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "")
 
 
+def _password_of(headers: Mapping[str, str]) -> str | None:
+    """Return what a browser sends; None where it is nothing, or not in that form."""
+    authorization = headers.get("authorization", "")
+    if not authorization.lower().startswith(_BASIC):
+        return None
+    try:
+        decoded = base64.b64decode(authorization[len(_BASIC) :].strip(), validate=True).decode()
+    except ValueError:
+        return None
+    return decoded.partition(":")[2]
+
+
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
-def _refused(message: str) -> RefusedError:
+def _refused(message: str, *, challenge: str = "Bearer") -> RefusedError:
     return RefusedError(
-        Fault(status=401, message=message, kind="authentication_error", code="invalid_api_key")
+        Fault(
+            status=401,
+            message=message,
+            kind="authentication_error",
+            code="invalid_api_key",
+            challenge=challenge,
+        )
     )

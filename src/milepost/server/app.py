@@ -82,7 +82,7 @@ def build_app(worker: Worker, settings: ServeSettings, *, routers: Sequence[APIR
         # A web page whose name was pointed at this machine is no client of it.
         names = [settings.host.strip("[]"), "localhost", "127.0.0.1", "::1", "[::1]"]
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
-    let_watch(app, worker)
+    let_watch(app, worker, settings)
     app.add_middleware(RequestIds)
     return app
 

@@ -27,6 +27,7 @@ class Fault:
         code: A name that programs look at.
         param: The field that is wrong.
         retry_after_seconds: When to ask again.
+        challenge: How a client may say who it is, where it has not.
     """
 
     status: int
@@ -35,12 +36,13 @@ class Fault:
     code: str | None = None
     param: str | None = None
     retry_after_seconds: int | None = None
+    challenge: str = "Bearer"
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers that belong to it."""
         if self.status == 401:
-            return {"WWW-Authenticate": "Bearer"}
+            return {"WWW-Authenticate": self.challenge}
         if self.retry_after_seconds is None:
             return {}
         return {"Retry-After": str(self.retry_after_seconds)}

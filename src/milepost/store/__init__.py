@@ -9,6 +9,7 @@ from milepost.store.eviction_policy import KV_CELL, STATE_CELL, EvictionPolicy, 
 from milepost.store.known_prompts import know_prompt
 from milepost.store.lookup import Lookup, checkpoints_beyond
 from milepost.store.node import Node
+from milepost.store.outline import Outline, OutlinedCheckpoint, OutlinedNode, outline
 from milepost.store.prefix_store import PrefixStore
 from milepost.store.seen import BranchPoint, SeenPrompt
 from milepost.store.source import PayloadRules, PayloadSource
@@ -27,6 +28,9 @@ __all__ = [
     "InsertResult",
     "Lookup",
     "Node",
+    "Outline",
+    "OutlinedCheckpoint",
+    "OutlinedNode",
     "Payload",
     "PayloadRules",
     "PayloadSource",
@@ -38,5 +42,6 @@ __all__ = [
     "check_store",
     "checkpoints_beyond",
     "know_prompt",
+    "outline",
     "require_source",
 ]

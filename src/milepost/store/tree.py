@@ -184,6 +184,10 @@ class RadixTree:
         """Return whose prompts it remembers."""
         return list(self._roots)
 
+    def roots(self) -> dict[str, Node]:
+        """Return the root of each tenant's prompts, the one seen first before others: to be looked at."""
+        return self._roots
+
     def forget_tenant(self, tenant: str) -> list[Node]:
         """Drop all that is remembered of a tenant, none of whose nodes is live; return the nodes dropped."""
         nodes = list(self.nodes(tenant=tenant))

@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from milepost.server.settings import ServeSettings
 from milepost.server.sight.logs import log_record
 from milepost.server.sight.observer import Observer
 from milepost.server.sight.paths import router
@@ -12,9 +13,9 @@ from milepost.server.worker import Worker
 __all__ = ["let_watch"]
 
 
-def let_watch(app: FastAPI, worker: Worker) -> None:
+def let_watch(app: FastAPI, worker: Worker, settings: ServeSettings) -> None:
     """Join what watches to an application, before the middleware that gives requests their ids."""
-    observer = Observer(worker)
+    observer = Observer(worker, settings, started=app.state.started)
 
     def tell(record: Record) -> None:
         observer.tally.note_record(record)
