@@ -114,7 +114,7 @@ def test_it_is_bounded_whatever_the_tree_holds():
 
 def test_long_prompts_are_not_looked_up_elsewhere():
     cache = make_cache(1 << 30)
-    add(cache, list(range(1 << 17)) + [1], (64,))
+    add(cache, [*range(1 << 17), 1], (64,))
     add(cache, prompt(9), (48,))
     nodes = cache.outline(slower=(cache,)).nodes
     assert {node.end: node.elsewhere for node in nodes} == {(1 << 17) + 1: ((),), 64: ((48,),)}

@@ -24,6 +24,7 @@ from milepost.cli.report import report
 from milepost.cli.serve import serve
 from milepost.cli.simulate import simulate
 from milepost.cli.sweep import sweep
+from milepost.cli.top import top
 from milepost.errors import MilepostError
 
 __all__ = ["app", "main"]
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-_COMMANDS = (demo, serve, generate, chat, simulate, sweep, recommend, report, footprint, probe, policies)
+_COMMANDS = (demo, serve, top, generate, chat, simulate, sweep, recommend, report, footprint, probe, policies)
 for _command in _COMMANDS:
     app.command(cls=Command)(_command)
 app.add_typer(cache, name="cache")

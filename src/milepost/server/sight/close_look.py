@@ -40,9 +40,8 @@ class CloseLook:
 def look_closely_at(engine: Engine) -> CloseLook:
     """Return it; what it takes is in docs/watching.md."""
     cache = engine.cache
-    fastest, slower = cache, ()
-    if isinstance(cache, TieredCache):
-        fastest, slower = cache.fastest, tuple(tier.cache for tier in cache.slower)
+    fastest = cache.fastest if isinstance(cache, TieredCache) else cache
+    slower = [tier.cache for tier in cache.slower] if isinstance(cache, TieredCache) else []
     lessons = fastest.policy.lessons
     return CloseLook(
         look=look_at(engine),

@@ -9,7 +9,7 @@ from milepost.engines.audit import AuditStatistics
 from milepost.engines.engine import Engine
 from milepost.policies import CachePolicy
 from milepost.policies.reuse_model import ReuseModel
-from milepost.tiers import Shelf, TieredCache, TierStatistics, Traffic
+from milepost.tiers import Shelf, TieredCache, TierStatistics
 
 __all__ = ["Look", "TierLook", "look_at", "price_of"]
 
@@ -50,19 +50,14 @@ class Look:
 def look_at(engine: Engine) -> Look:
     """Return what the engine's cache holds now."""
     cache = engine.cache
-    totals = cache.statistics()
-    if isinstance(cache, TieredCache):
-        policies = [cache.policy, *(tier.cache.policy for tier in cache.slower)]
-        shelves = [_NO_COUNTS, *(_counts(tier.shelf) for tier in cache.slower)]
-        listed = list(zip(cache.tiers(), policies, shelves, strict=True))
-    else:
-        traffic = Traffic(reused_tokens=totals.reused)
-        listed = [(TierStatistics.of("memory", totals, traffic), cache.policy, _NO_COUNTS)]
+    slower = cache.slower if isinstance(cache, TieredCache) else ()
+    policies = [cache.policy, *(tier.cache.policy for tier in slower)]
+    shelves = [_NO_COUNTS, *(_counts(tier.shelf) for tier in slower)]
     tiers = tuple(
         TierLook(statistics=statistics, price=price_of(policy), shelf=shelf)
-        for statistics, policy, shelf in listed
+        for statistics, policy, shelf in zip(engine.tiers(), policies, shelves, strict=True)
     )
-    return Look(totals=totals, tiers=tiers, audits=engine.audits)
+    return Look(totals=cache.statistics(), tiers=tiers, audits=engine.audits)
 
 
 def price_of(policy: CachePolicy) -> float | None:

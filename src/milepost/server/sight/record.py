@@ -98,7 +98,7 @@ class Story:
         for ticket in self.tickets:
             if isinstance(ticket.outcome, Completion):
                 num_generated += len(ticket.outcome.tokens)
-                cached.update(cached_by_tier(ticket.outcome))
+                cached.update(ticket.outcome.reused_by_tier)
                 for cause, count in recomputed_by_cause(ticket.outcome.report).items():
                     recomputed[cause] += count
         begun = [each.times.begun - each.times.submitted for each in self.tickets if each.times.begun]
@@ -121,8 +121,3 @@ class Story:
             total_seconds=now - self.started,
             finish_reasons=tuple(finished_reason(each) for each in self.tickets),
         )
-
-
-def cached_by_tier(completion: Completion) -> dict[str, int]:
-    """Return the prompt tokens that were not computed, by the tier that had them."""
-    return {"memory": completion.report.reused}

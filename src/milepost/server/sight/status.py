@@ -1,4 +1,4 @@
-"""The snapshot that ``/status.json``, the live page and ``milepost top`` share. docs/watching.md documents it.
+"""The snapshot that ``/status.json``, the live page and ``milepost top`` share; see docs/watching.md.
 
 Its numbers are those of ``/metrics``: both are read from one :class:`Scene`.
 """
