@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import httpx
 import torch
 import uvicorn
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
@@ -107,3 +108,9 @@ def running(*, max_waiting=64, live_capacity_bytes=1 << 30, engine_options=None,
         yield server
     finally:
         server.stop()
+
+
+def complete(server, prompt, **options):
+    """What a server answers to a prompt."""
+    body = {"model": MODEL, "prompt": prompt, "max_tokens": 6} | options
+    return httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)

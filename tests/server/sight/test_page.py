@@ -4,8 +4,9 @@ import re
 import shutil
 from itertools import combinations
 
+import httpx
 import pytest
-from running import running
+from running import complete, running
 
 from milepost.report.palette import COLOURS
 
@@ -60,17 +61,20 @@ def test_contrast_is_that_of_the_standard():
 
 # Each text with the ground that it stands on.
 TEXTS = """() => [...document.querySelectorAll("body *")].filter((each) =>
-  [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()) && each.getClientRects().length
+  [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())
+  && each.getClientRects().length
 ).map((each) => {
   let ground = each;
-  while (ground && getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+  const none = "rgba(0, 0, 0, 0)";
+  while (ground && getComputedStyle(ground).backgroundColor === none) ground = ground.parentElement;
   return [each.textContent.trim().slice(0, 40), getComputedStyle(each).color,
           getComputedStyle(ground ?? document.documentElement).backgroundColor];
 })"""
 OVERFLOWING = """() => [...document.querySelectorAll("body *")].filter((each) => {
   const inScroll = each.closest(".scroll") && !each.classList.contains("scroll");
   const box = each.getBoundingClientRect();
-  return !inScroll && !each.classList.contains("skip") && box.width && (box.right > innerWidth + 1 || box.left < -1);
+  const isOut = box.width && (box.right > innerWidth + 1 || box.left < -1);
+  return isOut && !inScroll && !each.classList.contains("skip");
 }).map((each) => each.outerHTML.slice(0, 80))"""
 
 
@@ -97,13 +101,11 @@ def test_it_fits_its_window_and_can_be_read(busy, open_page, width, scheme):
 
 @needs_browser
 def test_it_is_told_of_a_new_request(busy, open_page):
-    from conftest import ask
-
     page = open_page(busy.url)
     page.wait_for_selector("#recent tbody tr")
     rows = page.locator("#recent tbody tr").count()
     before = page.locator("#tiles").inner_text()
-    ask(busy, "Something else, that nobody has asked before. " * 20)
+    complete(busy, "Something else, that nobody has asked before. " * 20)
     page.wait_for_function(f"document.querySelectorAll('#recent tbody tr').length > {rows}", timeout=15_000)
     assert page.locator("#tiles").inner_text() != before
     assert page.locator("#tree").inner_text().count("Something else") == 1
@@ -111,8 +113,6 @@ def test_it_is_told_of_a_new_request(busy, open_page):
 
 @needs_browser
 def test_its_numbers_are_those_of_the_status(busy, open_page):
-    import httpx
-
     page = open_page(busy.url)
     page.wait_for_selector("#recent tbody tr")
     told = httpx.get(f"{busy.url}/status.json").json()
@@ -142,9 +142,7 @@ def test_before_the_first_request_it_says_what_to_do(open_page):
 
 @needs_browser
 def test_what_a_prompt_says_is_text_and_no_markup(busy, open_page):
-    from conftest import ask
-
-    ask(busy, "<img src=x onerror=alert(1)><b>bold</b> " * 10)
+    complete(busy, "<img src=x onerror=alert(1)><b>bold</b> " * 10)
     page = open_page(busy.url)
     page.wait_for_selector("#recent tbody tr")
     assert "<img src=x" in page.locator("#tree").inner_text()
