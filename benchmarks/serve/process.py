@@ -32,7 +32,8 @@ class Server:
     def __init__(self, options: Sequence[str], *, core: int | None = None) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "milepost", "serve", *options, "--port", "0"],
+            # A line a request would fill the pipe, which nobody reads any more once the URL has come.
+            [sys.executable, "-m", "milepost", "serve", *options, "--port", "0", "--log-level", "warning"],
             stderr=subprocess.PIPE,
             text=True,
             env=environment,

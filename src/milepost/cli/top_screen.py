@@ -121,8 +121,8 @@ def _tier(tier: Mapping[str, Any], *, width: int) -> Text:
         ("░" * (room - states - kv), "dim"),
         f" {held} of {format_bytes(capacity)}",
     )
-    price = tier["price_of_a_byte"]
-    more = f", a MB saves a request {price * 1e6:.3g}" if price else ""
+    price = tier["tokens_saved_per_megabyte"]
+    more = f", a MB saves a request {price:,.2g} tokens" if price else ""
     words.append(
         f"\n         {tier['checkpoints']:,} checkpoints, {tier['evictions']:,} evictions, "
         f"{tier['cached_tokens']:,} tokens reused{more}",

@@ -106,7 +106,7 @@ def test_it_is_told_of_a_new_request(busy, open_page):
     rows = page.locator("#recent tbody tr").count()
     before = page.locator("#tiles").inner_text()
     complete(busy, "Something else, that nobody has asked before. " * 20)
-    page.wait_for_function(f"document.querySelectorAll('#recent tbody tr').length > {rows}", timeout=15_000)
+    page.locator("#recent tbody tr").nth(rows).wait_for(timeout=30_000)
     assert page.locator("#tiles").inner_text() != before
     assert page.locator("#tree").inner_text().count("Something else") == 1
 

@@ -13,6 +13,8 @@ from milepost.tiers import Shelf, TieredCache, TierStatistics
 
 __all__ = ["Look", "TierLook", "look_at", "price_of"]
 
+# Prices are told in tokens of a prompt of this length.
+_TYPICAL_TOKENS = 1024
 _NO_COUNTS: Mapping[str, int] = {}
 
 
@@ -40,11 +42,13 @@ class Look:
         totals: The account of all prompts.
         tiers: From the fastest on.
         audits: What hits that were computed again showed.
+        token_cost: What a token costs to compute, in the units of prices.
     """
 
     totals: CacheStatistics
     tiers: tuple[TierLook, ...]
     audits: AuditStatistics
+    token_cost: float
 
 
 def look_at(engine: Engine) -> Look:
@@ -57,7 +61,13 @@ def look_at(engine: Engine) -> Look:
         TierLook(statistics=statistics, price=price_of(policy), shelf=shelf)
         for statistics, policy, shelf in zip(engine.tiers(), policies, shelves, strict=True)
     )
-    return Look(totals=cache.statistics(), tiers=tiers, audits=engine.audits)
+    (cost,) = engine.footprint.costs_before((_TYPICAL_TOKENS,))
+    return Look(
+        totals=cache.statistics(),
+        tiers=tiers,
+        audits=engine.audits,
+        token_cost=cost / _TYPICAL_TOKENS,
+    )
 
 
 def price_of(policy: CachePolicy) -> float | None:

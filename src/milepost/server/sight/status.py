@@ -74,7 +74,7 @@ def status_of(
             "passed": scene.look.audits.num_audits - scene.look.audits.num_mismatches,
             "failed": scene.look.audits.num_mismatches,
         },
-        "tiers": [_tier(each) for each in scene.look.tiers],
+        "tiers": [_tier(each, scene.look.token_cost) for each in scene.look.tiers],
         "timeline": {"bin_seconds": BIN_SECONDS, "bins": tally.timeline.as_json()},
         "overlaps": None if close is None else close.overlaps,
         "tree": None if close is None else _tree(close.outline, scene, text_of),
@@ -82,7 +82,7 @@ def status_of(
     }
 
 
-def _tier(tier: TierLook) -> dict[str, Any]:
+def _tier(tier: TierLook, token_cost: float) -> dict[str, Any]:
     held = tier.statistics
     return {
         "name": held.name,
@@ -100,6 +100,7 @@ def _tier(tier: TierLook) -> dict[str, Any]:
         "damaged": held.traffic.num_damaged,
         "lost": held.traffic.num_lost,
         "price_of_a_byte": tier.price,
+        "tokens_saved_per_megabyte": None if tier.price is None else 1e6 * tier.price / token_cost,
         "shelf": dict(tier.shelf),
     }
 

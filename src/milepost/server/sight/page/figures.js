@@ -55,7 +55,7 @@ export function memory(tiers) {
         plural(tier.checkpoints, "checkpoint"),
         plural(tier.evictions, "eviction"),
         `${short(tier.cached_tokens)} tokens reused`,
-        tier.price_of_a_byte === null ? null : priced(tier.price_of_a_byte),
+        priced(tier.tokens_saved_per_megabyte),
       ];
       return make(
         "div",
@@ -81,9 +81,9 @@ export function memory(tiers) {
 }
 
 // What a megabyte saves a request says more than a byte's worth, which is tiny.
-function priced(price) {
-  const worth = Number((price * 1e6).toPrecision(3)).toLocaleString("en");
-  return price ? `a MB saves a request ${worth}` : "a byte costs nothing: there is room";
+function priced(tokens) {
+  if (tokens === null) return null;
+  return tokens ? `a MB saves a request ${Number(tokens.toPrecision(2)).toLocaleString("en")} tokens` : "a byte costs nothing: there is room";
 }
 
 const WIDTH = 600;

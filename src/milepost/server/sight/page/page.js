@@ -83,9 +83,27 @@ function draw(snapshot) {
   recent(snapshot.recent);
 }
 
-const events = new EventSource("events");
-events.onmessage = (event) => draw(JSON.parse(event.data));
-events.onerror = () => {
-  const isOver = events.readyState === EventSource.CLOSED;
-  say("lost", isOver ? "not told any more; load the page again" : "the server is not there; trying again");
-};
+let events = null;
+
+function follow() {
+  const followed = new EventSource("events");
+  followed.onmessage = (event) => draw(JSON.parse(event.data));
+  followed.onerror = () => {
+    const isOver = followed.readyState === EventSource.CLOSED;
+    say("lost", isOver ? "not told any more; load the page again" : "the server is not there; trying again");
+  };
+  return followed;
+}
+
+// A page that nobody sees asks for nothing, and leaves its connection to others.
+function followWhileSeen() {
+  if (document.hidden && events) {
+    events.close();
+    events = null;
+  } else if (!document.hidden && !events) {
+    events = follow();
+  }
+}
+
+document.addEventListener("visibilitychange", followWhileSeen);
+followWhileSeen();
