@@ -8,6 +8,8 @@ import pytest
 from milepost.report.palette import COLOURS, PARTS
 
 POLICIES = [name for name in COLOURS if name.startswith("policy-")] + ["bound"]
+# A replayed cache is never reset; one that serves is.
+CAUSES = (*PARTS, "reset")
 # Euclidean distance in CIELAB (1976); 2 is just seen side by side, 20 is seen across a page.
 ACROSS_A_PAGE = 20
 
@@ -38,14 +40,14 @@ def test_distance_is_that_of_the_standard():
 @pytest.mark.parametrize("ground", ["light", "dark"])
 def test_no_policy_looks_like_what_became_of_a_token(ground):
     for policy in POLICIES:
-        for part in PARTS:
+        for part in CAUSES:
             colours = (getattr(COLOURS[name], ground) for name in (policy, part))
             assert distance(*colours) > ACROSS_A_PAGE, (policy, part)
 
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
 def test_what_became_of_a_token_is_told_apart(ground):
-    for pair in combinations(PARTS, 2):
+    for pair in combinations(CAUSES, 2):
         assert distance(*(getattr(COLOURS[name], ground) for name in pair)) > ACROSS_A_PAGE, pair
 
 

@@ -19,7 +19,7 @@ __all__ = ["Access", "Caller"]
 
 _BEARER, _BASIC = "bearer ", "basic "
 # A browser asks its reader for the key, and sends it as a password with each request to this server.
-_ASK_READER = 'Basic realm="Milepost: any name, and the operator key as password", charset="UTF-8", Bearer'
+_ASK_READER = 'Basic realm="Milepost operator"'
 
 
 @dataclass(frozen=True, slots=True)

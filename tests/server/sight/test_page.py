@@ -2,13 +2,10 @@
 
 import re
 import shutil
-from itertools import combinations
 
 import httpx
 import pytest
 from running import complete, running
-
-from milepost.report.palette import COLOURS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -138,6 +135,8 @@ def test_before_the_first_request_it_says_what_to_do(open_page):
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         assert not page.locator("#figures").is_visible()
         assert page.locator("#state").inner_text() == "serving"
+        # A server that is told to end waits for those who are told of changes.
+        page.close()
 
 
 @needs_browser
@@ -147,15 +146,3 @@ def test_what_a_prompt_says_is_text_and_no_markup(busy, open_page):
     page.wait_for_selector("#recent tbody tr")
     assert "<img src=x" in page.locator("#tree").inner_text()
     assert page.locator("#tree img").count() == 0
-
-
-@pytest.mark.parametrize("ground", ["light", "dark"])
-def test_causes_are_told_apart(ground):
-    def rgb(name):
-        colour = getattr(COLOURS[name], ground)
-        return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-
-    parts = ("reused", "unseen", "alignment", "placement", "eviction", "reset")
-    for first, second in combinations(parts, 2):
-        distance = sum((a - b) ** 2 for a, b in zip(rgb(first), rgb(second), strict=True)) ** 0.5
-        assert distance > 40, (first, second)
