@@ -22,7 +22,8 @@ def in_a_fresh_process(program: str):
 def test_the_public_names_are_pinned():
     assert milepost.__all__ == [
         *("AuditError", "CacheCorruptionError", "CachePolicy", "CapacityError", "ConcurrentUseError"),
-        *("ConfigurationError", "ContentlessPayloads", "Engine", "EngineError", "EvictionPolicy"),
+        *("ConfigurationError", "ContentlessPayloads", "ContextLengthError"),
+        *("Engine", "EngineError", "EvictionPolicy"),
         "Footprint",
         *(
             "HostedCache",
