@@ -90,16 +90,12 @@ def _opened(name: str, dtype: str) -> tuple[Any, torch.Tensor]:
     if name == "mid":
         driver = driver_for(mid_model("qwen3_5", getattr(torch, dtype)))
         return driver, _prompt(None, text, driver.vocabulary_size)
-    from milepost.demo.embedded_model import resolve_model
+    from milepost.embedded import resolve_model
     from milepost.engines.transformers.loading import load_model
 
-    found, tokenizer = resolve_model(name)
-    if isinstance(found, torch.nn.Module):
-        driver = driver_for(found.to(getattr(torch, dtype)))
-    else:
-        opened = load_model(found, tokenizer=tokenizer, dtype=dtype, device="cpu")
-        driver, tokenizer = driver_for(opened.model), opened.tokenizer
-    return driver, _prompt(tokenizer, text, driver.vocabulary_size)
+    opened = load_model(resolve_model(name), dtype=dtype, device="cpu")
+    driver = driver_for(opened.model)
+    return driver, _prompt(opened.tokenizer, text, driver.vocabulary_size)
 
 
 def _prompt(tokenizer: Any, text: str, vocabulary_size: int) -> torch.Tensor:

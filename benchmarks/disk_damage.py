@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from benchmarks.printing import Row, print_rows
-from milepost.demo.embedded_model import build_embedded_model
 from milepost.disk import DiskShelf, Entry, ModelFacts
+from milepost.embedded import embedded_folder
 from milepost.engines.digests import PrefixDigests
 from milepost.engines.packing import PayloadCodec
 from milepost.engines.payloads import SequencePayloads, StoredState
 from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
+from milepost.engines.transformers.loading import load_model
 
 _SEGMENT, _NUM_TOKENS = 64, 256
 _CAPACITY = 1 << 30
@@ -53,8 +54,8 @@ class Damaged:
         self.random = random.Random(seed)
         self.foreign: dict[str, bytes] = {}
         self.payloads: dict[str, Any] = {}
-        for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
-            self.driver = driver_for(build_embedded_model().to(dtype))
+        for name in ("bfloat16", "float32"):
+            self.driver = driver_for(load_model(embedded_folder(), dtype=name).model)
             self.facts = ModelFacts(name=name, facts={"dtype": name})
             self.foreign = self.contents() if self.payloads else {}
             self.payloads = dict(_payloads(self.driver))

@@ -2,12 +2,12 @@
 
     python examples/chat.py [MODEL]
 
-MODEL is a folder or a hub id of a model with a chat template. Without one, a small hybrid model is built on
-the spot; it has learned nothing, so what it says is noise. You will see
+MODEL is a folder or a hub id of a model with a chat template. Without one, it is the small trained hybrid
+that comes with the package; it can only quote documents, and here there is nothing to quote. You will see
 
-    turn 1: 0 of 1,256 prompt tokens reused (1,256 unseen, 0 after the last cut, 0 not placed)
-    turn 2: 1,024 of ... prompt tokens reused ...
-    turn 3: 1,280 of ... prompt tokens reused ...
+    turn 1: 0 of 563 prompt tokens reused (563 unseen, 0 after the last cut, 0 not placed)
+    turn 2: 512 of ... prompt tokens reused ...
+    turn 3: 512 of ... prompt tokens reused ...
     ... states are kept
 """
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 
 from milepost import Engine
-from milepost.demo.embedded_model import resolve_model
+from milepost.embedded import resolve_model
 
 SYSTEM = " ".join(f"Rule {number}: answer in one short sentence." for number in range(1, 31))
 QUESTIONS = (
@@ -27,8 +27,8 @@ QUESTIONS = (
 
 def main() -> None:
     """Say three things, each after all that was said before."""
-    model, tokenizer = resolve_model(sys.argv[1] if len(sys.argv) > 1 else "embedded")
-    engine = Engine.open(model, tokenizer=tokenizer, capacity="64MiB")
+    model = resolve_model(sys.argv[1] if len(sys.argv) > 1 else "embedded")
+    engine = Engine.open(model, capacity="64MiB")
 
     messages: list[Mapping[str, object]] = [{"role": "system", "content": SYSTEM}]
     for turn, question in enumerate(QUESTIONS, start=1):

@@ -11,7 +11,7 @@ import typer
 
 from milepost import ContentlessPayloads, Engine, Footprint
 from milepost.cli.program import app
-from milepost.demo.embedded_model import build_embedded_model, build_embedded_tokenizer
+from milepost.embedded import embedded_folder
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -67,12 +67,7 @@ def test_the_session_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "contract.txt").write_text("The parties agree on what follows. " * 40)
     monkeypatch.chdir(tmp_path)
     opened = Engine.open
-    embedded = build_embedded_model()
-    monkeypatch.setattr(
-        Engine,
-        "open",
-        lambda model, **options: opened(embedded, tokenizer=build_embedded_tokenizer(), **options),
-    )
+    monkeypatch.setattr(Engine, "open", lambda model, **options: opened(embedded_folder(), **options))
     scope: dict = {}
     exec(session.replace("max_new_tokens=64", "max_new_tokens=2"), scope)
     assert scope["second"].report.reused > 0

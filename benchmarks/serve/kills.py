@@ -25,7 +25,7 @@ from benchmarks.printing import Row, print_rows
 from benchmarks.serve.client import Answered, ask
 from benchmarks.serve.reference import Reference
 from benchmarks.serve.traffic import Asked, document_questions
-from milepost.demo.embedded_model import resolve_model
+from milepost.embedded import resolve_model
 from milepost.engines.engine import Engine
 from milepost.server.listening import bind
 from milepost.server.serving import serve
@@ -67,9 +67,8 @@ class Forked:
     def _serve(model: str, folder: Path, settings: ServeSettings, listener: object) -> None:
         code = 1
         try:
-            source, tokenizer = resolve_model(model)
             engine = Engine.open(
-                source, tokenizer=tokenizer, capacity="48MiB", cache_dir=folder, disk_capacity="4GiB"
+                resolve_model(model), capacity="48MiB", cache_dir=folder, disk_capacity="4GiB"
             )
             serve(engine, settings, listener=listener)  # type: ignore[arg-type]
             code = 0

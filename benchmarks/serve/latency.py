@@ -21,7 +21,7 @@ from benchmarks.printing import Row, print_rows
 from benchmarks.serve.client import Answered, ask
 from benchmarks.serve.process import served
 from benchmarks.serve.traffic import document_questions
-from milepost.demo.embedded_model import resolve_model
+from milepost.embedded import resolve_model
 from milepost.engines.engine import Engine
 
 _DOCUMENTS, _QUESTIONS, _CHARACTERS = 6, 12, 8_000
@@ -126,8 +126,7 @@ async def _gaps(url: str) -> tuple[list[float], float]:
 def _rate(model: str) -> Row:
     options = [model, "--name", "m", "--numerics", "fast", "--max-running", str(_MANY)]
     chats = [[{"role": "user", "content": f"Tell me of {number}."}] for number in range(_MANY)]
-    source, tokenizer = resolve_model(model)
-    engine = Engine.open(source, tokenizer=tokenizer, numerics="fast", max_running=_MANY)
+    engine = Engine.open(resolve_model(model), numerics="fast", max_running=_MANY)
     ratios = []
     with served(options) as server:
         for _ in range(3):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from milepost.demo.embedded_model import resolve_model
+from milepost.embedded import resolve_model
 from milepost.engines.engine import Engine
 
 __all__ = ["Reference"]
@@ -13,8 +13,7 @@ class Reference:
     """An engine that keeps nothing, and answers greedily."""
 
     def __init__(self, model: str, *, max_tokens: int) -> None:
-        source, tokenizer = resolve_model(model)
-        self._engine = Engine.open(source, tokenizer=tokenizer, policy="none", max_running=1)
+        self._engine = Engine.open(resolve_model(model), policy="none", max_running=1)
         self._max_tokens = max_tokens
         self._known: dict[str, str] = {}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.demo.documents import python_documentation
+from milepost.embedded.library_text import LibraryText, library_sources, library_topics
 
 __all__ = ["Asked", "chats", "document_questions"]
 
@@ -36,7 +36,7 @@ class Asked:
 def document_questions(*, num_documents: int, num_questions: int, characters: int) -> list[list[Asked]]:
     """Return the questions about each document, which has about as many ``characters``."""
     found = []
-    for number, document in enumerate(python_documentation(max_documents=num_documents)):
+    for number, document in enumerate(_texts(num_documents)):
         text = (document.text * (characters // len(document.text) + 1))[:characters]
         words = random.Random(number).sample(sorted(set(text.split())), num_questions)
         found.append(
@@ -53,7 +53,7 @@ def document_questions(*, num_documents: int, num_questions: int, characters: in
 
 def chats(*, num_chats: int, num_turns: int) -> list[list[str]]:
     """Return what the user of each chat says, turn by turn."""
-    topics = [document.title for document in python_documentation(max_documents=num_chats)]
+    topics = [text.name.removeprefix("topics/") for text in _texts(num_chats)]
     return [
         [
             f"Tell me about {topic} in Python, please.",
@@ -61,3 +61,9 @@ def chats(*, num_chats: int, num_turns: int) -> list[list[str]]:
         ]
         for number, topic in enumerate(topics)
     ]
+
+
+def _texts(number: int) -> tuple[LibraryText, ...]:
+    """Return topics of Python's documentation, and sources where there are too few."""
+    topics = library_topics(held_out=False)
+    return (topics if number <= len(topics) else topics + library_sources(held_out=False))[:number]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import milepost
@@ -19,6 +20,7 @@ from families import tiny_model
 from milepost.cli.chat_session import ChatSession
 from milepost.cli.chat_terminal import converse
 from milepost.cli.program import app
+from milepost.embedded import embedded_folder
 from milepost.engines.engine import Engine
 from milepost.errors import InvalidRequestError
 
@@ -136,8 +138,10 @@ def test_a_script_gets_an_object_for_each_message_and_for_several_at_once():
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     lengths = [answer["report"]["num_tokens"] for answer in answers]
     assert lengths == sorted(lengths)
-    assert lengths[0] == len("system: be kind\nuser: hello\nassistant:")
-    assert all(len(answer["tokens"]) == 4 for answer in answers)
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    opening = "<|system|>be kind<|end|><|user|>hello<|end|><|assistant|>"
+    assert lengths[0] == len(tokenizer.encode(opening))
+    assert all(1 <= len(answer["tokens"]) <= 4 for answer in answers)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +164,17 @@ def test_a_line_that_is_no_message_is_named_and_what_came_before_it_was_answered
 # A terminal
 
 
-def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation():
+def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(engine, tmp_path):
+    # Of random weights, which have not learned to come to an end.
+    engine.driver.model.save_pretrained(tmp_path)
+    engine.tokenizer.save_pretrained(tmp_path)
     terminal, its_end = pty.openpty()
     process = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "from milepost.cli import main; main()",
-            *("chat", "embedded", "--max-new-tokens", "30000"),
+            *("chat", str(tmp_path), "--max-new-tokens", "30000"),
         ],
         stdin=its_end,
         stdout=subprocess.PIPE,

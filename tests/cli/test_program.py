@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import milepost
 from milepost.cli import main
 from milepost.cli.program import app
+from milepost.embedded import embedded_folder
 
 SMALL = ["demo", "--questions", "2", "--max-new-tokens", "1", "--policy", "none", "--policy", "learned"]
 
@@ -108,7 +110,9 @@ def test_generate_says_on_stderr_what_the_cache_holds_and_prints_an_object_for_e
     arguments = ["generate", "embedded", "one", "two", "--max-new-tokens", "2"]
     code, out, err = run(*arguments, "--json", monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0
-    assert [json.loads(line)["report"]["num_tokens"] for line in out.splitlines()] == [3, 3]
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    lengths = [len(tokenizer.encode(text)) for text in ("one", "two")]
+    assert [json.loads(line)["report"]["num_tokens"] for line in out.splitlines()] == lengths
     assert "one checkpoint of qwen3_5_text takes" in err
     assert "a JSON object a line" in " ".join(CliRunner().invoke(app, ["generate", "--help"]).output.split())
 

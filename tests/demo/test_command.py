@@ -19,12 +19,13 @@ from milepost.report.palette import COLOURS, looks
 torch.set_num_threads(1)
 
 POLICIES = ("none", "dense:256", "learned")
+KNOWN = {"kemur": 417, "dasil": 203, "bonig": 868, "tarof": 551}
 
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):
     path = tmp_path_factory.mktemp("documents") / "documents.jsonl"
-    texts = [f"Chapter {n}. " + " ".join(f"word{n * i}" for i in range(80)) for n in (3, 7)]
+    texts = [f"Chapter {n}. " + " ".join(f"word{n * i}" for i in range(160)) for n in (3, 7)]
     path.write_text("\n".join(json.dumps({"document": text, "title": text[:9]}) for text in texts))
     return path
 
@@ -74,6 +75,35 @@ def test_the_picture_has_the_colours_of_the_report(finished, tmp_path):
     assert {COLOURS[part].light for part in ("reused", "unseen", "placement")} <= drawn
     own = {"#1f77b4", "#ff7f0e", "#2ca02c", "#d62728"}
     assert not own & drawn, "the drawing library's own colours say nothing"
+
+
+def test_known_answers_are_counted_and_the_control_goes_wrong(tmp_path):
+    notes = "\n".join(f"The value of {name} is {value}." for name, value in KNOWN.items())
+    text = "\n".join(f"Line {number} of a list." for number in range(60))
+    questions = [
+        {"question": f"What is the value of {name}?", "answer": f" {KNOWN[name]}."} for name in KNOWN
+    ]
+    record = {"document": f"{notes}\n{text}", "questions": [*questions, "Why?"]}
+    (tmp_path / "known.jsonl").write_text(json.dumps(record))
+    screen = io.StringIO()
+    options = DemoOptions(documents=tmp_path / "known.jsonl", policies=("none", "learned"), output=tmp_path)
+    comparison = run_demo(options, Console(file=screen, width=120))
+    assert comparison.num_known == 4
+    right = [run.num_right(comparison.asks) for run in comparison.runs]
+    assert right[0] == right[1] >= 3
+    assert comparison.num_right_from_lost_states <= 1
+    assert f"{right[0]}/4" in screen.getvalue()
+    assert f"{comparison.num_right_from_lost_states}/4 answers are right" in " ".join(
+        screen.getvalue().split()
+    )
+
+
+def test_where_no_answer_is_known_none_is_counted_and_there_is_no_control(finished):
+    comparison, numbers, _, screen = finished
+    assert comparison.num_known == 0
+    assert comparison.lost_state_answers is None
+    assert numbers["answers_right_from_lost_states"] is None
+    assert "right" not in screen
 
 
 def test_the_reference_reuses_nothing_and_the_others_do(finished):
@@ -142,14 +172,14 @@ def test_a_bad_option_is_refused_and_writes_no_result(documents, tmp_path, chang
 
 
 def test_an_output_that_cannot_be_written_is_found_before_the_work(documents, tmp_path, monkeypatch):
-    monkeypatch.setattr("milepost.demo.command.build_embedded_model", lambda: pytest.fail("the work began"))
+    monkeypatch.setattr("milepost.demo.command.load_model", lambda _: pytest.fail("the work began"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigurationError, match="give another --output"):
         run_demo(DemoOptions(documents=documents, output=tmp_path / "file"), Console(file=io.StringIO()))
 
 
 def test_a_document_longer_than_the_models_context_is_refused(tmp_path):
-    (tmp_path / "long.txt").write_text("x" * 40_000)
+    (tmp_path / "long.txt").write_text("1" * 40_000)
     options = DemoOptions(documents=tmp_path / "long.txt", output=tmp_path)
     with pytest.raises(InvalidRequestError, match="context 32,768"):
         run_demo(options, Console(file=io.StringIO()))

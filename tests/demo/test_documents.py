@@ -6,7 +6,7 @@ import json
 import pytest
 import zstandard
 
-from milepost.demo.documents import python_documentation, read_documents
+from milepost.demo.documents import DocumentQuestion, read_documents
 from milepost.errors import InvalidRequestError
 
 LINES = [
@@ -33,7 +33,8 @@ def json_lines(*records) -> bytes:
 def test_json_lines_are_read_in_every_wrapping(tmp_path, suffix, mark):
     path = write(tmp_path / f"documents{suffix}", mark + json_lines(*LINES))
     one, another = read_documents(path, max_documents=9)
-    assert (one.title, one.text, one.questions) == ("one", "One text.", ("Why?", "How?"))
+    assert (one.title, one.text) == ("one", "One text.")
+    assert one.questions == (DocumentQuestion("Why?"), DocumentQuestion("How?"))
     assert (another.title, another.text) == ("7", "Another text.")
     assert len(another.questions) == 5, "a document without questions gets general ones"
     assert len(read_documents(path, max_documents=1)) == 1
@@ -59,7 +60,13 @@ def test_a_text_file_is_one_document(tmp_path, suffix):
         ('{"document": 5}', "has no text"),
         ('{"document": "a", "questions": "Why?"}', "has questions that are not a list"),
         ('{"document": "a", "questions": 5}', "has questions that are not a list"),
-        ('{"document": "a", "questions": [1]}', "has questions that are not strings"),
+        ('{"document": "a", "questions": [1]}', "has questions that are neither strings nor objects"),
+        ('{"document": "a", "questions": [{"answer": "b"}]}', "has questions that are neither"),
+        (
+            '{"document": "a", "questions": [{"question": "b", "answer": 5}]}',
+            "has questions that are neither",
+        ),
+        ('{"document": "a", "questions": [{"question": "b", "answer": " "}]}', "has an empty answer"),
     ],
 )
 def test_a_malformed_line_is_refused_with_its_number(tmp_path, line, says):
@@ -100,10 +107,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
             read_documents(path, max_documents=1)
 
 
-def test_python_brings_documents_with_several_different_questions_each():
-    documents = python_documentation(max_documents=8)
-    assert len(documents) == len({document.title for document in documents}) == 8
-    for document in documents:
-        assert 3_000 <= len(document.text) <= 9_000
-        assert len(set(document.questions)) == len(document.questions) == 5
-    assert python_documentation(max_documents=3) == documents[:3]
+def test_a_question_may_come_with_its_answer(tmp_path):
+    questions = ["Why?", {"question": "Who?", "answer": "Ada"}, {"question": "When?"}]
+    path = write(tmp_path / "documents.jsonl", json_lines({"document": "Ada.", "questions": questions}))
+    (document,) = read_documents(path, max_documents=1)
+    assert document.questions == (
+        DocumentQuestion("Why?"),
+        DocumentQuestion("Who?", expected="Ada"),
+        DocumentQuestion("When?"),
+    )

@@ -2,14 +2,17 @@
 
 from collections import Counter
 
-from milepost.demo.documents import Document
-from milepost.demo.workload import interleave, prompt_text
+from milepost.demo.documents import Document, DocumentQuestion
+from milepost.demo.workload import chat_prompt, interleave, text_prompt
 
-DOCUMENTS = [Document(name, f"Text of {name}.", tuple(f"{name}{n}?" for n in range(4))) for name in "abc"]
+DOCUMENTS = [
+    Document(name, f"Text of {name}.", tuple(DocumentQuestion(f"{name}{n}?") for n in range(4)))
+    for name in "abc"
+]
 
 
-def encode(text: str) -> list[int]:
-    return list(text.encode())
+def encode(document: Document, question: DocumentQuestion) -> list[int]:
+    return list(text_prompt(document, question).encode())
 
 
 def test_every_question_is_asked_once_in_its_documents_order():
@@ -27,12 +30,14 @@ def test_sessions_take_turns_and_the_order_repeats():
 
 
 def test_a_document_with_fewer_questions_drops_out():
-    short = Document("d", "Text.", ("only?",))
+    short = Document("d", "Text.", (DocumentQuestion("only?"),))
     asks = interleave([*DOCUMENTS, short], encode, questions=9)
     assert len(asks) == 13
 
 
 def test_the_document_comes_first_and_the_question_last():
     (ask,) = interleave(DOCUMENTS[:1], encode, questions=1)
-    assert bytes(ask.tokens.tolist()).decode() == prompt_text(DOCUMENTS[0], "a0?")
-    assert prompt_text(DOCUMENTS[0], "a0?").startswith("Text of a.")
+    first = DOCUMENTS[0].questions[0]
+    assert bytes(ask.tokens.tolist()).decode() == text_prompt(DOCUMENTS[0], first)
+    assert text_prompt(DOCUMENTS[0], first) == "Text of a.\n\nQuestion: a0?\nAnswer:"
+    assert chat_prompt(DOCUMENTS[0], first) == [{"role": "user", "content": "Text of a.\n\na0?"}]

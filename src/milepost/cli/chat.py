@@ -84,12 +84,11 @@ def chat(
         return
 
     from milepost.cli.chat_session import ChatSession
-    from milepost.demo.embedded_model import resolve_model
+    from milepost.embedded import resolve_model
     from milepost.engines.engine import Engine
 
-    source, tokenizer = resolve_model(model)
     with Engine.open(
-        source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics, max_running=1
+        resolve_model(model), capacity=capacity, policy=policy, numerics=numerics, max_running=1
     ) as engine:
         session = ChatSession(engine, system=system, options=request_options(context))
         if as_json:

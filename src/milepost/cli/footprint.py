@@ -37,11 +37,11 @@ def footprint(
             )
         facts = llamacpp.describe_footprint(model)
     else:
-        from milepost.demo.embedded_model import resolve_model
+        from milepost.embedded import resolve_model
         from milepost.engines.transformers import describe as transformers
 
         facts = transformers.describe_footprint(
-            resolve_model(model)[0], dtype=dtype, num_tokens=tokens, with_seconds=calibrate
+            resolve_model(model), dtype=dtype, num_tokens=tokens, with_seconds=calibrate
         )
     if as_json:
         print(json.dumps(facts))

@@ -58,14 +58,13 @@ def generate(
     from rich.console import Console
 
     from milepost.cli.request_options import request_options
-    from milepost.demo.embedded_model import resolve_model
+    from milepost.embedded import resolve_model
     from milepost.engines.engine import Engine
 
     options = request_options(context)
     texts = [_read_prompt(prompt) for prompt in prompts]
-    source, tokenizer = resolve_model(model)
     with Engine.open(
-        source, tokenizer=tokenizer, capacity=capacity, policy=policy, numerics=numerics, max_running=1
+        resolve_model(model), capacity=capacity, policy=policy, numerics=numerics, max_running=1
     ) as engine:
         errors = Console(stderr=True)
         errors.print(f"[dim]{engine.description}[/]")

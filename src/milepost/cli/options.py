@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
+from milepost.embedded import EMBEDDED
 from milepost.hub import refuse_missing_path, uses_only_local_files
 
 __all__ = [
     "DEFAULT_REPLAY_POLICIES",
-    "EMBEDDED",
     "ENGINE_NAMES",
     "After",
     "Calibrate",
@@ -53,8 +53,6 @@ __all__ = [
     "WholePrompts",
 ]
 
-# The model that is built on the spot.
-EMBEDDED = "embedded"
 DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
 # Those of milepost.recommend.ENGINES, whose import would cost a help text half a second.
 ENGINE_NAMES = ("milepost-vllm", "milepost", "vllm", "sglang", "tensorrt", "llamacpp", "mlx")
@@ -113,7 +111,7 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         callback=refuse_missing,
-        help="Folder or hub id of a causal LM, a GGUF file, or 'embedded' for a small one built on the spot.",
+        help="Folder or hub id of a causal LM, a GGUF file, or 'embedded' for the small one in the package.",
     ),
 ]
 EngineCapacity = Annotated[

@@ -25,9 +25,9 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
 
     Try: `milepost probe Qwen/Qwen3.5-0.8B`
     """
-    from milepost.demo.embedded_model import resolve_model
+    from milepost.embedded import resolve_model
 
-    report = _measured(resolve_model(model)[0])
+    report = _measured(resolve_model(model))
     if as_json:
         print(json.dumps(_as_json(asdict(report))))
     else:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from milepost.cli.options import EMBEDDED, EngineCapacity, EnginePolicy, Numerics, refuse_missing
+from milepost.cli.options import EngineCapacity, EnginePolicy, Numerics, refuse_missing
+from milepost.embedded import EMBEDDED
 
 __all__ = ["serve"]
 
@@ -149,7 +150,7 @@ def serve(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"Opening {model} ...")
     # These take seconds: wrong options are refused before, and something is seen meanwhile.
-    from milepost.demo.embedded_model import resolve_model
+    from milepost.embedded import resolve_model
     from milepost.engines.engine import Engine
     from milepost.server.serving import serve as run
     from milepost.server.sight.logs import configure_logs
@@ -157,10 +158,8 @@ def serve(
 
     configure_logs(log_format, log_level, stream=sys.stderr)
     prompts = [] if warm is None else read_warm_prompts(warm)
-    source, tokenizer = resolve_model(model)
     engine = Engine.open(
-        source,
-        tokenizer=tokenizer,
+        resolve_model(model),
         capacity=capacity,
         policy=policy,
         numerics=numerics,

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from milepost.byte_size import parse_bytes
 from milepost.demo.comparison import Comparison, compare_policies
-from milepost.demo.documents import Document, python_documentation, read_documents
-from milepost.demo.embedded_model import build_embedded_model, build_embedded_tokenizer
+from milepost.demo.documents import Document, read_documents
 from milepost.demo.figure import draw_comparison
+from milepost.demo.library_documents import library_documents
 from milepost.demo.table import comparison_table
-from milepost.demo.workload import Ask, interleave
+from milepost.demo.workload import Ask, chat_prompt, interleave, text_prompt
+from milepost.embedded import EMBEDDED, resolve_model
 from milepost.engines.completion import Completion
 from milepost.engines.engine import Engine
 from milepost.engines.text import Tokenizer
@@ -43,7 +44,7 @@ class DemoOptions:
     questions: int = 5
     policies: tuple[str, ...] = ("none", "dense:2048", "balanced:4", "learned")
     capacity: str | None = None
-    max_new_tokens: int = 16
+    max_new_tokens: int = 64
     numerics: str = "strict"
     output: Path = Path("report")
 
@@ -61,8 +62,9 @@ def run_demo(options: DemoOptions, console: Console) -> Comparison:
     model, tokenizer, name = _open(options.model)
     documents = _documents(options)
     engine = Engine.open(model, tokenizer=tokenizer, policy="none", numerics=options.numerics, max_running=1)
+    prompt = chat_prompt if getattr(tokenizer, "chat_template", None) else text_prompt
     # Its own way to encode checks every prompt against the model's context.
-    asks = interleave(documents, engine.encode, questions=options.questions)
+    asks = interleave(documents, lambda *asked: engine.encode(prompt(*asked)), questions=options.questions)
     capacity_bytes = (
         parse_bytes(options.capacity)
         if options.capacity
@@ -95,21 +97,19 @@ def _prepare_output(folder: Path) -> None:
 
 
 def _open(source: str | None) -> tuple[PreTrainedModel, Tokenizer, str]:
-    if source is None:
+    if source in (None, EMBEDDED):
         # Its matrices are small: two threads gain little, and beside other work they mostly wait for each
         # other, up to fifty times as long.
         torch.set_num_threads(1)
-        name = "the embedded Qwen3.5 (random weights, byte tokens)"
-        return build_embedded_model(), build_embedded_tokenizer(), name
-    opened = load_model(source)
+    opened = load_model(resolve_model(source or EMBEDDED))
     if opened.tokenizer is None:
         raise ConfigurationError(f"{source} has no tokenizer beside it, and documents are text; add one")
-    return opened.model, opened.tokenizer, opened.name
+    return opened.model, opened.tokenizer, source or "the embedded model"
 
 
 def _documents(options: DemoOptions) -> list[Document]:
     if options.documents is None:
-        return python_documentation(max_documents=options.max_documents)
+        return library_documents(max_documents=options.max_documents, questions=options.questions)
     return read_documents(options.documents, max_documents=options.max_documents)
 
 
@@ -164,7 +164,7 @@ def _print_an_answer(comparison: Comparison, console: Console) -> None:
     """Show one request in full: the last one of the last policy."""
     ask, answer = comparison.asks[-1], comparison.runs[-1].answers[-1].completion
     console.print(
-        f"For example: {ask.question!r} resumed at token {answer.report.reused:,} of "
+        f"For example: {ask.question.text!r} resumed at token {answer.report.reused:,} of "
         f"{answer.report.num_tokens:,} and answered {answer.text!r}.",
         highlight=False,
         markup=False,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from milepost.demo.control import answer_from_lost_states
 from milepost.demo.workload import Ask
 from milepost.engines.completion import Completion
 from milepost.engines.engine import Engine
@@ -73,6 +74,10 @@ class PolicyRun:
         capture = sum(a.completion.capture_seconds for a in self.answers)
         return capture / (self.prefill_seconds - capture)
 
+    def num_right(self, asks: Sequence[Ask]) -> int:
+        """Return how many answers say what they should, of the questions whose answer is known."""
+        return _num_right([answer.completion.text for answer in self.answers], asks)
+
     def num_identical(self, reference: "PolicyRun") -> int:
         """Return how many answers equal the reference's: all tokens, and the prompt's logits bit for bit."""
         return sum(
@@ -84,7 +89,10 @@ class PolicyRun:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs of the same requests; the first is the reference that the others must equal."""
+    """Runs of the same requests; the first is the reference that the others must equal.
+
+    ``lost_state_answers`` are those of the control, None without one; see :mod:`milepost.demo.control`.
+    """
 
     model: str
     capacity_bytes: int
@@ -94,6 +102,17 @@ class Comparison:
     numerics: str
     asks: tuple[Ask, ...]
     runs: tuple[PolicyRun, ...]
+    lost_state_answers: tuple[str, ...] | None = None
+
+    @property
+    def num_known(self) -> int:
+        """Questions whose answer is known."""
+        return sum(ask.question.expected is not None for ask in self.asks)
+
+    @property
+    def num_right_from_lost_states(self) -> int | None:
+        """Right answers of the control, None without one."""
+        return None if self.lost_state_answers is None else _num_right(self.lost_state_answers, self.asks)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that was measured, as plain values."""
@@ -106,6 +125,8 @@ class Comparison:
             "segment_tokens": self.segment_tokens,
             "numerics": self.numerics,
             "num_requests": len(self.asks),
+            "num_known_answers": self.num_known,
+            "answers_right_from_lost_states": self.num_right_from_lost_states,
             "prompt_tokens": sum(ask.tokens.size for ask in self.asks),
             "policies": [
                 {
@@ -120,10 +141,13 @@ class Comparison:
                     "prefill_seconds": run.prefill_seconds,
                     "capture_overhead": run.capture_overhead,
                     "outputs_identical": run.num_identical(reference),
+                    "answers_right": run.num_right(self.asks) if self.num_known else None,
                     "requests": [
                         {
                             "document": ask.document,
-                            "question": ask.question,
+                            "question": ask.question.text,
+                            "expected": ask.question.expected,
+                            "answer": answer.completion.text,
                             "ttft_seconds": answer.completion.ttft_seconds,
                             "capture_seconds": answer.completion.capture_seconds,
                             "captured_positions": list(answer.completion.captured_positions),
@@ -158,6 +182,8 @@ def compare_policies(
         capacity_bytes: The budget of each policy.
         max_new_tokens: Tokens of each answer.
         on_answer: Told of every answer, for a progress bar.
+
+    Where answers are known and the model has a state to lose, the control is answered last.
     """
     engines = {policy: engine.sibling(capacity=capacity_bytes, policy=policy) for policy in policies}
     answers: dict[str, list[Answer]] = {policy: [] for policy in policies}
@@ -169,6 +195,10 @@ def compare_policies(
             answers[policy].append(Answer(completion, held.checkpoint_bytes, held.kv_bytes))
             if on_answer is not None:
                 on_answer(policy, completion)
+    lost = None
+    if any(ask.question.expected is not None for ask in asks) and not engine.footprint.is_stateless:
+        spare = engine.sibling(capacity=capacity_bytes, policy=policies[-1])
+        lost = answer_from_lost_states(spare, asks, max_new_tokens=max_new_tokens)
     return Comparison(
         model=name,
         capacity_bytes=capacity_bytes,
@@ -178,4 +208,13 @@ def compare_policies(
         numerics=engine.numerics,
         asks=tuple(asks),
         runs=tuple(PolicyRun(policy, tuple(answers[policy])) for policy in policies),
+        lost_state_answers=lost,
+    )
+
+
+def _num_right(answers: Sequence[str], asks: Sequence[Ask]) -> int:
+    """Return how many answers say what they should, of the questions whose answer is known."""
+    return sum(
+        ask.question.expected is not None and ask.question.expected in answer
+        for answer, ask in zip(answers, asks, strict=True)
     )

@@ -1,9 +1,8 @@
-"""Real documents with several different questions about each: Python's own, or the user's."""
+"""Documents with several different questions about each, out of the user's file."""
 
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +13,18 @@ import zstandard
 
 from milepost.errors import InvalidRequestError
 
-__all__ = ["Document", "python_documentation", "read_documents"]
+__all__ = ["Document", "DocumentQuestion", "read_documents"]
 
-# Long enough that a state pays, short enough that a demo on two cores stays a demo.
-_LEAST_CHARACTERS = 3_000
-_MOST_CHARACTERS = 7_500
 # Trace files of the field are compressed with windows of up to 2 GiB.
 _MAX_WINDOW = 2**31
 
-_GENERIC_QUESTIONS = (
-    "What is this document about?",
-    "Which rules does it state?",
-    "Which exceptions and special cases does it name?",
-    "Give an example that illustrates it.",
-    "Summarise it in one sentence.",
-)
+
+@dataclass(frozen=True, slots=True)
+class DocumentQuestion:
+    """A question, and what a right answer says; None where only a reader could tell."""
+
+    text: str
+    expected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +33,29 @@ class Document:
 
     title: str
     text: str
-    questions: tuple[str, ...]
+    questions: tuple[DocumentQuestion, ...]
 
 
-def python_documentation(*, max_documents: int) -> list[Document]:
-    """Return topics of the documentation that ships inside every Python, the most useful lengths first.
-
-    Each topic is asked about its own headings and identifiers, so the questions differ in length and words.
-    """
-    from pydoc_data.topics import topics
-
-    fitting = [
-        (title, text) for title, text in topics.items() if _LEAST_CHARACTERS <= len(text) <= _MOST_CHARACTERS
-    ]
-    fitting.sort(key=lambda topic: (-len(topic[1]), topic[0]))
-    return [Document(title, text, _questions_about(title, text)) for title, text in fitting[:max_documents]]
+_GENERIC_QUESTIONS = tuple(
+    map(
+        DocumentQuestion,
+        (
+            "What is this document about?",
+            "Which rules does it state?",
+            "Which exceptions and special cases does it name?",
+            "Give an example that illustrates it.",
+            "Summarise it in one sentence.",
+        ),
+    )
+)
 
 
 def read_documents(path: Path, *, max_documents: int) -> list[Document]:
     """Read documents from a text file (one document) or from JSON lines, plain, ``.gz`` or ``.zst``.
 
-    A line is an object with ``document`` (or ``text``) and, where there are any, ``questions`` (strings) and
-    ``group_id`` or ``title``. Documents without questions get general ones.
+    A line is an object with ``document`` (or ``text``) and, where there are any, ``questions`` and
+    ``group_id`` or ``title``. A question is a string, or an object with ``question`` and ``answer``: what a
+    right answer says. Documents without questions get general ones.
 
     Raises:
         InvalidRequestError: the file is missing, empty or malformed; the message names the line.
@@ -111,17 +108,24 @@ def _document_of(record: Any, *, where: str) -> Document:
     text = record.get("document", record.get("text"))
     if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"{where} has no text under 'document' (or 'text')")
-    questions = record.get("questions") or _GENERIC_QUESTIONS
+    questions = record.get("questions") or ()
     if not isinstance(questions, Sequence) or isinstance(questions, str):
         raise InvalidRequestError(f"{where} has questions that are not a list; write ['...', '...']")
-    if not all(isinstance(question, str) for question in questions):
-        raise InvalidRequestError(f"{where} has questions that are not strings")
+    read = tuple(_question_of(question, where=where) for question in questions)
     title = record.get("title", record.get("group_id", where))
-    return Document(str(title), text, tuple(questions))
+    return Document(str(title), text, read or _GENERIC_QUESTIONS)
 
 
-def _questions_about(title: str, text: str) -> tuple[str, ...]:
-    """Ask about the words that the document itself marks as terms."""
-    terms = list(dict.fromkeys(re.findall(r'"([A-Za-z_][\w.()]{3,30})"', text)))
-    asked = [f"What does the section on {title} say about {term}?" for term in terms[1:6:2]]
-    return (*asked, *_GENERIC_QUESTIONS[: 5 - len(asked)])
+def _question_of(question: Any, *, where: str) -> DocumentQuestion:
+    if isinstance(question, str):
+        return DocumentQuestion(question)
+    fields = question if isinstance(question, Mapping) else {}
+    asked, answer = fields.get("question"), fields.get("answer")
+    if not isinstance(asked, str) or not (answer is None or isinstance(answer, str)):
+        raise InvalidRequestError(
+            f"{where} has questions that are neither strings nor objects of strings; write '...' or "
+            "{'question': '...', 'answer': '...'}"
+        )
+    if answer is not None and not answer.strip():
+        raise InvalidRequestError(f"{where} has an empty answer, which every text would hold; leave it out")
+    return DocumentQuestion(asked, answer)

@@ -22,12 +22,12 @@ def comparison_table(comparison: Comparison) -> Table:
             f"{format_bytes(comparison.capacity_bytes)} for states and KV"
         ),
         caption=(
-            "Identical: all answer tokens equal, and the logits after the prompt equal\nbit for bit, to the "
-            f"first row's ({comparison.numerics} numerics)."
+            "Identical: all answer tokens equal, and the logits after the prompt equal\nbit for bit, to "
+            f"those of the first row ({comparison.numerics} numerics)." + _control(comparison)
         ),
     )
     table.add_column("policy")
-    for heading in (
+    headings = [
         "states per\nprompt",
         "state\nbytes",
         "tokens\nrecomputed",
@@ -35,7 +35,8 @@ def comparison_table(comparison: Comparison) -> Table:
         "p95\nms",
         "capture\noverhead",
         "outputs\nidentical",
-    ):
+    ]
+    for heading in (*headings, "answers\nright") if comparison.num_known else headings:
         table.add_column(heading, justify="right")
     for run in comparison.runs:
         identical, answers = run.num_identical(reference), len(run.answers)
@@ -49,5 +50,13 @@ def comparison_table(comparison: Comparison) -> Table:
             f"{run.ttft_seconds(95) * 1e3:.0f}",
             f"{run.capture_overhead:.1%}",
             f"[{colour}]{identical}/{answers}[/]",
+            *([f"{run.num_right(comparison.asks)}/{comparison.num_known}"] if comparison.num_known else []),
         )
     return table
+
+
+def _control(comparison: Comparison) -> str:
+    right = comparison.num_right_from_lost_states
+    if right is None:
+        return ""
+    return f"\nControl: resumed from zeroed states, {right}/{comparison.num_known} answers are right."

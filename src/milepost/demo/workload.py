@@ -1,13 +1,13 @@
 """Who asks what, when: sessions about one document each, interleaved as a busy server sees them."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from milepost.demo.documents import Document
+from milepost.demo.documents import Document, DocumentQuestion
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
-__all__ = ["Ask", "interleave", "prompt_text"]
+__all__ = ["Ask", "chat_prompt", "interleave", "text_prompt"]
 
 _SEED = 7
 
@@ -17,23 +17,31 @@ class Ask:
     """One request: which document, which question, and the whole prompt as tokens."""
 
     document: int
-    question: str
+    question: DocumentQuestion
     tokens: TokenArray
 
 
-def prompt_text(document: Document, question: str) -> str:
-    """Return the prompt: the document first, the question last, as document question answering does."""
-    return f"{document.text}\n\nQuestion: {question}\nAnswer:"
+def text_prompt(document: Document, question: DocumentQuestion) -> str:
+    """Return the prompt for a model of plain text: the document first, the question last."""
+    return f"{document.text}\n\nQuestion: {question.text}\nAnswer:"
+
+
+def chat_prompt(document: Document, question: DocumentQuestion) -> list[Mapping[str, str]]:
+    """Return the prompt for a chat model: one message, since not every template knows a system's."""
+    return [{"role": "user", "content": f"{document.text}\n\n{question.text}"}]
 
 
 def interleave(
-    documents: Sequence[Document], encode: Callable[[str], TokenLike], *, questions: int
+    documents: Sequence[Document],
+    encode: Callable[[Document, DocumentQuestion], TokenLike],
+    *,
+    questions: int,
 ) -> list[Ask]:
     """Return every question about every document; sessions take turns in a shuffled, repeatable order.
 
     Args:
         documents: What is asked about.
-        encode: Text to token ids.
+        encode: A document and a question to the prompt's token ids.
         questions: Most questions asked about one document.
     """
     rng = random.Random(_SEED)
@@ -44,6 +52,6 @@ def interleave(
         rng.shuffle(open_sessions)
         for index in open_sessions:
             question = pending[index].pop(0)
-            tokens = as_tokens(encode(prompt_text(documents[index], question)))
+            tokens = as_tokens(encode(documents[index], question))
             asks.append(Ask(document=index, question=question, tokens=tokens))
     return asks

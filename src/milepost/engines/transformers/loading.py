@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +23,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging as progress
 
 from milepost.engines.text import Tokenizer
 from milepost.engines.transformers.unwrapping import check_weights, unwrapped
@@ -107,9 +111,11 @@ def load_model(
             "use_safetensors": True,
             "local_files_only": is_local,
         }
-        loaded: Any = _auto_class(config).from_pretrained(
-            str(source), **options, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        # Some layers draw their first weights before they are given the stored ones.
+        with torch.random.fork_rng(devices=[]), _progress_for_watchers():
+            loaded: Any = _auto_class(config).from_pretrained(
+                str(source), **options, output_loading_info=True, ignore_mismatched_sizes=True
+            )
         model: PreTrainedModel = loaded[0].eval()
         # Some quantised models may not be moved, not even to where they are.
         if model.device != where:
@@ -148,6 +154,19 @@ def load_config(source: str | Path, *, revision: str | None = None) -> PreTraine
         raise ModelLoadError(
             f"cannot open the configuration of {str(source)!r}: {_first_line(error)}"
         ) from error
+
+
+@contextmanager
+def _progress_for_watchers() -> Iterator[None]:
+    """Show the bar of loading weights on a terminal only: in a file or a pipe it would stand as text."""
+    shown = progress.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        progress.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            progress.enable_progress_bar()
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:
