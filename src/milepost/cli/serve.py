@@ -19,7 +19,7 @@ def serve(
         typer.Argument(
             metavar="[MODEL]",
             callback=refuse_missing,
-            help="Folder or hub id of a causal LM, or a GGUF file. Default: the package's own small one.",
+            help="Folder or hub id of a causal LM, a GGUF file, or 'embedded': the package's own small one.",
         ),
     ] = EMBEDDED,
     host: Annotated[
