@@ -65,7 +65,7 @@ $(LLAMACPP_VENV)/llamacpp.stamp: pyproject.toml $(TESTED)
 	@echo "Making $(LLAMACPP_VENV) with $$($(PYTHON) --version), $(TORCH) and llama-cpp-python"
 	@$(PYTHON) -m venv $(LLAMACPP_VENV)
 	@$(LLAMACPP_PIP) install --quiet '$(TORCH)'
-	@$(LLAMACPP_PIP) install --quiet --constraint $(TESTED) --editable '.[cli,llamacpp,serve]' gguf pytest pytest-timeout pytest-xdist
+	@$(LLAMACPP_PIP) install --quiet --constraint $(TESTED) --editable '.[cli,llamacpp,serve]' gguf httpx pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # torch comes by pip, which looks where pip is told to; the rest by uv, since pip cannot leave out a requirement.
