@@ -97,7 +97,7 @@ def change_the_configuration(path):
         ({"segment_tokens": 128}, {"segment_tokens", "cuts"}),
         ({"dtype": "bfloat16"}, {"dtype", "weights", "config"}),
     ],
-    ids=str,
+    ids=["numerics", "segment_tokens", "dtype"],
 )
 def test_options_that_change_states_change_the_facts(folder, facts, options, expected):
     assert expected <= differing(facts, facts_of(folder, **options))

@@ -112,7 +112,6 @@ SHARED = torch.randn(3)
         [None, True, 7, -1.5, float("inf"), 'text with \ud7ff and "quotes"', (), [], {}],
         {0: SHARED, "0": [SHARED, (SHARED,)], None: torch.float16, True: torch.device("cpu")},
     ],
-    ids=str,
 )
 def test_every_kind_of_value_comes_back(frame):
     frame = clone(frame)
