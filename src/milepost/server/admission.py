@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -61,9 +62,17 @@ class Admission:
         return len(taken) < self.max_running and sum(taken) + num_bytes <= self.live_capacity_bytes
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return what running requests may take, unless told otherwise: half of what is free on ``device``."""
+def free_bytes(device: torch.device, *, container: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what running requests may take, unless told otherwise: half of what is free on ``device``, or in
+    the container that this runs in where that is less.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) // _SHARE
-    return int(psutil.virtual_memory().available) // _SHARE
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (int((container / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):
+        # No container, or one without a limit ("max").
+        return free // _SHARE
+    return min(free, max(0, limit - used)) // _SHARE

@@ -16,6 +16,12 @@ from milepost.server.speech.pieces import ToolCall
 
 __all__ = ["CallStyle", "call_style_of", "read_calls"]
 
+# A list of calls as Python has them.
+_PYTHON_CALLS = {
+    "content": "python-call-list",
+    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}},
+    "transform_each": True,
+}
 _FUNCTION = {"type": "function", "function": "{content}"}
 
 
@@ -62,21 +68,13 @@ _STYLES = (
         marks=("<|tool_call_start|>",),
         opening=r"<\|tool_call_start\|>",
         closing=r"<\|tool_call_end\|>",
-        rest={
-            "content": "python-call-list",
-            "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}},
-            "transform_each": True,
-        },
+        rest=_PYTHON_CALLS,
     ),
     CallStyle(
         marks=("<|tool_list_start|>",),
         opening=r"<\|tool_call_start\|>",
         closing=r"<\|tool_call_end\|>",
-        rest={
-            "content": "python-call-list",
-            "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}},
-            "transform_each": True,
-        },
+        rest=_PYTHON_CALLS,
     ),
     # Qwen3.5, Qwen3-Coder, Nemotron 3.
     CallStyle(
