@@ -22,7 +22,8 @@ def test_nothing_that_is_damaged_comes_back_and_nothing_is_raised():
     assert {row.name: (row.numbers["wrong"], row.numbers["raised"]) for row in rows} == {
         row.name: (0, 0) for row in rows
     }
-    assert all(row.numbers["missed"] for row in rows)
+    # A bit of the index may lie where nothing is written, and then nothing is lost.
+    assert all(row.numbers["missed"] for row in rows if not row.name.endswith("of the index"))
 
 
 def test_the_control_without_checksums_it_would(monkeypatch):
