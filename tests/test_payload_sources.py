@@ -90,7 +90,8 @@ WRONG_STATES = [
     lambda source, state: Payload(True),
     lambda source, state: Payload(math.nan),
     lambda source, state: Payload("80"),
-    lambda source, state: Payload(80 + 11),
+    # Inside a segment, the segment's KV may come on top.
+    lambda source, state: Payload(80 + 11 + 2 * SEGMENT),
     lambda source, state: Payload(80 - 11),
     lambda source, state: Payload(0),
     # The very object that it handed out before, which it computes on in.

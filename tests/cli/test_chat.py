@@ -174,7 +174,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(engin
             sys.executable,
             "-c",
             "from milepost.cli import main; main()",
-            *("chat", str(tmp_path), "--max-new-tokens", "30000"),
+            *("chat", str(tmp_path), "--max-new-tokens", "30000", "--temperature", "0"),
         ],
         stdin=its_end,
         stdout=subprocess.PIPE,

@@ -113,7 +113,11 @@ async def page(observer: HasObserver) -> Response:
     return Response(_asset("page.html"), media_type="text/html", headers=_PAGE_HEADERS)
 
 
-@router.get("/assets/{name}", response_class=Response)
+@router.get(
+    "/assets/{name}",
+    response_class=Response,
+    responses={404: {"model": FaultBody, "description": "The page has no such part."}},
+)
 async def asset(name: str, observer: HasObserver) -> Response:
     """Give what the page is made of."""
     kind = _KINDS.get(name)
