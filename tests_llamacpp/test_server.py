@@ -1,45 +1,28 @@
 """A server over a GGUF file: the same paths, the same promise, and a cache that outlives it."""
 
-import asyncio
-import threading
-import time
 from contextlib import contextmanager
 
 import httpx
 import pytest
-import uvicorn
 
 from milepost.engines.engine import Engine
-from milepost.server.admission import Admission
-from milepost.server.app import build_app
-from milepost.server.listening import bind
 from milepost.server.settings import ServeSettings
-from milepost.server.worker import Worker
+from server.running import Running
 
 PROMPT = "The keeper of the light counts the ships, and the ships count on him. " * 12
 
 
 @contextmanager
 def serving(path, **options):
-    engine = Engine.open(path, capacity="16MiB", **options)
-    admission = Admission(
-        footprint=engine.footprint, max_running=4, max_waiting=8, live_capacity_bytes=1 << 30
-    )
+    engine = Engine.open(path, capacity="16MiB", max_running=4, **options)
     settings = ServeSettings.checked(model_name="tiny", port=0)
-    app = build_app(Worker(engine, admission=admission), settings)
-    listener = bind(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
-        try:
+    server = Running(engine, settings, max_waiting=8, live_capacity_bytes=1 << 30)
+    server.start()
+    try:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             yield client
-        finally:
-            server.should_exit = True
-            thread.join()
-            listener.close()
+    finally:
+        server.stop()
 
 
 def complete(client, prompt, **options):

@@ -1,5 +1,6 @@
 """A client that looks at the clock: when the first token came, and each of the others."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 import orjson
 from httpx import AsyncClient
 
-__all__ = ["Answered", "ask"]
+__all__ = ["Answered", "ask", "tokens_per_second"]
 
 
 @dataclass(slots=True)
@@ -87,3 +88,15 @@ async def ask(
                 return answered
     answered.status = 200
     return answered
+
+
+async def tokens_per_second(
+    client: AsyncClient, chats: Sequence[Sequence[dict[str, Any]]], *, model: str, max_tokens: int
+) -> float:
+    """Return the rate at which all of several chats, asked at once, are answered at their full length."""
+    started = time.monotonic()
+    answers = await asyncio.gather(
+        *(ask(client, each, model=model, max_tokens=max_tokens, ignore_eos=True) for each in chats)
+    )
+    seconds = time.monotonic() - started
+    return sum(int(each.usage["completion_tokens"]) for each in answers) / seconds

@@ -8,7 +8,6 @@ start before it. Each answer must be that of an engine without a cache; of the p
 a start takes a second. Stops by itself.
 """
 
-import argparse
 import asyncio
 import os
 import random
@@ -21,8 +20,9 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from benchmarks.printing import Row, print_rows
+from benchmarks.printing import Row
 from benchmarks.serve.client import Answered, ask
+from benchmarks.serve.command import run_on_a_model
 from benchmarks.serve.reference import Reference
 from benchmarks.serve.traffic import Asked, document_questions
 from milepost.embedded import resolve_model
@@ -182,13 +182,4 @@ def measure(model: str = "embedded", *, kills: int = 200) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    rows = measure(arguments.model, kills=arguments.kills)
-    print_rows(rows, as_json=arguments.json)
-    raise SystemExit(not all(row.reached for row in rows))
+    run_on_a_model(measure, description=__doc__, numbers={"kills": 200})

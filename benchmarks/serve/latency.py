@@ -8,7 +8,6 @@ longest gap stands beside the slice of prefill that they wait for, measured on t
 stand beside an engine in this process that runs the same eight; both in fast numerics.
 """
 
-import argparse
 import asyncio
 import time
 from collections.abc import Sequence
@@ -17,8 +16,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.printing import Row, print_rows
-from benchmarks.serve.client import Answered, ask
+from benchmarks.printing import Row
+from benchmarks.serve.client import Answered, ask, tokens_per_second
+from benchmarks.serve.command import run_on_a_model
 from benchmarks.serve.process import served
 from benchmarks.serve.traffic import document_questions
 from milepost.embedded import resolve_model
@@ -151,21 +151,8 @@ def _bare_rate(engine: Engine, chats: Sequence[Any]) -> float:
 
 async def _served_rate(url: str, chats: Sequence[Any]) -> float:
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
-        started = time.monotonic()
-        answers = await asyncio.gather(
-            *(ask(http, each, model="m", max_tokens=_MANY_TOKENS, ignore_eos=True) for each in chats)
-        )
-        seconds = time.monotonic() - started
-    return sum(int(each.usage["completion_tokens"]) for each in answers) / seconds
+        return await tokens_per_second(http, chats, model="m", max_tokens=_MANY_TOKENS)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    rows = measure(arguments.model)
-    print_rows(rows, as_json=arguments.json)
-    raise SystemExit(not all(row.reached for row in rows))
+    run_on_a_model(measure, description=__doc__)

@@ -7,7 +7,6 @@ The snapshot is taken between two turns of the engine, so its time is a turn's d
 Rates with and without a page take turns in one run.
 """
 
-import argparse
 import asyncio
 import time
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.printing import Row, print_rows
-from benchmarks.serve.client import ask
+from benchmarks.printing import Row
+from benchmarks.serve.client import tokens_per_second
+from benchmarks.serve.command import run_on_a_model
 from benchmarks.serve.process import served
 from milepost.footprint import Footprint, PrefillCost
 from milepost.hosted_cache import HostedCache
@@ -123,20 +123,8 @@ async def _maybe_open(
 
 
 async def _rate(http: httpx.AsyncClient, chats: list[Any]) -> float:
-    started = time.monotonic()
-    answers = await asyncio.gather(
-        *(ask(http, each, model="m", max_tokens=_TOKENS, ignore_eos=True) for each in chats)
-    )
-    return sum(int(each.usage["completion_tokens"]) for each in answers) / (time.monotonic() - started)
+    return await tokens_per_second(http, chats, model="m", max_tokens=_TOKENS)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    rows = measure(arguments.model)
-    print_rows(rows, as_json=arguments.json)
-    raise SystemExit(not all(row.reached for row in rows))
+    run_on_a_model(measure, description=__doc__)

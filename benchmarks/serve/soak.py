@@ -6,7 +6,6 @@ Every answer is compared with that of an engine without a cache, which is asked 
 what the server's process holds, from a third of the time on. Stops by itself.
 """
 
-import argparse
 import asyncio
 import random
 import time
@@ -15,8 +14,9 @@ from dataclasses import dataclass, field
 import httpx
 import numpy as np
 
-from benchmarks.printing import Row, print_rows
+from benchmarks.printing import Row
 from benchmarks.serve.client import Answered, ask
+from benchmarks.serve.command import run_on_a_model
 from benchmarks.serve.process import Server, served
 from benchmarks.serve.reference import Reference
 from benchmarks.serve.traffic import Asked, chats, document_questions
@@ -139,14 +139,4 @@ def measure(model: str = "embedded", *, clients: int = 64, minutes: float = 10) 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    arguments = parser.parse_args()
-    rows = measure(arguments.model, clients=arguments.clients, minutes=arguments.minutes)
-    print_rows(rows, as_json=arguments.json)
-    raise SystemExit(not all(row.reached for row in rows))
+    run_on_a_model(measure, description=__doc__, numbers={"minutes": 10.0, "clients": 64})

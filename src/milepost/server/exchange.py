@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
 import orjson
 from fastapi import Depends, Request, Response
@@ -43,6 +43,19 @@ _SEND_SECONDS = 120.0
 _PING_SECONDS = 15
 # How OpenAI's streams end.
 DONE = ServerSentEvent(data="[DONE]", sep="\n")
+
+
+class OneAnswer(Protocol):
+    """Writes one answer, whole or as it comes."""
+
+    def whole(self, completion: Completion) -> BaseModel:
+        """Return it in one piece."""
+
+    def stream(self) -> AsyncIterator[ServerSentEvent]:
+        """Yield it as it is made."""
+
+    def fault_event(self, fault: Fault) -> ServerSentEvent:
+        """Return how an error is told in the middle of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +148,23 @@ class Exchange:
             for ticket in tickets:
                 ticket.give_up()
 
+    async def reply(
+        self, ask: Ask, answer_to: Callable[[Ticket], "OneAnswer"], *, is_streamed: bool
+    ) -> Response:
+        """Return what answers a request of one answer, whole or as it is made.
+
+        Args:
+            ask: What is asked.
+            answer_to: Returns what writes the answer of a ticket.
+            is_streamed: Whether it is told as it is made.
+        """
+        [ticket] = await self.submit(ask)
+        answer = answer_to(ticket)
+        if is_streamed:
+            return server_sent_events(answer.stream(), [ticket], on_fault=answer.fault_event)
+        [completion] = await self.completions([ticket])
+        return json_of(answer.whole(completion))
+
     async def unless_gone(self, work: Awaitable[T]) -> T:
         """Return what ``work`` returns; cancel it where the client goes away before.
 
@@ -208,7 +238,6 @@ def server_sent_events(
     tickets: Sequence[Ticket],
     *,
     on_fault: Callable[[Fault], ServerSentEvent],
-    headers: dict[str, str] | None = None,
 ) -> EventSourceResponse:
     """Return an answer that is told as it is made. Where its client goes away, or does not read, the tickets
     are given up.
@@ -217,7 +246,6 @@ def server_sent_events(
         events: What is told.
         tickets: What it is made of.
         on_fault: How an error is told once the answer has begun.
-        headers: Of the answer.
     """
 
     async def guarded() -> AsyncIterator[ServerSentEvent]:
@@ -230,12 +258,12 @@ def server_sent_events(
             for ticket in tickets:
                 ticket.give_up()
 
-    return EventSourceResponse(guarded(), ping=_PING_SECONDS, send_timeout=_SEND_SECONDS, headers=headers)
+    return EventSourceResponse(guarded(), ping=_PING_SECONDS, send_timeout=_SEND_SECONDS)
 
 
 def openai_fault_event(fault: Fault) -> ServerSentEvent:
     """Return how OpenAI's clients are told of an error once the answer has begun."""
-    return ServerSentEvent(data=orjson.dumps(fault.as_openai()).decode(), sep="\n")
+    return event_of(fault.as_openai())
 
 
 def json_of(value: BaseModel | Mapping[str, Any]) -> Response:

@@ -1,6 +1,5 @@
 """Reasoning and calls of tools in chats, through OpenAI's own client."""
 
-import openai
 import pytest
 from running import MODEL
 from scripted import scripted
@@ -23,12 +22,6 @@ def server():
     with scripted(JSON) as started:
         started.script.update(SCRIPT)
         yield started
-
-
-@pytest.fixture
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
-        yield made
 
 
 def ask(client, content, **options):

@@ -35,12 +35,6 @@ def server():
         yield started
 
 
-@pytest.fixture
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
-        yield made
-
-
 def ask(client, given, **options):
     return client.responses.create(**({"model": MODEL, "input": given, "tools": TOOLS} | options))
 

@@ -8,14 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from milepost.server.dialects.chat_answer import ChatWriter, Wanted
 from milepost.server.dialects.fields import (
-    Body,
     CacheFields,
+    Effort,
     Neutral,
     RoutedFields,
     SamplingFields,
     StreamOptions,
+    TalkFields,
+    TextFormat,
     WithoutEffect,
     sampling_options,
+    thinks_at,
 )
 from milepost.server.documented import FAULTS, STREAMED
 from milepost.server.exchange import (
@@ -55,13 +58,7 @@ class Tool(BaseModel):
     function: dict[str, Any]
 
 
-class TextFormat(Body):
-    """The one form of answers."""
-
-    type: Literal["text"]
-
-
-class ChatBody(SamplingFields, CacheFields, RoutedFields):
+class ChatBody(TalkFields, SamplingFields, CacheFields, RoutedFields):
     """A request for a chat's next message."""
 
     model: str = Field(description="What this server calls its model; /v1/models says it.")
@@ -76,15 +73,6 @@ class ChatBody(SamplingFields, CacheFields, RoutedFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none"] | None = Field(
-        default=None, description="No call can be forced here; 'none' leaves the tools out of the prompt."
-    )
-    parallel_tool_calls: bool | None = Field(
-        default=None, description="Where it is false, the first of several calls is given."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        default=None, description="For the model's template, as {'enable_thinking': false}."
-    )
     continue_final_message: bool | None = Field(
         default=None, description="Whether the answer continues the last message."
     )
@@ -123,16 +111,15 @@ class ChatBody(SamplingFields, CacheFields, RoutedFields):
     service_tier: WithoutEffect = None
     prompt_cache_retention: WithoutEffect = None
     prompt_cache_options: WithoutEffect = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+    reasoning_effort: Effort | None = Field(
         default=None, description="Told to the model's template, where that knows it."
     )
 
     @property
     def used_tools(self) -> list[dict[str, Any]] | None:
         """Tools that the model may call; None for none."""
-        return (
-            [tool.model_dump() for tool in self.tools] if self.tools and self.tool_choice != "none" else None
-        )
+        tools = None if self.tool_choice == "none" else self.tools
+        return [tool.model_dump() for tool in tools] if tools else None
 
     @property
     def num_top(self) -> int | None:
@@ -143,8 +130,7 @@ class ChatBody(SamplingFields, CacheFields, RoutedFields):
 def ask_of_chat(body: ChatBody, exchange: Exchange) -> Ask:
     """Return what a chat request asks of the engine."""
     effort = body.reasoning_effort
-    thinks = None if effort is None else effort != "none"
-    told = exchange.speech.template_options(thinks=thinks, effort=effort)
+    told = exchange.speech.template_options(thinks=thinks_at(effort), effort=effort)
     options = sampling_options(body) | {
         "max_new_tokens": body.max_completion_tokens
         or body.max_tokens

@@ -12,12 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "Body",
     "CacheFields",
+    "DrawFields",
+    "Effort",
     "Neutral",
     "RoutedFields",
+    "SaltFields",
     "SamplingFields",
     "StreamOptions",
+    "TalkFields",
+    "TextFormat",
     "WithoutEffect",
     "sampling_options",
+    "thinks_at",
 ]
 
 _MOST_SALT = 256
@@ -27,6 +33,15 @@ _SEED_BOUND = 2**63
 # A field of which only nothing is honoured: the description says why, and the error repeats it.
 Neutral = Annotated[None, Field(default=None)]
 WithoutEffect = Annotated[Any, Field(default=None, description="Accepted; it changes nothing here.")]
+
+
+# How much a model reasons; told to its template, where that knows it.
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def thinks_at(effort: Effort | None) -> bool | None:
+    """Return whether a model reasons at that effort; None leaves it to its template."""
+    return None if effort is None else effort != "none"
 
 
 class Body(BaseModel):
@@ -42,13 +57,24 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = Field(default=None, description="Accepted; nothing is padded here.")
 
 
-class CacheFields(Body):
-    """Whose part of the cache is used, and what is told of it."""
+class TextFormat(Body):
+    """The one form of answers."""
+
+    type: Literal["text"]
+
+
+class SaltFields(Body):
+    """Whose part of the cache is used."""
 
     cache_salt: Annotated[str, Field(min_length=1, max_length=_MOST_SALT)] | None = Field(
         default=None,
         description="Requests of different salts share no state, no KV and no time of a hit.",
     )
+
+
+class CacheFields(SaltFields):
+    """Whose part of the cache is used, and what is told of it."""
+
     include_recomputed: bool | None = Field(
         default=None,
         description="Tell in usage.prompt_tokens_details.recomputed why prompt tokens were computed again.",
@@ -56,14 +82,33 @@ class CacheFields(Body):
     prompt_cache_key: str | None = Field(default=None, description="Accepted: one machine has one cache.")
 
 
-class SamplingFields(Body):
-    """How tokens are chosen; what is not given is as the model says."""
+class TalkFields(Body):
+    """What OpenAI's two APIs of conversations have in common."""
+
+    tool_choice: Literal["auto", "none"] | None = Field(
+        default=None, description="No call can be forced here; 'none' leaves the tools out of the prompt."
+    )
+    parallel_tool_calls: bool | None = Field(
+        default=None, description="Where it is false, the first of several calls is given."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        default=None, description="For the model's template, as {'enable_thinking': false}."
+    )
+
+
+class DrawFields(Body):
+    """How tokens are drawn; what is not given is as the model says."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = Field(
         default=None, description="0 takes the likeliest token."
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = Field(default=None, description="0 and -1 are all tokens.")
+
+
+class SamplingFields(DrawFields):
+    """How tokens are chosen; what is not given is as the model says."""
+
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None

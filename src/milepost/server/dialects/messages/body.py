@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from milepost.server.dialects.fields import Body, Neutral, WithoutEffect
+from milepost.server.dialects.fields import Body, DrawFields, Neutral, SaltFields, WithoutEffect
 from milepost.server.dialects.messages.blocks import CacheControl, Message, TextBlock, Tool
 
 __all__ = ["CountBody", "MessagesBody", "PromptFields", "Thinking", "ToolChoice"]
 
-_MOST_SALT = 256
 _MOST_STOPS = 64
 
 
@@ -125,7 +124,7 @@ class CountBody(PromptFields):
     """A request for the number of tokens of a prompt."""
 
 
-class MessagesBody(PromptFields):
+class MessagesBody(PromptFields, DrawFields, SaltFields):
     """A request for a chat's next message."""
 
     max_tokens: Annotated[int, Field(ge=0)] = Field(
@@ -135,15 +134,6 @@ class MessagesBody(PromptFields):
     stop_sequences: (
         Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=_MOST_STOPS)] | None
     ) = Field(default=None, description="What ends the answer and is no part of it.")
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = Field(
-        default=None, description="0 takes the likeliest token; what is not given is as the model says."
-    )
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = Field(default=None, description="0 and -1 are all tokens.")
-    cache_salt: Annotated[str, Field(min_length=1, max_length=_MOST_SALT)] | None = Field(
-        default=None,
-        description="Requests of different salts share no state, no KV and no time of a hit.",
-    )
     container: Neutral = Field(default=None, description="Nothing is run here; leave it out.")
     thread: Neutral = Field(default=None, description="No chats are kept here; leave it out.")
     compaction: Neutral = Field(default=None, description="No prompt is shortened here; leave it out.")

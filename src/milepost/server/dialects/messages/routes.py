@@ -14,7 +14,7 @@ from milepost.server.dialects.messages.answer import Ending, MessageWriter
 from milepost.server.dialects.messages.body import CountBody, MessagesBody, PromptFields
 from milepost.server.dialects.messages.prompt import messages_of, tools_of
 from milepost.server.documented import ANTHROPIC_FAULTS, STREAMED
-from milepost.server.exchange import Exchange, HasExchange, event_of, json_of, server_sent_events
+from milepost.server.exchange import Exchange, HasExchange, event_of
 from milepost.server.faults import Fault
 from milepost.server.requests import Ask
 from milepost.server.speech.pieces import Piece
@@ -40,12 +40,9 @@ async def create_message(body: MessagesBody, exchange: HasExchange) -> Any:
         "tenant": exchange.caller.tenant(body.cache_salt),
     }
     ask = Ask(prompt=messages_of(body), options=options, request_id=exchange.request_id)
-    [ticket] = await exchange.submit(ask)
-    answer = _Answer(body, exchange, ticket)
-    if body.stream:
-        return server_sent_events(answer.stream(), [ticket], on_fault=answer.fault_event)
-    [completion] = await exchange.completions([ticket])
-    return json_of(answer.whole(completion))
+    return await exchange.reply(
+        ask, lambda ticket: _Answer(body, exchange, ticket), is_streamed=bool(body.stream)
+    )
 
 
 @router.post("/v1/messages/count_tokens")

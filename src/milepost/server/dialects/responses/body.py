@@ -4,17 +4,21 @@ No answer is kept here: a client sends the conversation with each request, as ag
 that was kept is refused, and so is what would change the answer and cannot be honoured.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from milepost.server.dialects.fields import (
     Body,
     CacheFields,
+    Effort,
     Neutral,
     SamplingFields,
     StreamOptions,
+    TalkFields,
+    TextFormat,
     WithoutEffect,
+    thinks_at,
 )
 from milepost.server.dialects.responses.items import FunctionTool, InputItem
 
@@ -27,7 +31,7 @@ _SEALED = "reasoning.encrypted_content"
 class ReasoningOptions(Body):
     """How much the model thinks; told to its template, where that knows it."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     summary: WithoutEffect = None
     generate_summary: WithoutEffect = None
     context: WithoutEffect = None
@@ -36,19 +40,13 @@ class ReasoningOptions(Body):
     @property
     def thinks(self) -> bool | None:
         """What the template is told; None leaves it to it."""
-        return None if self.effort is None else self.effort != "none"
-
-
-class PlainFormat(Body):
-    """The one form of answers."""
-
-    type: Literal["text"]
+        return thinks_at(self.effort)
 
 
 class TextOptions(Body):
     """How the answer is written."""
 
-    format: PlainFormat | None = Field(
+    format: TextFormat | None = Field(
         default=None, description="Answers are free text here; leave it out, or say {'type': 'text'}."
     )
     verbosity: Literal["medium"] | None = Field(
@@ -56,27 +54,18 @@ class TextOptions(Body):
     )
 
 
-class ResponsesBody(SamplingFields, CacheFields):
+class ResponsesBody(TalkFields, SamplingFields, CacheFields):
     """A request for what comes next in a conversation."""
 
     model: str = Field(description="What this server calls its model; /v1/models says it.")
     input: str | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
     tools: list[FunctionTool] | None = None
-    tool_choice: Literal["auto", "none"] | None = Field(
-        default=None, description="No call can be forced here; 'none' leaves the tools out of the prompt."
-    )
-    parallel_tool_calls: bool | None = Field(
-        default=None, description="Where it is false, the first of several calls is given."
-    )
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        default=None, description="For the model's template, as {'enable_thinking': false}."
-    )
     include: (
         list[
             Literal[

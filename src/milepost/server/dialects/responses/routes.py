@@ -13,7 +13,7 @@ from milepost.server.dialects.responses.answer import ResponseWriter
 from milepost.server.dialects.responses.body import ResponsesBody
 from milepost.server.dialects.responses.prompt import messages_of, tools_of
 from milepost.server.documented import FAULTS, STREAMED
-from milepost.server.exchange import Exchange, HasExchange, event_of, json_of, server_sent_events
+from milepost.server.exchange import Exchange, HasExchange, event_of
 from milepost.server.faults import Fault, RefusedError
 from milepost.server.requests import Ask
 from milepost.server.speech.pieces import Piece, Reasoning
@@ -41,12 +41,9 @@ async def create_response(body: ResponsesBody, exchange: HasExchange) -> Any:
         "tenant": exchange.caller.tenant(body.cache_salt),
     }
     ask = Ask(prompt=messages_of(body), options=options, request_id=exchange.request_id)
-    [ticket] = await exchange.submit(ask)
-    answer = _Answer(body, exchange, ticket)
-    if body.stream:
-        return server_sent_events(answer.stream(), [ticket], on_fault=answer.fault_event)
-    [completion] = await exchange.completions([ticket])
-    return json_of(answer.whole(completion))
+    return await exchange.reply(
+        ask, lambda ticket: _Answer(body, exchange, ticket), is_streamed=bool(body.stream)
+    )
 
 
 @router.get("/v1/responses/{response_id}", status_code=404, responses={404: FAULTS[404]})
