@@ -86,7 +86,7 @@ def _stall(model: str) -> Row:
 async def _gaps(url: str) -> tuple[list[float], float]:
     """Return the gaps of streams while a long prompt is computed, and what a slice of it takes."""
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
-        tokens = (await http.post("/tokenize", json={"prompt": "a b c d e f g. " * 5_000})).json()["tokens"]
+        tokens = (await http.post("/tokenize", json={"prompt": "a b c d e f g. " * 4_000})).json()["tokens"]
         prompt = tokens[:_LONG_TOKENS]
 
         async def long_prompt(salt: str) -> tuple[float, float]:
