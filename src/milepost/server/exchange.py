@@ -279,4 +279,11 @@ def event_of(value: BaseModel | Mapping[str, Any], *, name: str | None = None) -
 def _json(value: BaseModel | Mapping[str, Any]) -> str:
     if isinstance(value, BaseModel):
         return value.model_dump_json(exclude_unset=True)
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, default=_fields_of).decode()
+
+
+def _fields_of(value: object) -> dict[str, Any]:
+    """Return what ``orjson`` is to write for what it does not know: a model of pydantic inside."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    raise TypeError(f"{type(value).__name__} has no JSON")

@@ -1,6 +1,8 @@
 """Reasoning and calls of tools in chats, through OpenAI's own client."""
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
+from pydantic import ValidationError
 from running import MODEL
 from scripted import scripted
 
@@ -134,3 +136,22 @@ def test_a_loop_of_tools_repeats_what_was_generated(client, server, name, change
     after = "<|im_end|>\n<|im_start|>tool\none line<|im_end|>\n<|im_start|>assistant\n"
     size = len(server.tokenizer.encode(after, add_special_tokens=False))
     assert (second.usage.prompt_tokens == first.usage.total_tokens + size) is is_same
+
+
+@pytest.mark.parametrize("more", [{}, {"n": 2}, {"logprobs": True, "top_logprobs": 2}, {"max_tokens": 3}])
+def test_every_chunk_is_one_of_the_protocol(client, more):
+    body = {"stream": True, "stream_options": {"include_usage": True}, "include_recomputed": True}
+    with client.chat.completions.with_streaming_response.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Read a.py"}],
+        tools=TOOLS,
+        extra_body=body | more,
+    ) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    assert lines.pop() == "[DONE]"
+    # The client takes what comes; this does not.
+    chunks = [ChatCompletionChunk.model_validate_json(line, strict=True) for line in lines]
+    assert chunks[-1].usage is not None
+    assert len(chunks) > 3
+    with pytest.raises(ValidationError):
+        ChatCompletionChunk.model_validate_json(lines[0].replace('"choices"', '"choice"'), strict=True)
