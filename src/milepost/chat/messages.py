@@ -23,12 +23,12 @@ import xxhash
 
 from milepost.errors import InvalidRequestError
 
-__all__ = ["CachePoint", "Message", "check_texts_only", "read_messages"]
+__all__ = ["CACHE_POINTS", "CachePoint", "Message", "check_texts_only", "read_messages"]
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 # Where a cache point may be, and for how long it asks where it does not say.
-_CACHE_POINTS = {"cache_control": "5m", "prompt_cache_breakpoint": "30m"}
+CACHE_POINTS = {"cache_control": "5m", "prompt_cache_breakpoint": "30m"}
 _TTL_SECONDS = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0, "12h": 43_200.0}
 
 
@@ -138,7 +138,7 @@ def _read_message(given: Any, keeps_written_arguments: bool) -> Message:
     text, points = _read_content(given.get("content"))
     points += _cache_points_of(given, offset=len(text))
     # Clients write what a message has not as null, or as no calls; templates ask whether it is there.
-    left_out = {"tool_calls", *_CACHE_POINTS}
+    left_out = {"tool_calls", *CACHE_POINTS}
     fields = {name: value for name, value in given.items() if value is not None and name not in left_out}
     fields["content"] = text
     reasoning = next((fields[name] for name in _REASONING if isinstance(fields.get(name), str)), None)
@@ -167,7 +167,7 @@ def _read_content(content: Any) -> tuple[str, list[CachePoint]]:
 
 def _cache_points_of(given: Mapping[str, Any], *, offset: int) -> list[CachePoint]:
     """Return the cache points of a part, or of a message, that ends at ``offset``."""
-    asked = [(given[name], ttl) for name, ttl in _CACHE_POINTS.items() if given.get(name)]
+    asked = [(given[name], ttl) for name, ttl in CACHE_POINTS.items() if given.get(name)]
     return [
         CachePoint(offset, (each.get("ttl") if isinstance(each, Mapping) else None) or ttl)
         for each, ttl in asked
@@ -185,7 +185,7 @@ def _text_of(part: Any) -> str:
             raise InvalidRequestError(f"content part {reprlib.repr(part)} has no text; write {{'text': ...}}")
         return text
     # A cache point may move from turn to turn; the part stays the same.
-    kept = {name: value for name, value in part.items() if name not in _CACHE_POINTS}
+    kept = {name: value for name, value in part.items() if name not in CACHE_POINTS}
     try:
         written = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:

@@ -15,7 +15,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from milepost.engines.completion import Completion, TokenEvent
 from milepost.errors import MilepostError
 from milepost.server.access import Caller
-from milepost.server.faults import Fault, RefusedError, fault_of
+from milepost.server.faults import Fault, RefusedError, fault_of, refused
 from milepost.server.requests import Ask
 from milepost.server.settings import ServeSettings
 from milepost.server.speech.speech import Speech
@@ -108,7 +108,7 @@ class Exchange:
         Raises:
             RefusedError: always.
         """
-        raise RefusedError(Fault(status=400, message=message, param=param))
+        raise refused(message, param=param)
 
     def explains(self, include_recomputed: bool | None) -> bool:
         """Return whether usage tells why prompt tokens were computed."""

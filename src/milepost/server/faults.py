@@ -79,6 +79,16 @@ class RefusedError(Exception):
         self.fault = fault
 
 
+def refused(message: str, *, param: str | None = None) -> RefusedError:
+    """Return the fault of a request that breaks a rule.
+
+    Args:
+        message: The value, the rule, the remedy.
+        param: The field.
+    """
+    return RefusedError(Fault(status=400, message=message, param=param, code="invalid_value"))
+
+
 class BusyError(RefusedError):
     """The queue is full."""
 

@@ -135,3 +135,14 @@ def test_every_field_of_the_package_is_served_or_refused_by_name():
 
     known = params.CompletionCreateParamsBase.__annotations__ | {"stream": bool}
     assert known.keys() <= ChatBody.model_fields.keys()
+
+
+@pytest.mark.parametrize("mark", ["prompt_cache_breakpoint", "cache_control"])
+def test_four_cache_points_are_the_most(client, mark):
+    part = {"type": "text", "text": "Hello. ", mark: {"type": "ephemeral"}}
+    messages = [{"role": "system", "content": [part]}, {"role": "user", "content": [part] * 3}]
+    assert ask(client, messages).choices[0].message.content
+    messages[1]["content"].append(part)
+    with pytest.raises(openai.BadRequestError, match="5 cache points") as caught:
+        ask(client, messages)
+    assert caught.value.param == f"messages.1.content.3.{mark}"

@@ -220,7 +220,7 @@ def test_four_cache_points_are_the_most(client):
     tools = [TOOLS[0] | {"cache_control": {"type": "ephemeral"}}]
     messages = [{"role": "user", "content": [marked("Hello")]}]
     assert ask(client, messages, system=system, tools=tools).content
-    with pytest.raises(anthropic.BadRequestError, match="5 blocks with cache_control"):
+    with pytest.raises(anthropic.BadRequestError, match="5 cache points"):
         ask(
             client,
             [{"role": "user", "content": [marked("Oh."), marked("Hello")]}],
@@ -228,7 +228,7 @@ def test_four_cache_points_are_the_most(client):
             tools=tools,
         )
     extra = {"cache_control": {"type": "ephemeral"}}
-    with pytest.raises(anthropic.BadRequestError, match="5 blocks"):
+    with pytest.raises(anthropic.BadRequestError, match="5 cache points"):
         ask(client, messages, system=system, tools=tools, extra_body=extra)
     with pytest.raises(anthropic.BadRequestError, match="ttl"):
         ask(client, [{"role": "user", "content": [marked("Hello", ttl="2h")]}])

@@ -185,7 +185,7 @@ def test_that_no_answers_are_kept_is_said_where_one_is_asked_for(client):
 def test_four_cache_points_are_the_most(client):
     part = {"type": "input_text", "text": "Hello", "prompt_cache_breakpoint": {"mode": "explicit"}}
     assert ask(client, [{"role": "user", "content": [part] * 4}]).output_text == "Good day."
-    with pytest.raises(openai.BadRequestError, match="5 parts"):
+    with pytest.raises(openai.BadRequestError, match="5 cache points"):
         ask(client, [{"role": "user", "content": [part] * 5}])
 
 

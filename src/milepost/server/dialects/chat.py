@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ConfigDict, Field
 
+from milepost.server.dialects.cache_points import places_in, require_few
 from milepost.server.dialects.chat_answer import ChatWriter, Wanted
 from milepost.server.dialects.fields import (
     CacheFields,
@@ -142,6 +143,7 @@ def ask_of_chat(body: ChatBody, exchange: Exchange) -> Ask:
         "tenant": exchange.caller.tenant(body.cache_salt),
     }
     messages = [message.model_dump(exclude_unset=True) for message in body.messages]
+    require_few(list(places_in(messages)))
     return Ask(prompt=messages, options=options, count=body.n or 1, request_id=exchange.request_id)
 
 

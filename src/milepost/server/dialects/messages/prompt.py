@@ -9,6 +9,7 @@ no part of the prompt, there or here.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from milepost.server.dialects.cache_points import require_few
 from milepost.server.dialects.messages.blocks import (
     CacheControl,
     Message,
@@ -20,12 +21,11 @@ from milepost.server.dialects.messages.blocks import (
     ToolUseBlock,
 )
 from milepost.server.dialects.messages.body import PromptFields
-from milepost.server.faults import Fault, RefusedError
+from milepost.server.faults import refused
 from milepost.server.speech.sealed import returned_reasoning, unseal
 
 __all__ = ["messages_of", "tools_of"]
 
-_MOST_CACHE_POINTS = 4
 _NO_PROMPT = "x-anthropic-billing-header:"
 
 Made = dict[str, Any]
@@ -38,13 +38,7 @@ def messages_of(body: PromptFields) -> list[Made]:
         RefusedError: there are more than four cache points, or a block is where it cannot be.
         InvalidRequestError: a thought is not what was given out.
     """
-    points = [place for place, _ in body.cache_controls()]
-    if len(points) > _MOST_CACHE_POINTS:
-        raise _refused(
-            f"there are {len(points)} blocks with cache_control, and {_MOST_CACHE_POINTS} are the most; "
-            "leave some out",
-            param=points[_MOST_CACHE_POINTS],
-        )
+    require_few([place for place, _ in body.cache_controls()])
     found = list(_system(body))
     names = {
         block.id: block.name
@@ -107,7 +101,7 @@ def _questions(message: Message, names: Mapping[str, str]) -> Iterator[Made]:
             continue
         if not isinstance(block, ToolResultBlock):
             assert not isinstance(block, str)
-            raise _refused(
+            raise refused(
                 f"a {message.role}'s message has a block of type {block.type!r}, which answers have"
             )
         if parts:
@@ -149,7 +143,7 @@ def _answer(message: Message) -> Made:
                 if block.cache_control is not None:
                     made["cache_control"] = _control(block.cache_control)
             case _:
-                raise _refused("an answer has a block of type 'tool_result', which users' messages have")
+                raise refused("an answer has a block of type 'tool_result', which users' messages have")
     if any(thoughts):
         made["reasoning_content"] = "".join(thoughts)
     if calls:
@@ -166,7 +160,3 @@ def _part(block: TextBlock) -> Made:
 
 def _control(control: CacheControl) -> Made:
     return control.model_dump(exclude_unset=True)
-
-
-def _refused(message: str, *, param: str | None = None) -> RefusedError:
-    return RefusedError(Fault(status=400, message=message, param=param, code="invalid_value"))

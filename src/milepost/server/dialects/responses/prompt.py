@@ -6,6 +6,7 @@ An answer is several items there, in the order in which it was made, and one mes
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from milepost.server.dialects.cache_points import places_in, require_few
 from milepost.server.dialects.responses.body import ResponsesBody
 from milepost.server.dialects.responses.items import (
     FunctionCall,
@@ -17,12 +18,10 @@ from milepost.server.dialects.responses.items import (
     ReasoningItem,
     TextPart,
 )
-from milepost.server.faults import Fault, RefusedError
 from milepost.server.speech.sealed import returned_reasoning
 
 __all__ = ["messages_of", "tools_of"]
 
-_MOST_CACHE_POINTS = 4
 _INSTRUCTIONS = ("system", "developer")
 
 Made = dict[str, Any]
@@ -38,13 +37,8 @@ def messages_of(body: ResponsesBody) -> list[Made]:
     items = [MessageItem(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     found = [] if body.instructions is None else [_message("system", body.instructions)]
     found += _merged(items)
-    points = sum("prompt_cache_breakpoint" in part for made in found for part in made["content"])
-    if points > _MOST_CACHE_POINTS:
-        message = (
-            f"there are {points} parts with prompt_cache_breakpoint, and {_MOST_CACHE_POINTS} are the most; "
-            "leave some out"
-        )
-        raise RefusedError(Fault(status=400, message=message, param="input", code="invalid_value"))
+    # Items are merged by now, so a place among messages would mislead.
+    require_few(["input" for _ in places_in(found)])
     return _with_one_beginning(found)
 
 
