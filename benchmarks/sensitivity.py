@@ -145,8 +145,8 @@ def _recorded(folder: Path) -> Iterator[Point]:
 def _constants() -> Iterator[Constant]:
     """Yield every number that the policy names: a new one is a new row."""
     for module in (
-        *("milepost.policies.learned", "milepost.policies.reuse_model"),
-        *("milepost.reuse.hazard", "milepost.overlap.model"),
+        *("milepost.policies.learned", "milepost.policies.reuse_model", "milepost.policies.generations"),
+        *("milepost.reuse.hazard", "milepost.overlap.model", "milepost.overlap.component"),
     ):
         # By name, since the package has the policy's constructor under the name of its module.
         namespace = vars(import_module(module))

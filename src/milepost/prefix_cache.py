@@ -107,6 +107,10 @@ class PrefixCache:
         rules = PayloadRules(footprint, options.segment_tokens)
         self._collector = Collector(self._store, rules=rules, drops=self._drops)
         self._ledger = Ledger()
+        if self.policy.lessons is not None:
+            self.policy.lessons.note_layout(
+                grid_tokens=self.grid, checkpoint_bytes=footprint.checkpoint_bytes
+            )
         if self.policy.attach is not None:
             self.policy.attach(PromptReplay(options, PrefixCache))
 

@@ -25,8 +25,9 @@ from traffic import (
 from milepost import Footprint, PrefixCache, parse_policy
 from milepost.placement import PlacementRequest
 from milepost.policies import Situation, learned
+from milepost.policies.generations import generation_after
 from milepost.policies.learned import LearnedPlacement
-from milepost.policies.reuse_model import ReuseModel, generation_after
+from milepost.policies.reuse_model import ReuseModel
 from milepost.simulator import replay, simulate
 from milepost.store import SeenPrompt
 from milepost.traces import open_trace

@@ -16,6 +16,7 @@ from milepost.cli.command import Command
 from milepost.cli.demo import demo
 from milepost.cli.footprint import footprint
 from milepost.cli.generate import generate
+from milepost.cli.lessons import lessons
 from milepost.cli.messages import print_error, speak_plainly
 from milepost.cli.policies import policies
 from milepost.cli.probe import probe
@@ -43,6 +44,7 @@ _COMMANDS = (demo, serve, top, generate, chat, simulate, sweep, recommend, repor
 for _command in _COMMANDS:
     app.command(cls=Command)(_command)
 app.add_typer(cache, name="cache")
+app.add_typer(lessons, name="lessons")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, final
 
+from milepost.overlap.decay import merged_weight
+
 __all__ = ["BoundaryModel"]
 
 # Boundaries told apart, counted from the prompt's end; earlier ones share the last place.
@@ -71,6 +73,14 @@ class BoundaryModel:
         if len(explained) != _MOST_BOUNDARIES:
             raise ValueError(f"{len(explained)} boundaries, not {_MOST_BOUNDARIES}")
         self._explained, self._seen = explained, float(exported["seen"])
+
+    def merge(self, exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one export of several: what each has explained, added up, as far as is remembered."""
+        seen = [float(each["seen"]) for each in exports]
+        merged = merged_weight(seen, decay=self._decay)
+        scale = merged / sum(seen) if merged else 1.0
+        places = zip(*(each["explained"] for each in exports), strict=True)
+        return {"explained": [sum(place) * scale for place in places], "seen": merged}
 
     def predict(self, boundaries: Sequence[int]) -> list[tuple[int, float]]:
         """Return each boundary of a prompt and the chance of a divergence at it, ascending. O(n)."""

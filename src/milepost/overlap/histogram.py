@@ -1,5 +1,6 @@
 """A sparse histogram that forgets."""
 
+from collections.abc import Sequence
 from typing import TypeAlias, final
 
 import numpy as np
@@ -80,6 +81,20 @@ class DecayedHistogram:
             raise ValueError("values ascend, and weights are numbers of at least 0")
         self._size = values.size
         self._values[: self._size], self._weights[: self._size] = values, weights
+
+    def merge(self, exports: Sequence[list[list[float]]], *, scale: float) -> list[list[float]]:
+        """Return one export of several: the weights of equal values added up, times ``scale``. O(K) for each
+        value.
+        """
+        merged = DecayedHistogram(
+            decay=self._decay, max_support=self._max_support, merge_down=self._merge_down
+        )
+        # Value by value, so that the order of the exports decides nothing where there are too many.
+        for value, weight in sorted(
+            pair for values, weights in exports for pair in zip(values, weights, strict=True)
+        ):
+            merged.add(int(value), weight * scale)
+        return merged.export()
 
 
 @kernel("int64(int64[::1], float64[::1], int64, int64, float64, int64, boolean)")

@@ -1,5 +1,6 @@
 """The mixture over coordinates: see :mod:`milepost.overlap` for its law and theory."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias, final
 
@@ -7,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from milepost.errors import ConfigurationError
+from milepost.overlap.component import Component
 from milepost.overlap.coordinates import Coordinate, FromEnd, FromStart
-from milepost.overlap.histogram import DecayedHistogram
-from milepost.overlap.mixture import OverlapDistribution, mix, weight_inside, with_points
+from milepost.overlap.decay import merged_weight
+from milepost.overlap.mixture import OverlapDistribution, mix, with_points
 
 __all__ = ["OverlapDistribution", "OverlapModel"]
 
@@ -18,42 +20,10 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 # What each component's share of the mixture starts from, in sharings.
 _SHARE_PRIOR = 0.5
-# Before any evidence, prompts are thought to diverge near their end (a question, a last message): the
-# distance from the end starts with this many sharings more.
-_END_PRIOR = 1.5
 # Branch points start as if another request had diverged at one in four.
 _BRANCH_PRIOR_RETURNS, _BRANCH_PRIOR_DIVERGENCES = 1.0, 4.0
 _REMEMBERED_BRANCH_POINTS = 64
 _EXPORTED_SUMS = ("_branch_points_explained", "_uniform_explained", "_requests", "_shared", "_divergences")
-
-
-@final
-class _Component:
-    """One coordinate with its histogram, and how many sharings it has explained (decayed)."""
-
-    __slots__ = ("coordinate", "explained", "histogram")
-
-    def __init__(self, coordinate: Coordinate, *, decay: float, max_support: int) -> None:
-        self.coordinate = coordinate
-        self.histogram = DecayedHistogram(
-            decay=decay, max_support=max_support, merge_down=coordinate.deeper_measure_is_larger
-        )
-        self.explained = 0.0 if coordinate.deeper_measure_is_larger else _END_PRIOR
-
-    def depths(self, num_tokens: int) -> IntArray:
-        """Return the depth of each bin in a prompt of this length, also of those that lie outside it."""
-        return self.coordinate.depths(self.histogram.values, num_tokens)
-
-    def likelihood(self, overlap_depth: int, num_tokens: int, num_bins: int) -> float:
-        """Return the chance of this depth's bin before it was seen. O(support)."""
-        weights = self.histogram.weights
-        inside = weight_inside(self.depths(num_tokens), weights, 0, weights.size, num_tokens)
-        measure = self.coordinate.measure(overlap_depth, num_tokens)
-        prior = 1.0 / num_bins
-        if not self.coordinate.deeper_measure_is_larger:
-            # Equally likely in every octave of the distance.
-            prior = min(1.0, num_tokens / (num_bins * max(1, measure))) / (num_bins.bit_length() + 1)
-        return (self.histogram.weight_of(measure) + prior) / (inside + 1.0)
 
 
 @final
@@ -113,7 +83,7 @@ class OverlapModel:
         self._bin_tokens = bin_tokens
         self._least_overlap_tokens = least_overlap_tokens
         self._decay = decay
-        self._components = tuple(_Component(c, decay=decay, max_support=max_support) for c in coordinates)
+        self._components = tuple(Component(c, decay=decay, max_support=max_support) for c in coordinates)
         self._from_end = np.array([not c.deeper_measure_is_larger for c in coordinates])
         # What a prediction is mixed from, written anew for each.
         self._bin_depths = np.empty(len(coordinates) * (max_support + 1), np.int64)
@@ -232,6 +202,35 @@ class OverlapModel:
         for name, value in zip(_EXPORTED_SUMS, exported["sums"], strict=True):
             setattr(self, name, float(value))
         self._num_shared = int(exported["num_shared"])
+
+    def merge(self, exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one export of several: every count added up, times what one model would remember of so many
+        sharings. So each counts for what it remembers, whoever has seen more.
+        """
+        faded = [self._decay ** each["num_shared"] for each in exports]
+        weights = [(1.0 - each) / (1.0 - self._decay) for each in faded]
+        merged = merged_weight(weights, decay=self._decay)
+        scale = merged / sum(weights) if merged else 1.0
+        components = []
+        for k, component in enumerate(self._components):
+            parts = [each["components"][k] for each in exports]
+            # What a component starts from fades as well, and counts once.
+            explained = sum(part[0] - component.prior * each for part, each in zip(parts, faded, strict=True))
+            histogram = component.histogram.merge([part[1] for part in parts], scale=scale)
+            components.append([max(0.0, explained) * scale + component.prior * math.prod(faded), histogram])
+        sums = dict(
+            zip(_EXPORTED_SUMS, map(sum, zip(*(each["sums"] for each in exports), strict=True)), strict=True)
+        )
+        # These two fade with each request, the rest with each sharing.
+        requests = [float(each["sums"][_EXPORTED_SUMS.index("_requests")]) for each in exports]
+        merged_requests = merged_weight(requests, decay=self._decay)
+        request_scale = merged_requests / sum(requests) if merged_requests else 1.0
+        scales = dict.fromkeys(_EXPORTED_SUMS, scale) | dict.fromkeys(("_requests", "_shared"), request_scale)
+        return {
+            "components": components,
+            "sums": [value * scales[name] for name, value in sums.items()],
+            "num_shared": sum(each["num_shared"] for each in exports),
+        }
 
     def _explained(self) -> float:
         """Sharings explained by all components, their priors included."""

@@ -70,6 +70,16 @@ class Lessons(Protocol):
     def restore(self, exported: dict[str, Any]) -> None:
         """Take over what :meth:`export` gave, before the first request."""
 
+    def merge(self, exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one export of several that were learned in caches of one layout. Changes nothing."""
+
+    @property
+    def layouts(self) -> tuple[tuple[int, int], ...]:
+        """The layouts that it was learned in, as :meth:`note_layout` was told of them."""
+
+    def note_layout(self, *, grid_tokens: int, checkpoint_bytes: int) -> None:
+        """Note how the cache is laid out that this is learned in from now on."""
+
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:

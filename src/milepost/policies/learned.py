@@ -29,7 +29,8 @@ from milepost.overlap import with_points
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
-from milepost.policies.reuse_model import ReuseModel, generation_after
+from milepost.policies.generations import generation_after
+from milepost.policies.reuse_model import ReuseModel
 from milepost.policies.situation import SituatedPlacement, Situation
 from milepost.reuse import NUM_AGE_BINS
 from milepost.store import Checkpoint, EvictionPolicy, InsertResult, Node, Reranking, SeenPrompt

@@ -12,7 +12,9 @@ from milepost.policies.base import CachePolicy
 
 __all__ = ["load_lessons", "save_lessons"]
 
-_FORMAT = "milepost lessons 2"
+_FORMAT = "milepost lessons 3"
+# Those do not tell in what layout they were learned.
+_OLDER_FORMATS = ("milepost lessons 2",)
 
 
 def save_lessons(policy: CachePolicy, path: Path) -> None:
@@ -44,7 +46,7 @@ def load_lessons(policy: CachePolicy, path: Path) -> None:
         raise ConfigurationError("the policy learns nothing that could be kept; 'learned' does")
     try:
         whole: Any = orjson.loads(path.read_bytes())
-        if whole["format"] != _FORMAT:
+        if whole["format"] not in (_FORMAT, *_OLDER_FORMATS):
             raise ValueError(f"its format is {whole['format']!r}, not {_FORMAT!r}")
         if xxhash.xxh3_128_hexdigest(whole["lessons"].encode()) != whole["checksum"]:
             raise ValueError("its checksum does not match")

@@ -2,30 +2,29 @@
 they come, and what a byte is worth.
 """
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 
 from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel, with_points
 from milepost.policies.forecast import Forecast
+from milepost.policies.generations import (
+    continues,
+    generation_after,
+    generation_row,
+    is_overlap,
+    num_generation_rows,
+)
 from milepost.reuse import HazardTable, ReturnRates
 from milepost.store import BranchPoint, Checkpoint, InsertResult, Node, Reranking, SeenPrompt
 
-__all__ = ["ReuseModel", "generation_after"]
+__all__ = ["ReuseModel"]
 
 # Kinds of prompts: nobody has followed it; another has diverged from it; another has taken over most of it.
 _FRESH, _BRANCHED, _CONTINUED = 0, 1, 2
 _KIND_PRIORS = (1.0, 0.3, 0.1)
 _BRANCH_PRIORS = (0.3,)
-# A prompt that shares at least this much of an earlier one continues it. The one constant that has to stay
-# well off its end: were only whole prompts continued, no question about a document would count as the next
-# one.
-_CONTINUES = 0.5
-# Shorter overlaps say nothing, unless they are most of the earlier prompt: every chat begins with the same
-# few template tokens.
-_LEAST_OVERLAP_TOKENS = 64
-# Generations 0 to 4 each for itself, then 5 and 6, 7 to 9, and more.
-_GENERATION_ROWS = (0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7)
 # Lengths by powers of two, from 64 tokens on.
 _LENGTH_COLUMNS = 12
 # All predictions are made anew whenever the evidence has doubled, up to 2**7 sharings, about as many as the
@@ -48,12 +47,12 @@ class ReuseModel:
         self.overlap = OverlapModel()
         self.boundaries = BoundaryModel()
         self.prompts: HazardTable[SeenPrompt] = HazardTable(
-            kind_priors=_KIND_PRIORS, rows=_GENERATION_ROWS[-1] + 1, columns=_LENGTH_COLUMNS
+            kind_priors=_KIND_PRIORS, rows=num_generation_rows(), columns=_LENGTH_COLUMNS
         )
         self.branch_points: HazardTable[BranchPoint] = HazardTable(
-            kind_priors=_BRANCH_PRIORS, rows=_GENERATION_ROWS[-1] + 1
+            kind_priors=_BRANCH_PRIORS, rows=num_generation_rows()
         )
-        self.returns = ReturnRates(_GENERATION_ROWS[-1] + 1)
+        self.returns = ReturnRates(num_generation_rows())
         self.first_branch_cell = self.prompts.index.size
         self._version = 0
         self.scales_version = 0
@@ -64,6 +63,7 @@ class ReuseModel:
         self._gather()
         #: Worth of a byte: expected saving per request, of what was evicted lately.
         self.price = 0.0
+        self._layouts: tuple[tuple[int, int], ...] = ()
         self._has_evicted = False
         self._latest = SeenPrompt(0)
 
@@ -78,19 +78,19 @@ class ReuseModel:
 
     def expected_returns(self, generation: int, *, proven: bool = False) -> float:
         """Return how many requests a prompt just seen will bring; ``proven``, by the evidence alone."""
-        return self.returns.expected(_row(generation), proven=proven)
+        return self.returns.expected(generation_row(generation), proven=proven)
 
     def branch_rate(self, branch_point: BranchPoint, *, visited_now: bool) -> float:
         """Return the rate of requests that diverge at a watched branch point."""
         table = self.branch_points
         if visited_now:
-            return float(table.index[table.hazard_class(0, _row(branch_point.visits)), 0])
+            return float(table.index[table.hazard_class(0, generation_row(branch_point.visits)), 0])
         return float(table.index[branch_point.hazard_class, branch_point.age_bin])
 
     @property
     def new_branch_rate(self) -> float:
         """Rate of requests that diverge where two have for the first time just now."""
-        return float(self.branch_points.index[self.branch_points.hazard_class(0, _row(0)), 0])
+        return float(self.branch_points.index[self.branch_points.hazard_class(0, generation_row(0)), 0])
 
     def predict(self, num_tokens: int, breakpoints: tuple[int, ...]) -> OverlapDistribution:
         """Return where the next request will diverge from a prompt."""
@@ -139,9 +139,9 @@ class ReuseModel:
             generation = generation_after(earlier, inserted.overlap_depth)
             if generation is not None:
                 new.generation = generation
-                self.returns.note_return(_row(earlier.generation))
+                self.returns.note_return(generation_row(earlier.generation))
                 self._credit(inserted, earlier)
-        self.returns.note_prompt(_row(new.generation))
+        self.returns.note_prompt(generation_row(new.generation))
         points = (node.branch_point for node in inserted.path)
         self.forecast(new).meet([point for point in points if point is not None and point.is_tracked])
         self.watch(new)
@@ -170,6 +170,7 @@ class ReuseModel:
             "junctions": self.branch_points.export(),
             "returns": self.returns.export(),
             "price": self.price,
+            "layouts": [list(each) for each in self._layouts],
         }
 
     def restore(self, exported: dict[str, Any]) -> None:
@@ -182,8 +183,38 @@ class ReuseModel:
         self.branch_points.restore(exported["junctions"])
         self.returns.restore(exported["returns"])
         self.price = max(0.0, float(exported["price"]))
+        # Files of before told of none.
+        for grid_tokens, checkpoint_bytes in exported.get("layouts", ()):
+            self.note_layout(grid_tokens=int(grid_tokens), checkpoint_bytes=int(checkpoint_bytes))
         self._version = min(_LAST_VERSION, self.overlap.num_shared.bit_length())
         self._gather()
+
+    def merge(self, exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one export of several, all learned in caches of one layout: see
+        :mod:`milepost.policies.merged_lessons`.
+        """
+        return {
+            "overlap": self.overlap.merge([each["overlap"] for each in exports]),
+            "boundaries": self.boundaries.merge([each["boundaries"] for each in exports]),
+            "prompts": self.prompts.merge([each["prompts"] for each in exports]),
+            "junctions": self.branch_points.merge([each["junctions"] for each in exports]),
+            "returns": self.returns.merge([each["returns"] for each in exports]),
+            "price": sum(each["price"] for each in exports) / len(exports),
+            "layouts": exports[0]["layouts"],
+        }
+
+    @property
+    def layouts(self) -> tuple[tuple[int, int], ...]:
+        """The layouts that it was learned in: see :meth:`note_layout`. More than one where they changed."""
+        return self._layouts
+
+    def note_layout(self, *, grid_tokens: int, checkpoint_bytes: int) -> None:
+        """Note what depths and worths are measured in from now on: the tokens between two positions where a
+        checkpoint may sit, and what one takes.
+        """
+        layout = (grid_tokens, checkpoint_bytes)
+        if layout not in self._layouts:
+            self._layouts = (*self._layouts, layout)
 
     def forget(self, node: Node) -> None:
         """Stop watching what only ``node`` told of."""
@@ -241,16 +272,16 @@ class ReuseModel:
     def _visit(self, branch_point: BranchPoint) -> None:
         branch_point.visits += 1
         table = self.branch_points
-        table.track(branch_point, table.hazard_class(0, _row(branch_point.visits - 1)))
+        table.track(branch_point, table.hazard_class(0, generation_row(branch_point.visits - 1)))
 
     def _pass(self, old: SeenPrompt, passed_tokens: int) -> None:
         """Take from ``old`` what a later prompt has passed through."""
         old.passed_tokens = max(old.passed_tokens, passed_tokens)
-        if old.num_tokens - old.passed_tokens < _LEAST_OVERLAP_TOKENS and not old.owned:
+        if not is_overlap(old.num_tokens - old.passed_tokens) and not old.owned:
             self.prompts.release(old)
-        elif passed_tokens >= _CONTINUES * old.num_tokens:
+        elif continues(passed_tokens, old.num_tokens):
             self.prompts.reclassify(old, self._class_of(old, _CONTINUED))
-        elif passed_tokens >= _LEAST_OVERLAP_TOKENS and old.hazard_class < self._class_of(old, _CONTINUED):
+        elif is_overlap(passed_tokens) and old.hazard_class < self._class_of(old, _CONTINUED):
             self.prompts.reclassify(old, self._class_of(old, _BRANCHED))
 
     def _class_of(self, prompt: SeenPrompt, kind: int) -> int:
@@ -258,23 +289,10 @@ class ReuseModel:
 
     def _hazard_class(self, num_tokens: int, generation: int, kind: int) -> int:
         length = max(0, num_tokens.bit_length() - 6)
-        return self.prompts.hazard_class(kind, _row(generation), length)
+        return self.prompts.hazard_class(kind, generation_row(generation), length)
 
     def _gather(self) -> None:
         self.scales[: self.first_branch_cell] = self.prompts.index.reshape(-1)
         self.scales[self.first_branch_cell :] = self.branch_points.index.reshape(-1)
         self.rates = self.scales.tolist()
         self.scales_version += 1
-
-
-def generation_after(earlier: SeenPrompt, depth: int) -> int | None:
-    """Return the generation of a prompt that shares ``depth`` tokens of ``earlier``; None where that is no
-    more than the template that every prompt begins with.
-    """
-    if depth >= _CONTINUES * earlier.num_tokens:
-        return earlier.generation + 1
-    return 0 if depth >= _LEAST_OVERLAP_TOKENS else None
-
-
-def _row(count: int) -> int:
-    return _GENERATION_ROWS[min(max(0, count), len(_GENERATION_ROWS) - 1)]

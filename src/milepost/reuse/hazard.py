@@ -23,7 +23,7 @@ Complexity: a thing changes its bin O(log age) times in its life, each in O(1); 
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
@@ -110,6 +110,11 @@ class HazardTable(Generic[ThingT]):
         self.index = np.zeros((self._shape[0] * rows * columns, NUM_AGE_BINS))
         self._solve()
 
+    @property
+    def num_requests(self) -> int:
+        """How many requests have passed."""
+        return self._tick
+
     def hazard_class(self, kind: int, row: int, column: int = 0) -> int:
         """Return the class of a kind, row and column. Rows and columns beyond the last are the last."""
         _, rows, columns, _ = self._shape
@@ -187,6 +192,13 @@ class HazardTable(Generic[ThingT]):
         self._uses, self._past_exposure = uses, exposure
         self._tick = int(exported["requests"])
         self._solve()
+
+    def merge(self, exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one export of several: all counts are added up, exactly."""
+        return {
+            name: [sum(cell) for cell in zip(*(each[name] for each in exports), strict=True)]
+            for name in ("uses", "exposure")
+        } | {"requests": sum(each["requests"] for each in exports)}
 
     def _exposure(self) -> FloatArray:
         """Return the exposure of all things up to now, those in their cells included."""

@@ -6,6 +6,7 @@ counts half.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, final
 
 __all__ = ["ReturnRates"]
@@ -61,6 +62,20 @@ class ReturnRates:
         if not all(math.isfinite(each) and each >= 0.0 for each in (*prompts, *returns)):
             raise ValueError("prompts and returns are numbers of at least 0")
         self._prompts, self._returns = prompts, returns
+
+    def merge(self, exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one export of several: the counts added up, and halved until they are as few as one table
+        remembers.
+        """
+        prompts, returns = (
+            [sum(place) for place in zip(*(each[name] for each in exports), strict=True)]
+            for name in ("prompts", "returns")
+        )
+        halvings = [0.5 ** max(0, math.ceil(math.log2(max(1.0, num) / _REMEMBERED))) for num in prompts]
+        return {
+            "prompts": [num * halving for num, halving in zip(prompts, halvings, strict=True)],
+            "returns": [num * halving for num, halving in zip(returns, halvings, strict=True)],
+        }
 
     def _shrunk(self, at: int, *, towards: float) -> float:
         return (self._returns[at] + _PRIOR_PROMPTS * towards) / (self._prompts[at] + _PRIOR_PROMPTS)
