@@ -1,9 +1,10 @@
 """``milepost serve``."""
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +12,21 @@ from milepost.cli.options import EngineCapacity, EnginePolicy, Numerics, refuse_
 from milepost.embedded import EMBEDDED
 
 __all__ = ["serve"]
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Return an option that is written as JSON.
+
+    Raises:
+        typer.BadParameter: it is no object.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no JSON ({error}); write '{{\"name\": value}}'") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{text!r} is no object; write '{{\"name\": value}}'")
+    return found
 
 
 def serve(
@@ -59,6 +75,14 @@ def serve(
         int, typer.Option(min=1, help="Most tokens of a chat answer whose request names no number.")
     ] = 4096,
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of a request.")] = "32MiB",
+    chat_template_kwargs: Annotated[
+        Any,
+        typer.Option(
+            parser=_json_object,
+            metavar="JSON",
+            help="Options of the chat template where a request has none, as '{\"enable_thinking\": false}'.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", help="What clients call the model. Default: the last part of MODEL."),
@@ -165,6 +189,7 @@ def serve(
         numerics=numerics,
         max_running=max_running,
         decode_rows=decode_rows,
+        chat_template_kwargs=chat_template_kwargs,
         cache_dir=cache_dir,
         disk_capacity=disk_capacity,
         host_capacity=host_capacity,

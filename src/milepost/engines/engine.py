@@ -70,6 +70,7 @@ class Engine:
         audit: Audit,
         max_running: int,
         decode_rows: int | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.driver = served.driver
         self.tokenizer = served.tokenizer
@@ -90,11 +91,15 @@ class Engine:
         )
         self._rows = served.new_rows(decode_rows, max_running=max_running)
         self._decode_rows = decode_rows
+        self._template_options = chat_template_kwargs
         sharing = Sharing(self._recall, cuts=served.cuts, segment_tokens=served.segment_tokens)
         self._scheduler = Scheduler(self._rows, sharing=sharing, max_running=max_running)
         self._scoring = Scoring(served, self._recall, sharing=sharing)
         self._requests = RequestReader(
-            driver=served.driver, tokenizer=served.tokenizer, settings=served.generation_settings
+            driver=served.driver,
+            tokenizer=served.tokenizer,
+            settings=served.generation_settings,
+            template_options=chat_template_kwargs,
         )
 
     @classmethod
@@ -113,6 +118,7 @@ class Engine:
         max_running: int = 8,
         decode_rows: int | None = None,
         generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         audit: float | Audit | None = None,
         cache_dir: str | Path | None = None,
         disk_capacity: int | str | None = None,
@@ -145,6 +151,8 @@ class Engine:
                 filled up where fewer run, so that an answer hangs on its prompt and on this number alone.
             generation_config: Settings that take the place of the model's own, as
                 ``{"repetition_penalty": 1.1}``; for what no request says otherwise.
+            chat_template_kwargs: Options of the chat template, as ``{"enable_thinking": False}``; for what no
+                request says otherwise.
             audit: Share of the hits of which a stretch is computed again and compared bit for bit with what
                 is stored; 0 for none. 1/256 in strict numerics unless given, 0 in fast, where bits cannot be
                 compared. An :class:`Audit` says more.
@@ -187,6 +195,7 @@ class Engine:
                 audit=checked_audit(audit, served.numerics),
                 max_running=max_running,
                 decode_rows=decode_rows,
+                chat_template_kwargs=chat_template_kwargs,
             )
         except BaseException:
             served.driver.release()
@@ -213,6 +222,7 @@ class Engine:
             audit=audit,
             max_running=self.max_running,
             decode_rows=self._decode_rows,
+            chat_template_kwargs=self._template_options,
         )
 
     @property

@@ -14,9 +14,10 @@ import torch
 from milepost.chat.conversation import Conversation, EncodedConversation
 from milepost.chat.messages import check_texts_only, read_messages
 from milepost.chat.prompt_tokenizer import PromptTokenizer
+from milepost.chat.template_options import check_template_options
 from milepost.counts import as_count
 from milepost.engines.text import Tokenizer, checked_text
-from milepost.errors import ContextLengthError, InvalidRequestError
+from milepost.errors import ConfigurationError, ContextLengthError, InvalidRequestError
 from milepost.pins import Pin, PinLike, as_pins
 from milepost.tokens import TokenArray, TokenLike, as_tokens
 
@@ -63,6 +64,10 @@ class PromptReader:
         vocabulary_size: Token ids that the model knows.
         context_length: Tokens that it was made for; None for no limit.
         media_tokens: Ids that stand for an image and the like, which no prompt here comes with.
+        template_options: Of the chat template, for what no prompt says otherwise.
+
+    Raises:
+        ConfigurationError: these are no options by name.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class PromptReader:
         vocabulary_size: int,
         context_length: int | None,
         media_tokens: Mapping[int, str] | None = None,
+        template_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         # Of Hugging Face's kind; a plain tokenizer adds nothing of its own and knows no messages.
@@ -80,6 +86,7 @@ class PromptReader:
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
         self._media_tokens = media_tokens or {}
+        self._template_options = _checked_options(template_options)
 
     def read(
         self,
@@ -260,10 +267,6 @@ class PromptReader:
             )
         if tools is not None and (isinstance(tools, str | Mapping) or not isinstance(tools, Sequence)):
             raise InvalidRequestError(f"tools={tools!r}; give a list of tools")
-        if template_options is not None and not isinstance(template_options, Mapping):
-            raise InvalidRequestError(
-                f"chat_template_kwargs={template_options!r}; give options of the template by name"
-            )
         check_texts_only(messages)
         read = read_messages(messages, keeps_written_arguments=tokenizer.takes_written_arguments)
         for message in read:
@@ -272,7 +275,7 @@ class PromptReader:
             tokenizer,
             read,
             tools=list(tools or ()),
-            template_options=template_options,
+            template_options=self._template_options | _named(template_options),
             continue_final_message=read[-1].fields["role"] == "assistant" if continues is None else continues,
         )
         if chat.ignores_tools():
@@ -331,3 +334,22 @@ def check_listed(prompts: Any) -> None:
         is_listed = not isinstance(prompts, Mapping | bytes)
     if not is_listed:
         raise InvalidRequestError(f"prompts is {type(prompts).__name__}; give a list of prompts")
+
+
+def _named(template_options: Any) -> dict[str, Any]:
+    if template_options is not None and not isinstance(template_options, Mapping):
+        raise InvalidRequestError(
+            f"chat_template_kwargs={template_options!r}; give options of the template by name, as "
+            "{'enable_thinking': False}"
+        )
+    return dict(template_options or {})
+
+
+def _checked_options(template_options: Any) -> dict[str, Any]:
+    """Return options for every prompt, which are refused now and not with each of them."""
+    try:
+        options = _named(template_options)
+        check_template_options(options)
+    except InvalidRequestError as error:
+        raise ConfigurationError(str(error)) from error
+    return options

@@ -112,7 +112,14 @@ class GenerationRequest:
 class RequestReader:
     """Turns prompts and options into checked requests to one model."""
 
-    def __init__(self, *, driver: Driver, tokenizer: Tokenizer | None, settings: GenerationSettings) -> None:
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        tokenizer: Tokenizer | None,
+        settings: GenerationSettings,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._driver = driver
         self._tokenizer = tokenizer
         self._settings = settings
@@ -121,6 +128,7 @@ class RequestReader:
             vocabulary_size=driver.vocabulary_size,
             context_length=driver.context_length,
             media_tokens=driver.media_tokens,
+            template_options=template_options,
         )
 
     def encode(self, prompt: Prompt) -> TokenArray:
