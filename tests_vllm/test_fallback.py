@@ -112,6 +112,7 @@ def test_breakpoints_that_make_no_sense_are_left_out(new_engine):
     assert bare.scheduler.checkpoint_manager.statistics().num_requests == 2
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("switch", "expected"), [("1", "PlannedScheduler"), ("0", "Scheduler")])
 def test_the_entry_point_switches_it_on_and_is_inert_otherwise(switch, expected, model_folder, tmp_path):
     job = Job("qwen3-next", str(model_folder("qwen3-next")), [Round([list(range(5, 400))])])

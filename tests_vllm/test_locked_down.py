@@ -24,7 +24,8 @@ def test_the_scheduler_and_its_policy_are_ready_with_one_warning(tmp_path):
         if folder.is_dir():
             # Not even root can make a folder where a file is.
             (folder / "__pycache__").touch()
-    locked = {"PYTHONPATH": str(tmp_path), "HOME": NOWHERE, "NUMBA_CACHE_DIR": NOWHERE}
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    locked = {"PYTHONPATH": path, "HOME": NOWHERE, "NUMBA_CACHE_DIR": NOWHERE}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         check=False,

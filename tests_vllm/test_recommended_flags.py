@@ -1,6 +1,8 @@
 """What ``milepost recommend`` prints for vLLM, read by vLLM's own parser."""
 
 import shlex
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -9,10 +11,8 @@ from milepost.recommend import recommend
 from milepost.simulator import nominal_footprint
 from milepost.traces import open_trace
 
-try:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-except ImportError:  # before 0.32
-    from vllm.entrypoints.openai.cli_args import make_arg_parser
+# Newest first: since 0.33, in 0.32, and before.
+HOMES = [f"vllm.entrypoints.{package}" for package in ("common", "launchers", "openai")]
 
 TRACES = {
     "no flags but the first": "synthetic:chat,requests=40,seed=2",
@@ -23,7 +23,8 @@ TRACES = {
 
 @pytest.fixture(scope="module")
 def parser() -> FlexibleArgumentParser:
-    return make_arg_parser(FlexibleArgumentParser())
+    home = next(each for each in HOMES if find_spec(f"{each}.cli_args"))
+    return import_module(f"{home}.cli_args").make_arg_parser(FlexibleArgumentParser())
 
 
 @pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES)

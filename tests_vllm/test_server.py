@@ -12,6 +12,8 @@ import urllib.request
 import pytest
 from openai import OpenAI
 
+pytestmark = pytest.mark.kernels
+
 DOCUMENT = "The quick brown fox jumps over the lazy dog, and nobody minds. " * 30
 
 
