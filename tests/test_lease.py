@@ -51,3 +51,28 @@ def test_what_a_lease_resumed_from_can_be_discarded_although_that_releases_it():
     assert lease.is_released
     with cache.acquire(PROMPT) as again:
         assert again.resume_position == 128
+
+
+def test_a_request_that_resumes_deeper_from_elsewhere_is_planned_and_counted_from_there():
+    cache = cache_with_a_prompt()
+    with cache.acquire(PROMPT) as lease:
+        lease.discard()
+    with cache.acquire(PROMPT) as lease:
+        assert lease.resume_position == 128
+        lease.resume_deeper(192)
+        assert cache.plan(lease).positions == ()
+        report = cache.commit(lease, cache.plan(lease), Source())
+    assert (report.reused, report.eviction, report.alignment, report.unseen) == (192, 0, 8, 0)
+    longer = np.arange(300)
+    with cache.acquire(longer) as lease:
+        lease.resume_deeper(256)
+        report = cache.commit(lease, cache.plan(lease), Source())
+    assert (report.reused, report.placement, report.alignment, report.unseen) == (256, 0, 0, 44)
+    cache.check()
+
+
+def test_a_request_never_resumes_less_deep_than_it_found():
+    cache = cache_with_a_prompt()
+    with cache.acquire(PROMPT) as lease:
+        lease.resume_deeper(64)
+        assert lease.resume_position == 192

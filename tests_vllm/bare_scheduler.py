@@ -137,6 +137,7 @@ class BareEngine:
         bitmask: When the loop asks for the bitmask: "always" while the model computes, as vLLM does;
             "late", once the step before has come in, as it does where a grammar waits for tokens; "never", as
             an embedder may; "sometimes", at random.
+        worker_cls: Makes the worker, of the arguments of ``SimulatedWorker``; that one unless given.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class BareEngine:
         is_async=False,
         bitmask="sometimes",
         seed=0,
+        worker_cls=None,
         **arguments,
     ) -> None:
         # A clock says nothing where no model runs.
@@ -190,7 +192,8 @@ class BareEngine:
         hash_function = get_hash_fn_by_name("sha256")
         init_none_hash(hash_function)
         self._hasher = get_request_block_hasher(hash_size, hash_function)
-        self._worker = SimulatedWorker(self.kv_cache_config, block_size=block_size, seed=seed)
+        make_worker = worker_cls or SimulatedWorker
+        self._worker = make_worker(self.kv_cache_config, block_size=block_size, seed=seed)
         self._in_flight: deque = deque()
         self._depth = 2 if is_async else 1
         self._bitmask = bitmask

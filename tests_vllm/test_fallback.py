@@ -86,10 +86,7 @@ def test_a_pool_that_has_changed(new_engine, warnings, monkeypatch):
     assert_stock_and_said(new_engine(), warnings, "no cached_block_hashes_by_block")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("speculative_config", "speculative decoding"), ("kv_transfer_config", "KV connectors")],
-)
+@pytest.mark.parametrize(("name", "reason"), [("speculative_config", "speculative decoding")])
 def test_a_feature_that_is_not_supported_yet(name, reason, new_engine):
     bare = new_engine()
     assert compatibility.why_not(bare.config, bare.kv_cache_config) is None

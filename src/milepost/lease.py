@@ -1,6 +1,7 @@
 """One request's hold on what it resumes from, and on what is stored for it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self, final
 
 from milepost.accounting import RequestReport
@@ -74,6 +75,20 @@ class Lease:
     def pinned(self) -> tuple[Checkpoint, ...]:
         """The checkpoints that it pins: the one resumed from, and those committed with it."""
         return tuple(self._pinned)
+
+    def resume_deeper(self, position: int) -> None:
+        """Note that the request resumes at ``position``, from a copy that no cache here has: from there on it
+        is planned and accounted for. Not the other way: harmless where it resumes deeper by itself.
+        """
+        request = self.situation.request
+        overlap = max(request.overlap_depth, position)
+        matched = request.matched_num_tokens
+        self.situation.request = replace(
+            request,
+            resume_position=max(request.resume_position, position),
+            overlap_depth=overlap,
+            matched_num_tokens=None if matched is None else max(matched, overlap),
+        )
 
     def require_of(self, store: PrefixStore) -> None:
         """Raise ``InvalidRequestError`` unless this lease was acquired on ``store``."""
@@ -203,14 +218,18 @@ class Lease:
     def _report(self, **checkpoints: int) -> RequestReport:
         """Return where every token of the prompt went."""
         request, found = self.situation.request, self.found
+        resumed = request.resume_position
+        # What was found reaches less deep where the request resumes from a copy elsewhere.
+        reached, cleared = max(resumed, found.reached_position), max(resumed, found.cleared_position)
+        usable = max(resumed, self.usable_position)
         return RequestReport(
             num_tokens=request.num_tokens,
-            reused=request.resume_position,
+            reused=resumed,
             unseen=request.num_tokens - request.overlap_depth,
-            alignment=request.overlap_depth - self.usable_position,
-            placement=self.usable_position - found.cleared_position,
-            reset=found.cleared_position - found.reached_position,
-            eviction=found.reached_position - request.resume_position,
+            alignment=request.overlap_depth - usable,
+            placement=usable - cleared,
+            reset=cleared - reached,
+            eviction=reached - resumed,
             **checkpoints,
         )
 

@@ -18,6 +18,7 @@ from milepost.vllm.counts import CheckpointCounts
 from milepost.vllm.following import Following
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.leading import Leader
+from milepost.vllm.loading import acquire_loaded
 from milepost.vllm.options import Options
 from milepost.vllm.pool import BlockMemory
 from milepost.vllm.request_state import RequestState, Stage
@@ -119,10 +120,32 @@ class CheckpointCache:
         intact; nothing where that was done before.
         """
         self.catch_up()
-        if request.stage is Stage.WAITING:
-            request.lease.release()
-        else:
+        if request.stage is not Stage.WAITING:
             self._confirm(request, is_intact or self._memory.holds)
+        elif request.adopted:
+            with self._memory.deferred():
+                self._told.confirm(request.lease, is_intact or self._memory.holds)
+        else:
+            request.lease.release()
+
+    def take_in_loaded(self, request: RequestState, position: int, *, is_kept: bool) -> None:
+        """Have a waiting request resume at ``position``, where a connector has brought it, and keep that
+        state where ``is_kept``.
+        """
+        lease = None
+        if is_kept:
+            lease = acquire_loaded(
+                self.current,
+                request.lease,
+                request.prompt,
+                position,
+                layout=self._layout,
+                memory=self._memory,
+            )
+        if lease is None:
+            request.lease.resume_deeper(position)
+        else:
+            request.lease, request.adopted = lease, position
 
     def make_room(self, num_blocks: int) -> None:
         """Have ``num_blocks`` clean blocks come next, as far as evicting checkpoints makes them; or leave it
@@ -183,12 +206,13 @@ class CheckpointCache:
                 self._memory.doubt_kv(request.prompt.block_ends(limit, request.kv_limit))
                 request.stops, request.kv_limit = stored, limit
             for checkpoint in lease.pinned:
-                if checkpoint.position in planned:
+                if checkpoint.position in request.kept_positions:
                     self.following.note_kept(checkpoint, is_extra=checkpoint.position not in request.given)
         self._num_untold += request.num_untold
         self.leader.note(lease, found=request.hit)
         self._counts.planned += len(planned)
         self._counts.hits += lease.resume_position > 0
+        self._counts.loaded += request.num_loaded
 
     def _confirm(self, request: RequestState, is_intact: Callable[[Any], bool]) -> None:
         if request.stage is not Stage.COMMITTED:
@@ -196,12 +220,17 @@ class CheckpointCache:
         request.enter(Stage.CONFIRMED)
         with self._memory.deferred():
             num_lost = self._told.confirm(request.lease, is_intact)
+        adopted = request.lease.checkpoint if request.adopted else None
+        if adopted is not None and not adopted.is_stored:
+            # No prefill was to stop for it.
+            num_lost -= 1
         self._counts.kept += max(0, len(request.stops) - num_lost)
         self._counts.confirmed += 1
         block_tokens = self._layout.block_tokens
-        request.kept_inside = tuple(position for position in request.stops if position % block_tokens)
+        request.kept_inside = tuple(each for each in request.kept_positions if each % block_tokens)
         # From here on its blocks may be evicted, and must not be given their hashes again.
-        request.stops, request.kv_limit, request.kv_hashed = (), 0, request.kv_limit
+        request.stops, request.adopted = (), 0
+        request.kv_limit, request.kv_hashed = 0, request.kv_limit
 
     def _forget(self, dropped: Sequence[Any]) -> None:
         payloads = [blocks for blocks in dropped if blocks is not None]

@@ -1,8 +1,9 @@
 """Decides for one vLLM scheduler what to keep, and keeps the account.
 
-A request comes by five times:
+A request comes by five times, six with a connector:
 
     plan_request   it is about to be admitted: how far does it follow earlier prompts, where are its stops?
+    note_loaded    a KV connector brings more of it: it is planned anew from there
     commit         it has its blocks: its checkpoints are committed, as promises
     next_stop      where does its next prefill chunk have to end?
     on_step        its last promise is kept: whatever vLLM holds of them can be evicted from now on
@@ -126,8 +127,36 @@ class CheckpointManager:
         stops, given = self._planner.plan(lease, num_tokens, hit=hit, shared=shared)
         prompt = PromptBlocks(block_hashes, self.layout, self._memory)
         self._requests[request_id] = RequestState(
-            lease, prompt, hit, stops, given, num_untold=num_tokens - num_told
+            lease, prompt, hit, stops, given, shared=shared, num_untold=num_tokens - num_told
         )
+
+    def note_loaded(self, request_id: str, position: int, *, is_kept: bool) -> None:
+        """Plan a request anew that resumes at ``position``, deeper than vLLM's own blocks allow: a KV
+        connector has brought the rest, or does so before the next step.
+
+        Args:
+            request_id: vLLM's.
+            position: Tokens that it will resume from.
+            is_kept: Whether the state there will be in a block of its own, which the pool can keep.
+        """
+        request = self._requests.get(request_id)
+        if request is None or request.stage is not Stage.WAITING or position <= request.hit:
+            return
+        is_given = position in request.given
+        request.num_loaded += position - request.hit
+        self._cache.take_in_loaded(request, position, is_kept=is_kept)
+        request.hit = position
+        request.stops, request.given = self._planner.plan(
+            request.lease, request.num_prompt_tokens, hit=position, shared=request.shared
+        )
+        if is_given:
+            # Stock vLLM keeps what was loaded there too.
+            request.given = (position, *request.given)
+
+    def loaded_position(self, request_id: str) -> int:
+        """Return where the state that a connector brought is to be kept, 0 where it is not."""
+        request = self._request(request_id)
+        return 0 if request is None else request.adopted
 
     def next_stop(self, request_id: str, start: int, end: int) -> int:
         """Return where a chunk of ``[start, end)`` has to end."""
@@ -148,7 +177,7 @@ class CheckpointManager:
             request.enter(Stage.SCHEDULED)
             request.kv_limit = max((request.hit, *request.stops))
             self._cache.tell_later(request)
-        return request.stops
+        return request.kept_positions
 
     def rests_at(self, request_id: str, num_tokens: int) -> bool:
         """Return whether :meth:`on_blocks` has nothing to say. O(1), asked for each token of an answer."""

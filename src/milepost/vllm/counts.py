@@ -15,6 +15,7 @@ class CheckpointCounts:
         hits: Requests that resumed from one.
         stops: Prefill chunks that ended at a planned position.
         answers: States kept inside answers, beside those that were planned.
+        loaded: Prompt tokens that a KV connector brought, of those that were not computed.
         stale: Checkpoints that vLLM had evicted by itself.
         confirmed: Requests whose checkpoints are all captured; changes with each of the above.
     """
@@ -24,5 +25,6 @@ class CheckpointCounts:
     hits: int = 0
     stops: int = 0
     answers: int = 0
+    loaded: int = 0
     stale: int = 0
     confirmed: int = 0

@@ -38,6 +38,15 @@ class PlannedStateManager(MambaManager):
         moves = -(-num_tokens // self.block_size) > len(self.req_to_blocks[request_id])
         return copies + moves
 
+    def allocate_external_computed_blocks(
+        self, request_id: str, num_local: int, num_external: int, *args: Any, **kwargs: Any
+    ) -> None:
+        """Do as for blocks that are computed."""
+        if self.checkpoint_manager is not None:
+            # All but the last were given null blocks with the hit.
+            self.checkpoint_manager.make_room(1)
+        super().allocate_external_computed_blocks(request_id, num_local, num_external, *args, **kwargs)
+
     def cache_blocks(
         self,
         request: Any,
@@ -62,6 +71,9 @@ class PlannedStateManager(MambaManager):
         if self.checkpoint_manager is None:
             return super()._cache_partial_tail_block(request, num_tokens, retention_interval)
         stops = self.checkpoint_manager.commit(request.request_id)
+        is_inside = num_tokens % self.block_size != 0
+        if is_inside and num_tokens == self.checkpoint_manager.loaded_position(request.request_id):
+            return self._find_loaded(request, num_tokens)
         exported = self._checkpoints.get(request.request_id)
         if exported is not None:
             position, index = exported
@@ -71,7 +83,7 @@ class PlannedStateManager(MambaManager):
             self.block_pool.evict_blocks({block.block_id})
             return None
         is_new = request.num_computed_tokens < num_tokens
-        if num_tokens not in stops or num_tokens % self.block_size == 0 or not is_new:
+        if num_tokens not in stops or not is_inside or not is_new:
             return None
         # vLLM stores a state inside a block at the prompt's tail and, where it is told to, at the junction
         # with an earlier prompt. To it, a planned position is such a junction.
@@ -82,6 +94,24 @@ class PlannedStateManager(MambaManager):
         finally:
             setattr(self, _JUNCTION_SWITCH, False)
             request.shared_prefix_boundary = 0
+
+    def _find_loaded(self, request: Any, position: int) -> bytes | None:
+        """Let the state be found that a connector has brought into a block which is not full yet. As where
+        one was computed there, the next step takes a copy along; but nobody needs to store it again.
+        """
+        index = position // self.block_size
+        block = self.req_to_blocks[request.request_id][index]
+        key: bytes | None = self.block_pool.cache_partial_block(
+            request=request,
+            block=block,
+            num_tokens=position,
+            kv_cache_group_id=self.kv_cache_group_id,
+            block_size=self.block_size,
+        )
+        if key is not None:
+            self._partial_hit_reqs[request.request_id] = (index, block)
+            self.num_cached_block[request.request_id] = index
+        return key
 
 
 class PlannedAttentionManager(FullAttentionManager):
@@ -133,6 +163,17 @@ class PlannedAttentionManager(FullAttentionManager):
             if num := max(0, -(-num_tokens // self.block_size) - held) + is_copied:
                 self.checkpoint_manager.make_room(num)
         return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
+
+    def allocate_external_computed_blocks(
+        self, request_id: str, num_local: int, num_external: int, *args: Any, **kwargs: Any
+    ) -> None:
+        """Do as for blocks that are computed."""
+        if self.checkpoint_manager is not None:
+            held = len(self.req_to_blocks[request_id])
+            self.checkpoint_manager.make_room(
+                max(0, -(-(num_local + num_external) // self.block_size) - held)
+            )
+        super().allocate_external_computed_blocks(request_id, num_local, num_external, *args, **kwargs)
 
     def cache_blocks(
         self,

@@ -55,7 +55,10 @@ class RequestState:
         stops: Where its prefill ends a chunk and keeps the state, ascending; once it is confirmed, where the
             answer's state is kept.
         given: Those of the stops that stock vLLM makes too.
+        shared: Up to where vLLM saw it shared, where that is deeper than the hit was; else 0.
         num_untold: Tokens at the end of the prompt that the cache does not know of.
+        num_loaded: Tokens of the hit that a KV connector has brought.
+        adopted: Where the state that it brought is kept in the pool, 0 where it is not.
         kv_limit: How far its KV is worth a hash.
         kv_hashed: How far it was, when the prompt was done.
         num_computed: How far its prefill has come, None before the first step.
@@ -69,7 +72,10 @@ class RequestState:
     hit: int
     stops: tuple[int, ...]
     given: tuple[int, ...] = ()
+    shared: int = 0
     num_untold: int = 0
+    num_loaded: int = 0
+    adopted: int = 0
     kv_limit: int = 0
     kv_hashed: int = 0
     num_computed: int | None = None
@@ -89,6 +95,11 @@ class RequestState:
                 f"{sorted(each.value for each in TRANSITIONS[self.stage])}; please report it"
             )
         self.stage = stage
+
+    @property
+    def kept_positions(self) -> tuple[int, ...]:
+        """Where the pool is to keep a state of it, ascending."""
+        return (self.adopted, *self.stops) if self.adopted else self.stops
 
     @property
     def is_captured(self) -> bool:

@@ -98,6 +98,11 @@ class _Planned(_Base):
     ) -> int:
         start = request.num_computed_tokens + num_new_local_computed_tokens + num_external_computed_tokens
         end = start + num_new_tokens
+        if num_external_computed_tokens:
+            # Loaded before this step computes; a state that does not fill its block is gone after it.
+            self.checkpoint_manager.note_loaded(
+                request.request_id, start, is_kept=start % self.cache_config.block_size == 0
+            )
         if start >= request.num_prompt_tokens and start >= request.num_tokens - 1:
             return num_new_tokens
         # vLLM would stop at the last boundaries of the prompt too, and at the boundary after a place inside
@@ -114,6 +119,12 @@ class _Planned(_Base):
                 )
             )
         return self.checkpoint_manager.next_stop(request.request_id, start, end) - start
+
+    def _update_waiting_for_remote_kv(self, request: Any) -> None:
+        # Where the load has failed, the request is looked up and planned again.
+        if request.request_id not in self.failed_recving_kv_req_ids:
+            self.checkpoint_manager.note_loaded(request.request_id, request.num_computed_tokens, is_kept=True)
+        super()._update_waiting_for_remote_kv(request)
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         super()._update_after_schedule(scheduler_output)

@@ -1,0 +1,88 @@
+"""A simulated worker with a CPU tier: what a chunk holds is written down, and a load brings back just that.
+
+vLLM's own connector decides what is stored and loaded, and where. So a chunk that was taken too early, or
+that is loaded for another prefix, is caught when the request reads it.
+"""
+
+import mmap
+import random
+
+from bare_scheduler import BareEngine, SimulatedWorker
+from benchmarks.vllm.servers.transfers import Piece, Transfers
+from vllm.config import KVTransferConfig
+
+__all__ = ["OffloadingWorker", "engine_with_tier"]
+
+# Of a block of one group, for each of its tokens; see `bare_scheduler`.
+_BYTES_PER_TOKEN = 128
+
+
+class OffloadingWorker(SimulatedWorker):
+    """See the module."""
+
+    def __init__(self, kv_cache_config, *, block_size, seed, blocks_per_chunk=1, most_steps=2) -> None:
+        super().__init__(kv_cache_config, block_size=block_size, seed=seed)
+        chance = random.Random(seed + 1)
+        self.tier: dict[tuple[int, int], object] = {}
+        self.transfers = Transfers(
+            blocks_per_chunk=blocks_per_chunk,
+            steps_to_take=lambda: chance.randint(0, most_steps),
+            load=self._load,
+            store=self._store,
+        )
+
+    def execute(self, step, requests):
+        """Run one step, and what is on its way between pool and tier."""
+        self.transfers.begin(step.kv_connector_metadata)
+        output = super().execute(step, requests)
+        output.kv_connector_output = self.transfers.finish(step.kv_connector_metadata)
+        return output
+
+    def _load(self, piece: Piece) -> None:
+        held = self.tier[piece.chunk, piece.part]
+        if piece.group in self._state_groups:
+            # KV where a state is expected is no state of anything.
+            self._states[piece.block] = held if isinstance(held, int) else -1
+        else:
+            self._kv[piece.block] = -1 if isinstance(held, int) else held
+
+    def _store(self, piece: Piece) -> None:
+        is_state = piece.group in self._state_groups
+        self.tier[piece.chunk, piece.part] = (
+            int(self._states[piece.block]) if is_state else self._kv[piece.block].copy()
+        )
+
+
+def engine_with_tier(
+    model, *, num_chunks, block_size=64, blocks_per_chunk=1, most_steps=2, extra_config=None, **options
+) -> BareEngine:
+    """Return an engine with vLLM's OffloadingConnector and a CPU tier of ``num_chunks`` chunks.
+
+    Args:
+        model: As for ``BareEngine``.
+        num_chunks: Size of the tier.
+        block_size: Tokens of a block.
+        blocks_per_chunk: Blocks in a chunk.
+        most_steps: A transfer takes at most as many steps beside its own.
+        extra_config: More of ``kv_connector_extra_config``.
+        options: As for ``BareEngine``.
+    """
+    # vLLM makes each chunk as large as a block of all groups together, in whole pages.
+    num_groups = options.get("num_state_groups", 3) + options.get("has_attention", True)
+    num_pages = -(-num_groups * block_size * blocks_per_chunk * _BYTES_PER_TOKEN // mmap.PAGESIZE)
+    given = {
+        "cpu_bytes_to_use": num_chunks * num_pages * mmap.PAGESIZE,
+        "blocks_per_chunk": blocks_per_chunk,
+        **(extra_config or {}),
+    }
+    return BareEngine(
+        model,
+        block_size=block_size,
+        kv_transfer_config=KVTransferConfig(
+            kv_connector="OffloadingConnector", kv_role="kv_both", kv_connector_extra_config=given
+        ),
+        worker_cls=lambda *arguments, **keywords: OffloadingWorker(
+            *arguments, **keywords, blocks_per_chunk=blocks_per_chunk, most_steps=most_steps
+        ),
+        **options,
+    )

@@ -1,0 +1,96 @@
+"""Random requests, aborts, preemptions and resets with a CPU tier behind the pool: nothing is read that is
+not there, nothing leaks in pool or tier, nothing hangs.
+
+Ten thousand requests with ``--full``, five hundred without.
+"""
+
+import random
+
+import pool_account
+import pytest
+from offloading_worker import engine_with_tier
+from test_soak import traffic
+
+BLOCK = {None: 64, 64: 256}
+
+
+def assert_tier_idle(scheduler):
+    """No transfer is left, no request is known, and every chunk is either free or can go."""
+    offloading = scheduler.connector.connector_scheduler
+    manager = offloading.manager
+    assert not offloading._jobs
+    assert not offloading._req_status
+    assert not offloading._block_id_to_pending_jobs
+    assert not offloading._chunks_being_loaded
+    assert manager._num_write_pending_chunks == 0
+    num_held = manager._num_allocated_chunks - len(manager._free_list)
+    assert num_held == manager._num_evictable_cache_chunks, "a chunk leaked"
+
+
+def soak(engine, *, num_requests, seed, longest):
+    rng = random.Random(seed)
+    scheduler, requests, recent = engine.scheduler, traffic(seed, longest=longest), []
+    for number in range(1, num_requests + 1):
+        recent = [*recent[-11:], engine.add(**next(requests))]
+        for _ in range(rng.choice([0, 0, 1, 3, 8])):
+            engine.step()
+        if rng.random() < 0.15:
+            engine.abort(rng.choice(recent))
+        if rng.random() < 0.01:
+            # A reset of what runs is refused by vLLM while anything loads.
+            scheduler.reset_prefix_cache(reset_connector=rng.random() < 0.5)
+        while len(scheduler.waiting) > 20:
+            engine.step()
+        if number % 50 == 0:
+            pool_account.assert_no_orphans(scheduler)
+        if number % 250 == 0 or number == num_requests:
+            engine.run(most_idle_steps=30)
+            pool_account.assert_idle(scheduler, most_missing=pool_account.blocks_of_a_prompt(scheduler))
+            assert_tier_idle(scheduler)
+    account = scheduler.checkpoint_manager.statistics()
+    assert account.num_tokens == sum(
+        getattr(account, name) for name in ("reused", "unseen", "alignment", "placement", "eviction", "reset")
+    )
+    assert engine._worker.transfers.num_loaded > 0
+    assert scheduler.checkpoint_manager.counts.loaded > 0
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["stock-leads", "learned-leads"])
+@pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_nothing_leaks_hangs_or_is_read_before_it_is_there(
+    is_async, unit, learned, model_folder, is_full, monkeypatch
+):
+    if learned:
+        lead_by_learning(monkeypatch)
+    num_blocks = 120 if unit is None else 60
+    engine = engine_with_tier(
+        model_folder("qwen3-next"),
+        scheduler_cls="milepost.vllm.Scheduler",
+        num_blocks=num_blocks,
+        num_chunks=4 * num_blocks,
+        block_size=BLOCK[unit],
+        prefix_match_unit=unit,
+        is_async=is_async,
+        seed=1,
+    )
+    assert type(engine.scheduler).__name__ == ("PlannedAsyncScheduler" if is_async else "PlannedScheduler")
+    soak(
+        engine,
+        num_requests=1250 if is_full else 63,
+        seed=7,
+        longest=num_blocks * BLOCK[unit] // 3,
+    )
+
+
+def lead_by_learning(monkeypatch):
+    """Have the learned rule lead from the start, for good."""
+    from milepost.vllm.leading import Leader
+
+    made = Leader.__init__
+
+    def led(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.is_led_by_learning, self._rivals = True, None
+
+    monkeypatch.setattr(Leader, "__init__", led)
