@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-_NEEDS_VLLM = ("compatibility", "managers", "metrics", "plugin", "scheduler")
+_NEEDS_VLLM = ("cache_kinds", "compatibility", "managers", "metrics", "plugin", "scheduler")
 _vllm = find_spec("vllm")
 # A folder of that name, as tests/vllm, is no vLLM.
 _is_installed = _vllm is not None and _vllm.origin is not None

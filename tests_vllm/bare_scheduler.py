@@ -16,7 +16,13 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, MambaSpec
+from vllm.v1.kv_cache_interface import (
+    FullAttentionSpec,
+    KVCacheConfig,
+    KVCacheGroupSpec,
+    MambaSpec,
+    MLAAttentionSpec,
+)
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
@@ -133,6 +139,7 @@ class BareEngine:
     Args:
         scheduler_cls: What ``--scheduler-cls`` would name; None for vLLM's own.
         model: Folder of any hybrid model; nothing but its configuration is read.
+        attention: A group for each, of kind "full" or "mla".
         is_async: Schedule each step before the outcome of the one before is known.
         bitmask: When the loop asks for the bitmask: "always" while the model computes, as vLLM does;
             "late", once the step before has come in, as it does where a grammar waits for tokens; "never", as
@@ -149,7 +156,7 @@ class BareEngine:
         block_size=64,
         prefix_match_unit=None,
         num_state_groups=3,
-        has_attention=True,
+        attention=("full",),
         max_num_seqs=8,
         max_num_batched_tokens=512,
         scheduling_policy="fcfs",
@@ -178,7 +185,7 @@ class BareEngine:
         config.cache_config.block_size = config.cache_config.mamba_block_size = block_size
         config.cache_config.num_gpu_blocks = num_blocks
         self.config = config
-        self.kv_cache_config = _kv_cache_config(num_blocks, block_size, num_state_groups, has_attention)
+        self.kv_cache_config = _kv_cache_config(num_blocks, block_size, num_state_groups, attention)
         hash_size = prefix_match_unit or block_size
         make = config.scheduler_config.get_scheduler_cls()
         self.scheduler = make(
@@ -272,16 +279,23 @@ class _NoGrammar:
         return False
 
 
-def _kv_cache_config(num_blocks, block_size, num_state_groups, has_attention) -> KVCacheConfig:
-    attention = FullAttentionSpec(block_size=block_size, num_kv_heads=1, head_size=16, dtype=torch.float32)
+# Both take as many bytes: MLA keeps one vector of a token, others a key and a value.
+ATTENTION = {"full": (FullAttentionSpec, 16), "mla": (MLAAttentionSpec, 32)}
+
+
+def _kv_cache_config(num_blocks, block_size, num_state_groups, attention) -> KVCacheConfig:
+    specs = [
+        kind(block_size=block_size, num_kv_heads=1, head_size=head_size, dtype=torch.float32)
+        for kind, head_size in map(ATTENTION.__getitem__, attention)
+    ]
     state = MambaSpec(
         block_size=block_size,
         shapes=((16,),),
         dtypes=(torch.float32,),
-        page_size_padded=attention.page_size_bytes,
+        page_size_padded=128 * block_size,
         mamba_cache_mode="align",
     )
+    assert {spec.page_size_bytes for spec in (state, *specs)} == {128 * block_size}
     groups = [KVCacheGroupSpec([f"state.{i}"], state) for i in range(num_state_groups)]
-    if has_attention:
-        groups.append(KVCacheGroupSpec(["attention"], attention))
+    groups += [KVCacheGroupSpec([f"attention.{i}"], spec) for i, spec in enumerate(specs)]
     return KVCacheConfig(num_blocks=num_blocks, kv_cache_tensors=[], kv_cache_groups=groups)

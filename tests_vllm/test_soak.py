@@ -94,7 +94,7 @@ def test_nothing_leaks_where_a_model_has_states_alone(is_async, model_folder, is
         scheduler_cls="milepost.vllm.Scheduler",
         num_blocks=24,
         num_state_groups=1,
-        has_attention=False,
+        attention=(),
         is_async=is_async,
         seed=2,
     )

@@ -8,8 +8,9 @@ choice: where prefill chunks end and which of their states are kept (:mod:`~mile
 decided by one :class:`~milepost.hosted_cache.HostedCache` over the prompts' block hashes
 (:mod:`~milepost.vllm.checkpoint_manager`), the same object that serves transformers and the simulator.
 
-Only :mod:`~milepost.vllm.scheduler`, :mod:`~milepost.vllm.managers`, :mod:`~milepost.vllm.plugin` and
-:mod:`~milepost.vllm.compatibility` import vLLM, and nothing does before it is asked for.
+Only :mod:`~milepost.vllm.scheduler`, :mod:`~milepost.vllm.managers`, :mod:`~milepost.vllm.plugin`,
+:mod:`~milepost.vllm.compatibility` and :mod:`~milepost.vllm.cache_kinds` import vLLM, and nothing does before
+it is asked for.
 """
 
 from typing import Any

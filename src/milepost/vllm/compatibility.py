@@ -6,8 +6,9 @@ from vllm.config import CacheConfig
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, MambaManager
-from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
+from vllm.v1.kv_cache_interface import MambaSpec
 
+from milepost.vllm.cache_kinds import unsupported_cache
 from milepost.vllm.connectors import unsupported_connector
 from milepost.vllm.signatures import Signature, changed_signature, installed_version
 
@@ -103,12 +104,12 @@ def _unknown_vllm() -> str | None:
 
 
 def _unsupported_model(kv_cache_config: Any) -> str | None:
-    specs = [group.kv_cache_spec for group in kv_cache_config.kv_cache_groups]
+    groups = kv_cache_config.kv_cache_groups
+    specs = [group.kv_cache_spec for group in groups]
     if not any(isinstance(spec, MambaSpec) for spec in specs):
         return "the model has no recurrent layers, so there is nothing to plan"
-    for spec in specs:
-        if type(spec) is not FullAttentionSpec and not isinstance(spec, MambaSpec):
-            return f"the model has a cache of kind {type(spec).__name__}, which is not supported yet"
+    if (reason := next(filter(None, map(unsupported_cache, groups)), None)) is not None:
+        return f"the model cannot be planned for: {reason}"
     if len({spec.block_size for spec in specs}) > 1:
         return "the cache groups have blocks of different lengths, which is not supported yet"
     return None

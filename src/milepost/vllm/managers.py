@@ -8,9 +8,8 @@ from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, Mamb
 from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import junction_switch
 
-__all__ = ["ATTENTION_ROLE", "STATE_ROLE", "PlannedAttentionManager", "PlannedStateManager"]
+__all__ = ["PlannedAttentionManager", "PlannedStateManager"]
 
-STATE_ROLE, ATTENTION_ROLE = "milepost_state", "milepost_attention"
 # Its name depends on the version; without one, the plugin is not active.
 _JUNCTION_SWITCH = junction_switch() or ""
 

@@ -10,15 +10,11 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, MambaSp
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
 from milepost.policies import parse_policy
+from milepost.vllm.cache_kinds import ATTENTION_ROLE, STATE_ROLE, role_of
 from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import why_not
 from milepost.vllm.layout import PoolLayout
-from milepost.vllm.managers import (
-    ATTENTION_ROLE,
-    STATE_ROLE,
-    PlannedAttentionManager,
-    PlannedStateManager,
-)
+from milepost.vllm.managers import PlannedAttentionManager, PlannedStateManager
 from milepost.vllm.metrics import Metrics
 from milepost.vllm.options import Options
 from milepost.vllm.pool import VllmMemory
@@ -46,8 +42,7 @@ class _Planned(_Base):
         KVCacheSpecRegistry.register_role_manager(STATE_ROLE, PlannedStateManager)
         KVCacheSpecRegistry.register_role_manager(ATTENTION_ROLE, PlannedAttentionManager)
         for group in kv_cache_config.kv_cache_groups:
-            is_state = isinstance(group.kv_cache_spec, MambaSpec)
-            group.role = STATE_ROLE if is_state else ATTENTION_ROLE
+            group.role = role_of(group.kv_cache_spec)
         super().__init__(*args, **kwargs)
         layout = _layout(self, kv_cache_config)
         memory = VllmMemory(
