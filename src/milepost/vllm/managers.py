@@ -7,6 +7,7 @@ from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, Mamb
 
 from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import junction_switch
+from milepost.vllm.event_publisher import ResumableEvents
 
 __all__ = ["PlannedAttentionManager", "PlannedStateManager"]
 
@@ -19,6 +20,7 @@ class PlannedStateManager(MambaManager):
 
     # Given once the scheduler is built: vLLM makes its managers without arguments of ours.
     checkpoint_manager: CheckpointManager | None = None
+    resumable_events: ResumableEvents | None = None
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
         """Have the least valuable blocks come first."""
@@ -117,6 +119,7 @@ class PlannedAttentionManager(FullAttentionManager):
     """Keeps the KV before the last checkpoint of a prompt, and no other."""
 
     checkpoint_manager: CheckpointManager | None = None
+    resumable_events: ResumableEvents | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -237,6 +240,12 @@ class PlannedAttentionManager(FullAttentionManager):
         if is_once and index < len(blocks) and self._is_elsewhere(request, position, blocks[index]):
             return
         if index < len(blocks):
+            if self.resumable_events is not None:
+                hashes, unit = request.block_hashes, self.block_pool.hash_block_size
+                num_before = index * self.block_size // unit
+                self.resumable_events.note_inside(
+                    hashes[position // unit - 1], hashes[num_before - 1] if num_before else None
+                )
             self.block_pool.cache_partial_block(
                 request=request,
                 block=blocks[index],

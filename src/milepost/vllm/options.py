@@ -24,6 +24,8 @@ class Options:
             more is not placed. Learned from the steps unless given.
         history_tokens: Prompt tokens remembered after their blocks are gone, to recognise what comes back;
             thirty times what the pool can hold unless given.
+        resumable_events: KV events tell of attention blocks only as long as a request can resume from them;
+            False publishes them as vLLM does.
         learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
             at shutdown.
     """
@@ -32,6 +34,7 @@ class Options:
     max_stops: int = 4
     stop_tokens: int | None = None
     history_tokens: int | None = None
+    resumable_events: bool = True
     learned: Path | None = None
 
     @classmethod
@@ -61,6 +64,7 @@ class Options:
         _require(options, "max_stops", int, least=1)
         _require(options, "stop_tokens", int, least=0)
         _require(options, "history_tokens", int, least=0)
+        _require(options, "resumable_events", bool)
         _require(options, "learned", str)
         if "learned" in options:
             options["learned"] = Path(options["learned"]).expanduser()

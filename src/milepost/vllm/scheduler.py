@@ -13,6 +13,7 @@ from milepost.policies import parse_policy
 from milepost.vllm.cache_kinds import ATTENTION_ROLE, STATE_ROLE, role_of
 from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import why_not
+from milepost.vllm.event_publisher import ResumableEvents
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.managers import PlannedAttentionManager, PlannedStateManager
 from milepost.vllm.metrics import Metrics
@@ -35,6 +36,8 @@ _Base: Any = StockScheduler if TYPE_CHECKING else object
 class _Planned(_Base):
     """What both schedulers do beside vLLM's."""
 
+    kv_event_publisher: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         vllm_config = kwargs["vllm_config"]
         kv_cache_config = kwargs["kv_cache_config"]
@@ -54,8 +57,15 @@ class _Planned(_Base):
         self.checkpoint_manager = CheckpointManager(
             layout=layout, memory=memory, policy=parse_policy("learned"), options=options
         )
+        self.resumable_events: ResumableEvents | None = None
+        if self.enable_kv_cache_events and options.resumable_events and layout.kv_groups:
+            self.resumable_events = ResumableEvents(
+                self.kv_event_publisher, kv_groups=layout.kv_groups, state_groups=layout.state_groups
+            )
+            self.kv_event_publisher = self.resumable_events
         for manager in self.kv_cache_manager.coordinator.single_type_managers:
             manager.checkpoint_manager = self.checkpoint_manager
+            manager.resumable_events = self.resumable_events
         self._metrics = Metrics(self.checkpoint_manager)
         logger.info(
             "Milepost plans the checkpoints: the smallest prefix that can be reused is %d tokens, a "
@@ -71,7 +81,11 @@ class _Planned(_Base):
     def _get_local_prefix_cache_hit(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         # What has to go goes before vLLM finds it.
         self.checkpoint_manager.catch_up()
+        events = self.kv_cache_manager.block_pool.kv_event_queue
+        num_told = len(events)
         blocks, hit, shared, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
+        if self.resumable_events is not None:
+            self.resumable_events.note_repeated(events[num_told:])
         self.checkpoint_manager.plan_request(
             request.request_id,
             request.block_hashes,

@@ -1,0 +1,1 @@
+"""Several replicas behind a router: what their events promise it, and what it makes of that."""

@@ -1,0 +1,88 @@
+"""One replica as a router sees it: vLLM's scheduler without a model, and the index of its events."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from benchmarks.vllm.routing.attention_index import AttentionIndex
+from benchmarks.vllm.servers.bare_server import BareServer
+from benchmarks.vllm.servers.serving import Progress
+from benchmarks.vllm.traffic.asks import TokenArray
+
+__all__ = ["Replica", "publish_events"]
+
+
+def publish_events(vllm_config: Any) -> None:
+    """Have schedulers of this configuration collect KV events; who reads them sets the publisher."""
+    from vllm.config import KVEventsConfig
+
+    vllm_config.kv_events_config = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
+
+
+@final
+class Replica:
+    """A ``Server``; see the module.
+
+    Args:
+        server: Its scheduler, of a configuration that :func:`publish_events` has changed.
+        block_tokens: Tokens of a block.
+        match_unit: Tokens of a block hash.
+    """
+
+    def __init__(self, server: BareServer, *, block_tokens: int, match_unit: int) -> None:
+        self.scheduler = server.scheduler
+        self.index = AttentionIndex(block_tokens=block_tokens)
+        #: By request: how much of it the index promised when it came, and how much was resumed.
+        self.promised_tokens: dict[int, int] = {}
+        self.resumed_tokens: dict[int, int] = {}
+        self._server = server
+        self._hashes_per_block = block_tokens // match_unit
+        subscriber = _Subscriber(self.index)
+        publisher = self.scheduler.kv_event_publisher
+        if hasattr(publisher, "inner"):
+            publisher.inner = subscriber
+        else:
+            self.scheduler.kv_event_publisher = subscriber
+
+    def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
+        """Take request ``index``, and note what a router would expect of it."""
+        hashes = self.block_hashes(prompt)
+        self.promised_tokens[index] = min(self.index.promised_tokens(hashes), len(prompt) - 1)
+        self._server.submit(index, prompt, answer_tokens=answer_tokens)
+
+    def step(self) -> list[Progress]:
+        """Work on the requests that it has."""
+        done = self._server.step()
+        for progress in done:
+            if progress.finished:
+                self.resumed_tokens[progress.index] = progress.cached_tokens
+        return done
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._server.forget()
+
+    def block_hashes(self, prompt: TokenArray) -> Sequence[Any]:
+        """Return the hashes of the whole blocks of a prompt, as events tell them. O(tokens)."""
+        from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
+
+        hashes = self._server.request(-1, prompt, answer_tokens=1).block_hashes
+        return [
+            maybe_convert_block_hash(each)
+            for each in hashes[self._hashes_per_block - 1 :: self._hashes_per_block]
+        ]
+
+
+class _Subscriber:
+    """In the place of vLLM's publisher: hands the events on to an index."""
+
+    def __init__(self, index: AttentionIndex) -> None:
+        self._index = index
+
+    def publish(self, batch: Any) -> None:
+        self._index.apply(batch.events)
+
+    def shutdown(self) -> None:
+        pass
+
+    def get_publisher_config(self) -> None:
+        return None
