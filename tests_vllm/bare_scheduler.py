@@ -8,6 +8,7 @@ a state that was never computed, or is another prompt's, is caught without a mod
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,13 +38,29 @@ class _Running:
     blocks: list
     num_computed: int
     state_column: int | None = None
-    prefixes: list = field(default_factory=lambda: [hash("start")])
+    num_known: int = 0
+    prefixes: np.ndarray = field(default_factory=lambda: np.array([hash("start")], np.int64))
 
     def prefix(self, num_tokens: int) -> np.ndarray:
-        """Return what stands for each prefix of up to ``num_tokens`` tokens, the empty one first."""
-        while len(self.prefixes) <= num_tokens:
-            self.prefixes.append(hash((self.prefixes[-1], self.tokens[len(self.prefixes) - 1])))
-        return np.array(self.prefixes[: num_tokens + 1], np.int64)
+        """Return what stands for each prefix of up to ``num_tokens`` tokens, the empty one first. Not to be
+        changed.
+        """
+        if num_tokens >= len(self.prefixes):
+            self.prefixes = np.resize(self.prefixes, 2 * num_tokens + 1)
+        if num_tokens > self.num_known:
+            added = extended(int(self.prefixes[self.num_known]), self.tokens[self.num_known : num_tokens])
+            self.prefixes[self.num_known + 1 : num_tokens + 1] = added
+            self.num_known = num_tokens
+        return self.prefixes[: num_tokens + 1]
+
+
+def extended(prefix: int, tokens: Sequence[int]) -> list[int]:
+    """Return what stands for the prefixes that go on from one by each of ``tokens``."""
+    added = []
+    for token in tokens:
+        prefix = hash((prefix, token))
+        added.append(prefix)
+    return added
 
 
 class SimulatedWorker:
@@ -73,21 +90,27 @@ class SimulatedWorker:
                 self._start(request_id, requests, blocks, cached.num_computed_tokens[i])
                 continue
             running = self._requests[request_id]
-            running.num_computed = cached.num_computed_tokens[i]
+            self._go_on(request_id, cached.num_computed_tokens[i])
             for group, ids in enumerate(new_ids or ()):
                 running.blocks[group] += ids
         if step.kv_cache_block_copies:
             # All at once: what one copy writes, another does not read.
-            sources, targets = np.array(step.kv_cache_block_copies).T
-            self._kv[targets] = self._kv[sources]
-            self._states[targets] = self._states[sources]
-        return self._forward(step.num_scheduled_tokens)
+            self._copy(*np.array(step.kv_cache_block_copies).T)
+        return self._forward(step)
 
     def _start(self, request_id, requests, blocks, num_computed) -> None:
         tokens = list(requests[request_id].all_token_ids)
         self._requests[request_id] = _Running(tokens, blocks, num_computed)
 
-    def _forward(self, num_scheduled_tokens) -> ModelRunnerOutput:
+    def _go_on(self, request_id, num_computed) -> None:
+        self._requests[request_id].num_computed = num_computed
+
+    def _copy(self, sources, targets) -> None:
+        self._kv[targets] = self._kv[sources]
+        self._states[targets] = self._states[sources]
+
+    def _forward(self, step) -> ModelRunnerOutput:
+        num_scheduled_tokens = step.num_scheduled_tokens
         # All reads come before all writes, as far as requests go: one step is one batch.
         for request_id, num_tokens in num_scheduled_tokens.items():
             self._read(request_id, num_tokens)
@@ -99,21 +122,13 @@ class SimulatedWorker:
             sampled.append([self._random.randrange(4)] if is_sampled else [])
             running.tokens += sampled[-1]
             running.num_computed += num_tokens
-        ids = list(num_scheduled_tokens)
-        return ModelRunnerOutput(
-            req_ids=ids, req_id_to_index={each: i for i, each in enumerate(ids)}, sampled_token_ids=sampled
-        )
+        return model_output(list(num_scheduled_tokens), sampled)
 
     def _read(self, request_id, num_tokens) -> None:
         running = self._requests[request_id]
         start = running.num_computed
         expected = running.prefix(start + num_tokens)
-        num_blocks = -(-start // self._block_size)
-        for group in self._kv_groups:
-            found = self._kv[running.blocks[group][:num_blocks]].reshape(-1)[:start]
-            assert np.array_equal(found, expected[1 : start + 1]), (
-                f"{request_id} reads wrong KV before {start}"
-            )
+        self._read_kv(request_id, start, expected)
         if running.state_column is None:
             running.state_column = (start - 1) // self._block_size
         if start:
@@ -121,16 +136,37 @@ class SimulatedWorker:
                 found = self._states[running.blocks[group][running.state_column]]
                 assert found == expected[start], f"{request_id} reads a wrong state at {start}"
 
+    def _read_kv(self, request_id, start, expected) -> None:
+        num_blocks = -(-start // self._block_size)
+        for group in self._kv_groups:
+            blocks = self._requests[request_id].blocks[group][:num_blocks]
+            found = self._kv[blocks].reshape(-1)[:start]
+            assert np.array_equal(found, expected[1 : start + 1]), (
+                f"{request_id} reads wrong KV before {start}"
+            )
+
     def _write(self, running, num_tokens) -> None:
         start, end = running.num_computed, running.num_computed + num_tokens
         prefixes = running.prefix(end)
-        positions = np.arange(start, end)
-        for group in self._kv_groups:
-            blocks = np.array(running.blocks[group])[positions // self._block_size]
-            self._kv[blocks, positions % self._block_size] = prefixes[start + 1 : end + 1]
+        self._write_kv(running, start, prefixes[start + 1 :])
         running.state_column = -(-end // self._block_size) - 1
         for group in self._state_groups:
             self._states[running.blocks[group][running.state_column]] = prefixes[end]
+
+    def _write_kv(self, running, start, prefixes) -> None:
+        positions = np.arange(start, start + len(prefixes))
+        for group in self._kv_groups:
+            blocks = np.array(running.blocks[group])[positions // self._block_size]
+            self._kv[blocks, positions % self._block_size] = prefixes
+
+
+def model_output(request_ids, sampled) -> ModelRunnerOutput:
+    """Return what vLLM's worker would."""
+    return ModelRunnerOutput(
+        req_ids=request_ids,
+        req_id_to_index={each: i for i, each in enumerate(request_ids)},
+        sampled_token_ids=sampled,
+    )
 
 
 class BareEngine:
@@ -185,7 +221,7 @@ class BareEngine:
         config.cache_config.block_size = config.cache_config.mamba_block_size = block_size
         config.cache_config.num_gpu_blocks = num_blocks
         self.config = config
-        self.kv_cache_config = _kv_cache_config(num_blocks, block_size, num_state_groups, attention)
+        self.kv_cache_config = self._caches(num_blocks, block_size, num_state_groups, attention)
         hash_size = prefix_match_unit or block_size
         make = config.scheduler_config.get_scheduler_cls()
         self.scheduler = make(
@@ -198,7 +234,9 @@ class BareEngine:
         )
         hash_function = get_hash_fn_by_name("sha256")
         init_none_hash(hash_function)
-        self._hasher = get_request_block_hasher(hash_size, hash_function)
+        # Since 0.33 a hash may cover the tokens that a drafter reads after its block.
+        lookahead = getattr(config, "num_hash_lookahead_tokens", 0)
+        self._hasher = get_request_block_hasher(hash_size, hash_function, *([lookahead] if lookahead else []))
         make_worker = worker_cls or SimulatedWorker
         self._worker = make_worker(self.kv_cache_config, block_size=block_size, seed=seed)
         self._in_flight: deque = deque()
@@ -208,6 +246,9 @@ class BareEngine:
         self._num_added = 0
         self.num_preemptions = 0
         self.num_cached_tokens: dict[str, int] = {}
+
+    def _caches(self, num_blocks, block_size, num_state_groups, attention) -> KVCacheConfig:
+        return _kv_cache_config(num_blocks, block_size, num_state_groups, attention)
 
     def add(self, tokens, *, max_tokens=1, priority=0, cache_salt=None, extra_args=None, **sampling) -> str:
         """Queue a request; return its id."""
@@ -277,6 +318,9 @@ class _NoGrammar:
 
     def should_advance(self, request) -> bool:
         return False
+
+    def validate_tokens(self, request, token_ids) -> list:
+        return token_ids
 
 
 # Both take as many bytes: MLA keeps one vector of a token, others a key and a value.

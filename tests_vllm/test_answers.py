@@ -1,20 +1,20 @@
 """States inside answers: what is promised there is there, in whatever order the loop around calls."""
 
-import random
-
 import pool_account
 import pytest
 from bare_scheduler import BareEngine
+from soaking import serve_chats
 from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 
 from milepost.vllm.checkpoint_manager import CheckpointManager
+from milepost.vllm.managers import PlannedStateManager
 from milepost.vllm.request_state import RequestState, Stage
 from milepost.vllm.scheduler import PlannedScheduler
 
 LOOPS = ["always", "late", "never", "sometimes"]
 
 
-def serve_chats(model, *, seed, num_turns=4, block_size=16, **options):
+def serve(model, *, seed, block_size=16, **options):
     """Serve six chats side by side in a roomy pool; return the engine."""
     engine = BareEngine(
         model,
@@ -24,17 +24,7 @@ def serve_chats(model, *, seed, num_turns=4, block_size=16, **options):
         seed=seed,
         **options,
     )
-    rng = random.Random(seed)
-    chats = [[rng.randrange(512) for _ in range(rng.randrange(40, 160))] for _ in range(6)]
-    for _ in range(num_turns):
-        asked = []
-        for chat in chats:
-            asked.append(engine.scheduler.requests[engine.add(chat, max_tokens=rng.choice([20, 33, 50]))])
-            for _ in range(rng.choice([0, 0, 1, 5])):
-                engine.step()
-        engine.run()
-        for chat, request in zip(chats, asked, strict=True):
-            chat[:] = [*request.all_token_ids, *(rng.randrange(512) for _ in range(rng.randrange(5, 200)))]
+    serve_chats(engine, seed=seed)
     return engine
 
 
@@ -43,7 +33,7 @@ def serve_chats(model, *, seed, num_turns=4, block_size=16, **options):
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_every_state_promised_in_an_answer_is_there(is_async, bitmask, unit, model_folder):
     for seed in range(2):
-        engine = serve_chats(
+        engine = serve(
             model_folder("qwen3-next"),
             seed=seed,
             is_async=is_async,
@@ -59,9 +49,7 @@ def test_every_state_promised_in_an_answer_is_there(is_async, bitmask, unit, mod
 
 def test_no_loop_caches_less_than_vllms_own(model_folder):
     cached = {
-        bitmask: sum(
-            serve_chats(model_folder("qwen3-next"), seed=3, bitmask=bitmask).num_cached_tokens.values()
-        )
+        bitmask: sum(serve(model_folder("qwen3-next"), seed=3, bitmask=bitmask).num_cached_tokens.values())
         for bitmask in LOOPS
     }
     assert min(cached.values()) == max(cached.values()), cached
@@ -70,13 +58,14 @@ def test_no_loop_caches_less_than_vllms_own(model_folder):
 def test_a_promise_for_a_boundary_that_has_passed_is_noticed(model_folder, monkeypatch):
     # All that keeps it from happening is taken away.
     monkeypatch.setattr(RequestState, "is_due", False)
+    monkeypatch.setattr(PlannedStateManager, "has_state", lambda *_: True)
     monkeypatch.setattr(PlannedScheduler, "update_from_output", StockScheduler.update_from_output)
     monkeypatch.setattr(
         RequestState,
         "answer_reaches",
         lambda self, boundary: self.stage is Stage.CONFIRMED and boundary > self.num_prompt_tokens,
     )
-    engine = serve_chats(model_folder("qwen3-next"), seed=0, bitmask="never")
+    engine = serve(model_folder("qwen3-next"), seed=0, bitmask="never")
     assert engine.scheduler.checkpoint_manager.counts.stale + pool_account.num_missing(engine.scheduler) > 0
 
 
@@ -84,7 +73,7 @@ def test_a_key_that_a_full_block_forgets_is_noticed(model_folder, monkeypatch):
     monkeypatch.setattr(CheckpointManager, "kept_inside", lambda *_: [])
     missing = [
         pool_account.num_missing(
-            serve_chats(model_folder("qwen3-next"), seed=seed, block_size=64, prefix_match_unit=16).scheduler
+            serve(model_folder("qwen3-next"), seed=seed, block_size=64, prefix_match_unit=16).scheduler
         )
         for seed in range(2)
     ]

@@ -5,7 +5,9 @@ import copy
 import engine
 import pytest
 from bare_scheduler import BareEngine
+from drafting import DraftingEngine
 from engine import Job, Round
+from vllm.config import VllmConfig
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 
@@ -86,13 +88,34 @@ def test_a_pool_that_has_changed(new_engine, warnings, monkeypatch):
     assert_stock_and_said(new_engine(), warnings, "no cached_block_hashes_by_block")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("speculative_config", "speculative decoding")])
-def test_a_feature_that_is_not_supported_yet(name, reason, new_engine):
+def test_a_feature_that_is_not_supported_yet(new_engine):
     bare = new_engine()
     assert compatibility.why_not(bare.config, bare.kv_cache_config) is None
     config = copy.copy(bare.config)
-    setattr(config, name, object())
-    assert reason in compatibility.why_not(config, bare.kv_cache_config)
+    config.parallel_config = copy.copy(config.parallel_config)
+    config.parallel_config.decode_context_parallel_size = 2
+    assert "context parallelism" in compatibility.why_not(config, bare.kv_cache_config)
+
+
+# Since 0.33 the last block is dropped only where hashes must not look ahead.
+DROPS = {"disable_lookahead_block_hashes": True} if hasattr(VllmConfig, "num_hash_lookahead_tokens") else {}
+
+
+def test_drafts_that_cost_a_hit_its_last_block(model_folder, warnings):
+    drafting = DraftingEngine(
+        model_folder("qwen3-next"), scheduler_cls=PLANNED, method="mtp", num_blocks=200, speculative=DROPS
+    )
+    assert drafting.scheduler.use_eagle_block_drop
+    assert_stock_and_said(drafting, warnings, "with speculative method 'mtp' this vLLM reuses")
+    assert "run vLLM 0.33 or newer" in warnings[0]
+    assert "set disable_eagle_block_drop" in warnings[0]
+
+
+def test_more_drafts_than_a_hash_has_tokens(model_folder, warnings):
+    drafting = DraftingEngine(
+        model_folder("qwen3-next"), scheduler_cls=PLANNED, num_blocks=400, block_size=16, num_drafts=16
+    )
+    assert_stock_and_said(drafting, warnings, "num_speculative_tokens=16 is no less than the 16")
 
 
 def test_what_cannot_be_meant_is_an_error(new_engine):

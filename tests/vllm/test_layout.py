@@ -35,6 +35,19 @@ def test_kv_takes_whole_blocks(num_tokens, blocks):
     assert layout(kv_groups=(3, 4)).blocks_of_kv(num_tokens) == 2 * blocks
 
 
+@pytest.mark.parametrize(
+    ("lookahead", "num_tokens", "hashed"),
+    [(0, 640, 640), (1, 640, 576), (1, 641, 640), (0, 63, 0), (3, 2, 0)],
+)
+def test_a_hash_that_looks_ahead_comes_with_the_tokens_after_its_block(lookahead, num_tokens, hashed):
+    assert layout(lookahead_tokens=lookahead).hashed_tokens(num_tokens) == hashed
+
+
+def test_a_request_with_drafts_takes_blocks_for_their_states():
+    assert layout().running_blocks == 3
+    assert layout(scratch_blocks=6).running_blocks == 9
+
+
 def test_a_model_of_states_alone_has_no_kv():
     alone = layout(kv_groups=(), state_groups=(0,))
     assert alone.footprint.kv_bytes_per_token == 0

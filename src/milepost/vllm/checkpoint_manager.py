@@ -12,7 +12,7 @@ A request comes by five times, six with a connector:
 vLLM's lookup is the truth: where it finds less than the cache believes to be there, the belief goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from milepost.accounting import CacheStatistics
@@ -43,10 +43,17 @@ class CheckpointManager:
         memory: The pool.
         policy: Places and evicts.
         options: The plugin's settings.
+        has_state: Whether the state of a request, by its id, at a block boundary can still be kept.
     """
 
     def __init__(
-        self, *, layout: PoolLayout, memory: BlockMemory, policy: CachePolicy, options: Options | None = None
+        self,
+        *,
+        layout: PoolLayout,
+        memory: BlockMemory,
+        policy: CachePolicy,
+        options: Options | None = None,
+        has_state: Callable[[str, int], bool] = lambda _request_id, _position: True,
     ) -> None:
         options = options or Options()
         self.layout = layout
@@ -55,6 +62,7 @@ class CheckpointManager:
         self.step_cost = StepCost()
         self._stop_tokens = options.stop_tokens
         self._memory = memory
+        self._has_state = has_state
         self._cache = CheckpointCache(
             layout=layout,
             memory=memory,
@@ -88,7 +96,7 @@ class CheckpointManager:
 
         Args:
             request_id: vLLM's.
-            block_hashes: Of all whole blocks of ``match_tokens`` tokens of the prompt.
+            block_hashes: Of all whole blocks of ``match_tokens`` tokens of the prompt that are hashed yet.
             num_tokens: Length of the prompt.
             hit: Tokens that it will resume from.
             shared: Tokens up to which vLLM has seen that it is shared, where those are more; else 0.
@@ -104,13 +112,14 @@ class CheckpointManager:
                 earlier.stops, earlier.kv_limit = (), hit
                 return
             self._requests.pop(request_id).enter(Stage.FINISHED)
-        match_tokens = self.layout.match_tokens
-        if not self.layout.grid_tokens < num_tokens < (len(block_hashes) + 1) * match_tokens:
-            # Too short to be resumed, or not hashed.
+        layout, match_tokens = self.layout, self.layout.match_tokens
+        num_hashed = layout.hashed_tokens(num_tokens)
+        is_too_short = num_hashed < layout.grid_tokens or num_tokens <= layout.grid_tokens
+        if is_too_short or num_hashed > len(block_hashes) * match_tokens:
             return
         # Depths are known in whole match units, so the length is told in them too: a rest of many tokens
         # would blur how far from its end a prompt was shared.
-        num_told = num_tokens // match_tokens * match_tokens + (num_tokens % match_tokens > 0)
+        num_told = min(num_tokens, num_hashed + layout.rest_tokens)
         lease, num_stale = acquire_as_found(
             self._cache.current,
             self._memory,
@@ -121,11 +130,11 @@ class CheckpointManager:
             breakpoints=[position for position in breakpoints if position <= num_told],
         )
         self.counts.stale += num_stale
-        if lease.checkpoint is not None and shared < hit + self.layout.block_tokens:
+        if lease.checkpoint is not None and shared < hit + layout.block_tokens:
             # Stock vLLM would keep a state here now.
             self._cache.following.note_used(lease.checkpoint)
         stops, given = self._planner.plan(lease, num_tokens, hit=hit, shared=shared)
-        prompt = PromptBlocks(block_hashes, self.layout, self._memory)
+        prompt = PromptBlocks(block_hashes, layout, self._memory)
         self._requests[request_id] = RequestState(
             lease, prompt, hit, stops, given, shared=shared, num_untold=num_tokens - num_told
         )
@@ -187,15 +196,15 @@ class CheckpointManager:
         return request.rests_at(num_tokens, self.layout.block_tokens)
 
     def on_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
-        """Do as :meth:`commit` for a request that has blocks for ``num_tokens`` tokens. Where its answer has
-        just reached a block boundary, keep the state there too if that is worth it: it exists anyway, and who
-        asks on resumes there.
+        """Do as :meth:`commit` for a request that has blocks for ``num_tokens`` tokens with a hash. Where its
+        answer has just reached a block boundary, keep the state there too if that is worth it: it exists
+        anyway, and who asks on resumes there.
         """
         request = self._request(request_id)
         if request is None:
             return ()
         boundary = num_tokens // self.layout.block_tokens * self.layout.block_tokens
-        if request.answer_reaches(boundary):
+        if request.answer_reaches(boundary) and self._has_state(request_id, boundary):
             self._keep_answer(request, block_hashes, boundary)
         return self.commit(request_id)
 

@@ -11,6 +11,7 @@ from vllm.v1.kv_cache_interface import MambaSpec
 from milepost.vllm.cache_kinds import unsupported_cache
 from milepost.vllm.connectors import unsupported_connector
 from milepost.vllm.signatures import Signature, changed_signature, installed_version
+from milepost.vllm.speculation import unsupported_drafts
 
 __all__ = ["junction_switch", "why_not"]
 
@@ -31,6 +32,7 @@ _SIGNATURES: tuple[Signature, ...] = (
     (Scheduler, "_update_after_schedule", ("self", "scheduler_output")),
     (Scheduler, "get_grammar_bitmask", ("self", "scheduler_output")),
     (Scheduler, "update_from_output", ("self", "scheduler_output", "model_runner_output")),
+    (Scheduler, "_update_request_with_output", ("self", "request", "new_token_ids")),
     (Scheduler, "_free_request", ("self", "request")),
     (
         MambaManager,
@@ -119,11 +121,12 @@ def _unsupported_feature(vllm_config: Any) -> str | None:
     cache = vllm_config.cache_config
     parallel = vllm_config.parallel_config
     connector = unsupported_connector(vllm_config)
+    drafts = unsupported_drafts(vllm_config)
     reasons = {
         "prefix caching is off (--enable-prefix-caching)": not cache.enable_prefix_caching,
         f"mamba_cache_mode is {cache.mamba_cache_mode!r}, and must be 'align'": cache.mamba_cache_mode
         != "align",
-        "speculative decoding is not supported yet": vllm_config.speculative_config is not None,
+        str(drafts): drafts is not None,
         str(connector): connector is not None,
         "context parallelism is not supported yet": parallel.decode_context_parallel_size > 1
         or parallel.prefill_context_parallel_size > 1,

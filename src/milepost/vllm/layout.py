@@ -22,6 +22,10 @@ class PoolLayout:
         kv_groups: The attention groups; each takes one block for every ``block_tokens`` tokens.
         state_groups: The recurrent groups; each takes one block for a state.
         hits_inside: Whether vLLM can resume inside a block, at the end of any block hash.
+        scratch_blocks: Blocks that a request with drafts holds beside its running state, in all state groups.
+        lookahead_tokens: Tokens after a block that its hash covers too: those that a drafter has read.
+        rest_tokens: Fewest tokens of a prompt after its last state: one, to sample from, or as many as a
+            drafter reads ahead.
     """
 
     num_blocks: int
@@ -30,6 +34,9 @@ class PoolLayout:
     kv_groups: tuple[int, ...]
     state_groups: tuple[int, ...]
     hits_inside: bool = True
+    scratch_blocks: int = 0
+    lookahead_tokens: int = 0
+    rest_tokens: int = 1
 
     @property
     def grid_tokens(self) -> int:
@@ -48,6 +55,15 @@ class PoolLayout:
     def capacity(self) -> int:
         """All blocks, in units."""
         return self.num_blocks * self.block_tokens
+
+    @property
+    def running_blocks(self) -> int:
+        """Blocks of a request's running state, with those that its drafts need."""
+        return len(self.state_groups) + self.scratch_blocks
+
+    def hashed_tokens(self, num_tokens: int) -> int:
+        """Return how many of ``num_tokens`` tokens have a hash."""
+        return max(0, num_tokens - self.lookahead_tokens) // self.match_tokens * self.match_tokens
 
     def blocks_of_state(self, position: int) -> int:
         """Return the blocks that a checkpoint takes beside the KV blocks before it: inside a block, the KV of

@@ -136,9 +136,10 @@ class _Rivals:
                 placement = cache.plan(
                     lease, given_positions=given if has_room else (), capture_tokens=self._stop_tokens()
                 )
-            # While the prompt is computed, all of its KV and two states take the place of others.
+            # While the prompt is computed, all of its KV and two states take the place of others, and what
+            # its drafts need.
             running = layout.blocks_of_kv(num_tokens) - layout.blocks_of_kv(resident)
-            running += 2 * len(layout.state_groups)
+            running += len(layout.state_groups) + layout.running_blocks
             cache.resize(max(0, layout.capacity - running * layout.block_tokens))
             cache.resize(layout.capacity)
             cache.commit(lease, placement, self._source)

@@ -32,12 +32,23 @@ class PlannedStateManager(MambaManager):
 
     def _num_blocks_taken(self, request_id: str, num_tokens: int) -> int:
         """Return how many blocks vLLM will take for the state after ``num_tokens`` tokens: one, unless it
-        stays where it is; one more where it is copied on write, and one where the worker exports a state from
-        inside the chunk.
+        stays where it is, and at first those for the states of drafts; one more where it is copied on write,
+        and one where the worker exports a state from inside the chunk.
         """
         copies = (request_id in self._partial_hit_reqs) + (request_id in self._checkpoints)
-        moves = -(-num_tokens // self.block_size) > len(self.req_to_blocks[request_id])
-        return copies + moves
+        required = -(-num_tokens // self.block_size) + self.num_speculative_blocks
+        missing = required - len(self.req_to_blocks[request_id])
+        is_new = request_id not in self._allocated_block_reqs
+        return copies + max(0, min(missing, 1 + is_new * self.num_speculative_blocks))
+
+    def has_state(self, request_id: str, position: int) -> bool:
+        """Return whether the state of a request at a block boundary can be given a hash: it lies in a block
+        of its own that is not passed yet. Where an answer has jumped over the boundary and the next step is
+        scheduled, vLLM has let the block go.
+        """
+        blocks, index = self.req_to_blocks.get(request_id, ()), position // self.block_size - 1
+        is_passed = self.num_cached_block.get(request_id, 0) > index
+        return not is_passed and index < len(blocks) and not blocks[index].is_null
 
     def allocate_external_computed_blocks(
         self, request_id: str, num_local: int, num_external: int, *args: Any, **kwargs: Any
@@ -60,7 +71,9 @@ class PlannedStateManager(MambaManager):
         if self.checkpoint_manager is not None:
             if not self._checkpoints and self.checkpoint_manager.rests_at(request.request_id, num_tokens):
                 return
-            stops = self.checkpoint_manager.on_blocks(request.request_id, request.block_hashes, num_tokens)
+            stops = self.checkpoint_manager.on_blocks(
+                request.request_id, request.block_hashes, _num_hashed(self, request, num_tokens)
+            )
             retention_interval = 0
             replay_boundaries = [position for position in stops if position % self.block_size == 0]
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)
@@ -113,6 +126,13 @@ class PlannedStateManager(MambaManager):
             self._partial_hit_reqs[request.request_id] = (index, block)
             self.num_cached_block[request.request_id] = index
         return key
+
+
+def _num_hashed(manager: Any, request: Any, num_tokens: int) -> int:
+    """Return how many of ``num_tokens`` tokens have a hash: one that looks ahead is there only when the
+    tokens after its block are.
+    """
+    return min(num_tokens, len(request.block_hashes) * int(manager.block_pool.hash_block_size))
 
 
 class PlannedAttentionManager(FullAttentionManager):
@@ -192,7 +212,9 @@ class PlannedAttentionManager(FullAttentionManager):
             return
         if self.checkpoint_manager.rests_at(request_id, num_tokens):
             return
-        self.checkpoint_manager.on_blocks(request_id, request.block_hashes, num_tokens)
+        self.checkpoint_manager.on_blocks(
+            request_id, request.block_hashes, _num_hashed(self, request, num_tokens)
+        )
         before = self.num_cached_block.get(request_id, 0)
         num_tokens = min(num_tokens, self.checkpoint_manager.kv_limit(request_id))
         super().cache_blocks(request, num_tokens, retention_interval, replay_boundaries=replay_boundaries)

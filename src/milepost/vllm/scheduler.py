@@ -8,6 +8,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler as StockAsyncSched
 from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, MambaSpec
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
+from vllm.v1.request import RequestStatus
 
 from milepost.policies import parse_policy
 from milepost.vllm.cache_kinds import ATTENTION_ROLE, STATE_ROLE, role_of
@@ -24,6 +25,10 @@ __all__ = ["PlannedAsyncScheduler", "PlannedScheduler", "Scheduler"]
 
 # Key in ``SamplingParams.extra_args`` and ``vllm_xargs``: token positions where messages end.
 _BREAKPOINTS_KEY = "milepost_breakpoints"
+
+# Since 0.33 both schedulers give the blocks of drafts a hash when a step has come in; before, only the
+# asynchronous one did, and the other when it scheduled the next.
+_CACHES_DRAFTS_LATE = "_update_request_with_output" in vars(StockAsyncScheduler)
 
 # Below vLLM's own logger: it configures no other, and lines of information would be lost.
 logger = init_logger("vllm.milepost")
@@ -55,7 +60,11 @@ class _Planned(_Base):
             kv_groups=layout.kv_groups,
         )
         self.checkpoint_manager = CheckpointManager(
-            layout=layout, memory=memory, policy=parse_policy("learned"), options=options
+            layout=layout,
+            memory=memory,
+            policy=parse_policy("learned"),
+            options=options,
+            has_state=self._has_state,
         )
         self.resumable_events: ResumableEvents | None = None
         if self.enable_kv_cache_events and options.resumable_events and layout.kv_groups:
@@ -161,6 +170,11 @@ class _Planned(_Base):
         self._metrics.update()
         return super().update_from_output(scheduler_output, *args, **kwargs)
 
+    def _has_state(self, request_id: str, position: int) -> bool:
+        managers = self.kv_cache_manager.coordinator.single_type_managers
+        states = [manager for manager in managers if isinstance(manager, PlannedStateManager)]
+        return all(manager.has_state(request_id, position) for manager in states)
+
     def _num_blocks_soon(self) -> int:
         """Return how many blocks the next step needs for prompts that are not computed yet. O(running)."""
         layout, budget, num_blocks = self.checkpoint_manager.layout, self.max_num_scheduled_tokens, 0
@@ -195,6 +209,15 @@ class _Planned(_Base):
 class PlannedScheduler(_Planned, StockScheduler):
     """vLLM's scheduler with planned checkpoints."""
 
+    def _update_request_with_output(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        was_running = request.status is RequestStatus.RUNNING
+        updated = super()._update_request_with_output(request, *args, **kwargs)
+        if _CACHES_DRAFTS_LATE and self.num_spec_tokens and was_running and not kwargs.get("is_stale"):
+            # When the next step is scheduled, the state at a boundary that drafts have jumped over is gone.
+            num_tokens = min(request.num_computed_tokens, request.num_tokens)
+            self.kv_cache_manager.cache_blocks(request, num_tokens)
+        return updated
+
 
 class PlannedAsyncScheduler(_Planned, StockAsyncScheduler):
     """vLLM's asynchronous scheduler with planned checkpoints."""
@@ -221,6 +244,8 @@ def Scheduler(vllm_config: Any, kv_cache_config: KVCacheConfig, **kwargs: Any) -
 def _layout(scheduler: Any, kv_cache_config: KVCacheConfig) -> PoolLayout:
     groups = list(enumerate(kv_cache_config.kv_cache_groups))
     coordinator = scheduler.kv_cache_manager.coordinator
+    lookahead = int(getattr(scheduler, "num_hash_lookahead_tokens", 0))
+    states = [group.kv_cache_spec for _, group in groups if isinstance(group.kv_cache_spec, MambaSpec)]
     return PoolLayout(
         # One block stands for nothing.
         num_blocks=kv_cache_config.num_blocks - 1,
@@ -229,6 +254,9 @@ def _layout(scheduler: Any, kv_cache_config: KVCacheConfig) -> PoolLayout:
         kv_groups=tuple(i for i, group in groups if isinstance(group.kv_cache_spec, FullAttentionSpec)),
         state_groups=tuple(i for i, group in groups if isinstance(group.kv_cache_spec, MambaSpec)),
         hits_inside=coordinator.enable_partial_hash_hits,
+        scratch_blocks=sum(spec.num_speculative_blocks for spec in states),
+        lookahead_tokens=lookahead,
+        rest_tokens=max(1, lookahead, int(getattr(scheduler, "num_prefill_lookahead", 0))),
     )
 
 

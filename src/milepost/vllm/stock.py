@@ -27,7 +27,7 @@ def stock_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared
     (64, 192, 240)
     """
     block_tokens = layout.block_tokens
-    last = num_tokens - 1
+    last = num_tokens - layout.rest_tokens
     positions = {
         shared // block_tokens * block_tokens,
         last // block_tokens * block_tokens,

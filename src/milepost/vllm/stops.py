@@ -53,17 +53,15 @@ class StopPlanner:
             hit: Where vLLM resumes it.
             shared: Up to where vLLM sees it shared, where that is deeper.
         """
-        layout, cache, leads = self._layout, self._cache.current, self._cache.is_led_by_learning
+        layout, leads = self._layout, self._cache.is_led_by_learning
         num_new_tokens = num_tokens - hit
-        num_spare_blocks = self.note_room(num_new_tokens)
+        num_spare_blocks = self.note_room(num_new_tokens, running=layout.running_blocks)
         if leads:
             shared = seen_junction(layout, lease.request)
         given = stock_positions(layout, resumed=hit, shared=shared, num_tokens=num_tokens)
         if layout.blocks_of_plan(given, num_new_tokens) > num_spare_blocks:
-            return (
-                cache.plan(lease, capture_tokens=self._stop_tokens()).positions if leads else given
-            ), given
-        planned = cache.plan(lease, given_positions=given, capture_tokens=self._stop_tokens()).positions
+            return (self._positions(lease, num_tokens) if leads else given), given
+        planned = self._positions(lease, num_tokens, given=given)
         if leads or layout.blocks_of_plan(planned, num_new_tokens) <= num_spare_blocks:
             return planned, given
         return given, given
@@ -74,17 +72,25 @@ class StopPlanner:
         """
         layout = self._layout
         num_blocks = len(layout.state_groups) + len(layout.kv_groups)
-        return self.note_room(layout.block_tokens) >= num_blocks or self._cache.is_led_by_learning
+        num_spare_blocks = self.note_room(layout.block_tokens, running=len(layout.state_groups))
+        return num_spare_blocks >= num_blocks or self._cache.is_led_by_learning
 
-    def note_room(self, num_new_tokens: int) -> int:
+    def note_room(self, num_new_tokens: int, *, running: int) -> int:
         """Tell the cache what it may take now: what it has, and the clean blocks that a request of as many
-        new tokens can use beside its running state. Return how many those are.
+        new tokens can use beside those that it takes to run. Return how many those are.
         """
         layout = self._layout
-        running = len(layout.state_groups)
         useful = layout.blocks_of_kv(num_new_tokens) + self._most_states * layout.blocks_of_state(1)
         spare = max(0, self._memory.num_clean(useful + running) - running)
         cache = self._cache.current
         with self._memory.deferred():
             cache.resize(cache.stored_bytes + spare * layout.block_tokens)
         return spare
+
+    def _positions(self, lease: Lease, num_tokens: int, *, given: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Return where the policy places checkpoints. Closer to the end of the prompt than a drafter reads
+        ahead, vLLM would end the chunk elsewhere.
+        """
+        placed = self._cache.current.plan(lease, given_positions=given, capture_tokens=self._stop_tokens())
+        last = num_tokens - self._layout.rest_tokens
+        return tuple(position for position in placed.positions if position <= last)
