@@ -1,9 +1,9 @@
 """Which ways of drafting tokens can be planned for.
 
-The caches of a drafter that reads a layer of the model (EAGLE, MTP) hang on the token after a block as well. So
-that no request reads what was drafted for another token, a lookup either matches one block more than it returns
-(the *drop*), or the hash of a block covers the tokens after it (*lookahead hashes*, since vLLM 0.33). Checkpoints
-are planned where a lookup ends at the last block that it matches.
+The caches of a drafter that reads a layer of the model (EAGLE, MTP) hang on the token after a block as well.
+So that no request reads what was drafted for another token, a lookup either matches one block more than it
+returns (the *drop*), or the hash of a block covers the tokens after it too (*lookahead hashes*, since vLLM
+0.33). Checkpoints are planned where a lookup ends with the last block that it matches.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ def unsupported_drafts(vllm_config: Any) -> str | None:
         return None
     if _drops_last_block(vllm_config):
         return (
-            f"with speculative method {speculative.method!r} this vLLM reuses a prefix only where one more block "
-            "of it is cached, so checkpoints would be missed; run vLLM 0.33 or newer without a KV connector and "
-            "without disable_lookahead_block_hashes, or set disable_eagle_block_drop in the speculative "
-            "configuration"
+            f"with speculative method {speculative.method!r} this vLLM reuses a prefix only where one more "
+            "block of it is cached, so checkpoints would be missed; run vLLM 0.33 or newer without a KV "
+            "connector and without disable_lookahead_block_hashes, or set disable_eagle_block_drop in the "
+            "speculative configuration"
         )
     cache = vllm_config.cache_config
     hash_tokens = cache.prefix_match_unit or cache.block_size
