@@ -62,17 +62,20 @@ def run(job: Job, folder: Path, *, environment: dict | None = None) -> dict[str,
 
 
 def serve(job: Job) -> dict[str, Any]:
+    import copy_kernels
     from vllm import LLM, SamplingParams
 
     from benchmarks.vllm import models
 
+    if "speculative_config" in job.arguments:
+        copy_kernels.install()
     under_test = models.MODELS[job.model]
     under_test.prepare_vllm()
     arguments = under_test.engine_arguments(Path(job.folder)) | {"block_size": 64, "max_model_len": 2048}
     llm = LLM(**(arguments | job.arguments), scheduler_cls=job.scheduler)
     core = llm.llm_engine.engine_core.engine_core
     scheduler = core.scheduler
-    preempted = _count_preemptions(scheduler)
+    preempted, drafts = _count_preemptions(scheduler), _count_drafts(scheduler)
     answers = []
     for each in (Round(**given) for given in job.rounds):
         if each.is_fresh:
@@ -112,6 +115,8 @@ def serve(job: Job) -> dict[str, Any]:
         "block": scheduler.block_size,
         "unit": scheduler.hash_block_size,
         "num_blocks": scheduler.kv_cache_config.num_blocks,
+        "drafts": drafts,
+        "copies": copy_kernels.COPIES,
         **_account(scheduler),
     }
 
@@ -125,6 +130,20 @@ def _count_preemptions(scheduler) -> list:
 
     scheduler._preempt_request = count
     return preempted
+
+
+def _count_drafts(scheduler) -> dict:
+    drafts, stock = {"proposed": 0, "accepted": 0}, scheduler.make_spec_decoding_stats
+
+    def count(*args, num_draft_tokens, num_accepted_tokens, **kwargs):
+        drafts["proposed"] += num_draft_tokens
+        drafts["accepted"] += num_accepted_tokens
+        return stock(
+            *args, num_draft_tokens=num_draft_tokens, num_accepted_tokens=num_accepted_tokens, **kwargs
+        )
+
+    scheduler.make_spec_decoding_stats = count
+    return drafts
 
 
 def _problem(scheduler) -> str | None:

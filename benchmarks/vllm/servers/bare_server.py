@@ -48,7 +48,11 @@ class BareServer:
         _apply(setting, vllm_config, kv_cache_config, block_tokens)
         hash_function = get_hash_fn_by_name(vllm_config.cache_config.prefix_caching_hash_algo)
         init_none_hash(hash_function)
-        self._hasher = get_request_block_hasher(match_unit, hash_function)
+        # Since 0.33 a hash may cover the tokens that a drafter reads after its block.
+        lookahead = getattr(vllm_config, "num_hash_lookahead_tokens", 0)
+        self._hasher = get_request_block_hasher(
+            match_unit, hash_function, *([lookahead] if lookahead else [])
+        )
         self.scheduler = vllm_config.scheduler_config.get_scheduler_cls()(
             vllm_config=vllm_config,
             kv_cache_config=kv_cache_config,
@@ -119,8 +123,11 @@ class BareServer:
         """Return a token that hangs on the request and its length only, so that answers are the same in
         whatever order requests are served.
         """
+        return self._token_at(request, request.num_tokens)
+
+    def _token_at(self, request: Any, num_tokens: int) -> int:
         first, last = self._vocabulary
-        mixed = zlib.crc32(f"{request.request_id}.{request.num_tokens}".encode())
+        mixed = zlib.crc32(f"{request.request_id}.{num_tokens}".encode())
         return first + mixed % (last + 1 - first)
 
     def _progress(self, output: Any) -> Progress:
