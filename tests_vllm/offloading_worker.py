@@ -68,7 +68,7 @@ def engine_with_tier(
         options: As for ``BareEngine``.
     """
     # vLLM makes each chunk as large as a block of all groups together, in whole pages.
-    num_groups = options.get("num_state_groups", 3) + options.get("has_attention", True)
+    num_groups = options.get("num_state_groups", 3) + len(options.get("attention", ("full",)))
     num_pages = -(-num_groups * block_size * blocks_per_chunk * _BYTES_PER_TOKEN // mmap.PAGESIZE)
     given = {
         "cpu_bytes_to_use": num_chunks * num_pages * mmap.PAGESIZE,

@@ -6,6 +6,8 @@ from typing import Any
 
 from benchmarks.vllm.servers.serving import Progress
 from benchmarks.vllm.servers.settings import Setting
+from benchmarks.vllm.servers.tier import Tier
+from benchmarks.vllm.servers.transfers import Transfers
 from benchmarks.vllm.traffic.asks import FIRST_TOKEN, LAST_TOKEN, TokenArray
 
 __all__ = ["BareServer"]
@@ -26,6 +28,11 @@ class BareServer:
         match_unit: Tokens of a block hash, the block unless hits may lie inside it.
         vocabulary: Answers are drawn from these ids, the last included.
         asks_bitmask: Whether each step asks for the grammar's bitmask, as vLLM's own loop does.
+        tier: What lies behind the pool.
+
+    Attributes:
+        scheduler: vLLM's.
+        transfers: What was loaded from the tier and stored there.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class BareServer:
         match_unit: int,
         vocabulary: tuple[int, int] = (FIRST_TOKEN, LAST_TOKEN),
         asks_bitmask: bool = True,
+        tier: Tier | None = None,
     ) -> None:
         from vllm.utils.hashing import get_hash_fn_by_name
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -46,6 +54,9 @@ class BareServer:
 
         vllm_config, kv_cache_config = _copies(vllm_config, kv_cache_config, num_blocks)
         _apply(setting, vllm_config, kv_cache_config, block_tokens)
+        if tier is not None:
+            vllm_config.kv_transfer_config = tier.transfer_config(kv_cache_config)
+        self.transfers = Transfers()
         hash_function = get_hash_fn_by_name(vllm_config.cache_config.prefix_caching_hash_algo)
         init_none_hash(hash_function)
         # Since 0.33 a hash may cover the tokens that a drafter reads after its block.
@@ -91,7 +102,11 @@ class BareServer:
         if self._asks_bitmask:
             # As vLLM does while the model computes.
             self.scheduler.get_grammar_bitmask(scheduled)
-        outputs = self.scheduler.update_from_output(scheduled, self.make_up(scheduled))
+        self.transfers.begin(scheduled.kv_connector_metadata)
+        made_up = self.make_up(scheduled)
+        if scheduled.kv_connector_metadata is not None:
+            made_up.kv_connector_output = self.transfers.finish(scheduled.kv_connector_metadata)
+        outputs = self.scheduler.update_from_output(scheduled, made_up)
         return [
             self._progress(output)
             for of_client in outputs.values()

@@ -7,15 +7,17 @@ choice: where prefill chunks end and which of their states are kept (:mod:`~mile
 :mod:`~milepost.vllm.managers`), and which cached blocks go first (:mod:`~milepost.vllm.pool`). All of it is
 decided by one :class:`~milepost.hosted_cache.HostedCache` over the prompts' block hashes
 (:mod:`~milepost.vllm.checkpoint_manager`), the same object that serves transformers and the simulator.
+Beside it, ``TierPolicy`` keeps by worth what vLLM's OffloadingConnector has in a CPU tier
+(:mod:`~milepost.vllm.tier_policy`).
 
 Only :mod:`~milepost.vllm.scheduler`, :mod:`~milepost.vllm.managers`, :mod:`~milepost.vllm.plugin`,
-:mod:`~milepost.vllm.compatibility` and :mod:`~milepost.vllm.cache_kinds` import vLLM, and nothing does before
-it is asked for.
+:mod:`~milepost.vllm.compatibility`, :mod:`~milepost.vllm.connectors`, :mod:`~milepost.vllm.tier_policy` and
+:mod:`~milepost.vllm.cache_kinds` import vLLM, and nothing does before it is asked for.
 """
 
 from typing import Any
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "TierPolicy"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from milepost.vllm.scheduler import Scheduler
 
         return Scheduler
+    if name == "TierPolicy":
+        from milepost.vllm.tier_policy import TierPolicy
+
+        return TierPolicy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

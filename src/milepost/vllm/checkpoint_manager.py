@@ -25,6 +25,7 @@ from milepost.vllm.options import Options
 from milepost.vllm.pool import BlockMemory
 from milepost.vllm.prompt_blocks import PromptBlocks, hash_keys
 from milepost.vllm.request_state import RequestState, Stage
+from milepost.vllm.served_prompts import ServedPrompts
 from milepost.vllm.step_cost import StepCost
 from milepost.vllm.stops import StopPlanner
 
@@ -78,6 +79,8 @@ class CheckpointManager:
             max_stops=options.max_stops,
             stop_tokens=self._cost_of_a_stop,
         )
+        #: Where tiers are told of the requests that are done.
+        self.tiers_told: Sequence[ServedPrompts] = ()
         self._requests: dict[str, RequestState] = {}
 
     def plan_request(
@@ -253,6 +256,8 @@ class CheckpointManager:
             return
         self._cache.let_go(request)
         request.enter(Stage.FINISHED)
+        for served in self.tiers_told:
+            served.note(request_id, request)
         self._cache.compare_rules()
 
     def catch_up(self) -> None:
@@ -293,13 +298,6 @@ class CheckpointManager:
     def is_led_by_learning(self) -> bool:
         """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
         return self._cache.is_led_by_learning
-
-    @property
-    def evicted_block_worth(self) -> float:
-        """What a block was worth that was evicted lately: prompt tokens that it would have saved each later
-        request. A router that has to choose where a new prompt displaces least finds it on ``/metrics``.
-        """
-        return self._cache.price * self.layout.block_tokens
 
     @property
     def num_open(self) -> int:

@@ -50,6 +50,34 @@ class PlannedStateManager(MambaManager):
         is_passed = self.num_cached_block.get(request_id, 0) > index
         return not is_passed and index < len(blocks) and not blocks[index].is_null
 
+    def get_num_blocks_to_allocate(
+        self,
+        request_id: str,
+        num_tokens: int,
+        new_computed_blocks: Sequence[Any],
+        total_computed_tokens: int,
+        num_local_computed_tokens: int,
+        num_tokens_main_model: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> int:
+        """Count the block of a state that is loaded in the very step that computes on: vLLM counts one for
+        that and the next state together, admits the request, and is then a block short.
+        """
+        num_blocks = super().get_num_blocks_to_allocate(
+            request_id,
+            num_tokens,
+            new_computed_blocks,
+            total_computed_tokens,
+            num_local_computed_tokens,
+            num_tokens_main_model,
+            *args,
+            **kwargs,
+        )
+        is_loaded = total_computed_tokens > num_local_computed_tokens
+        goes_on = -(-num_tokens_main_model // self.block_size) > -(-total_computed_tokens // self.block_size)
+        return int(num_blocks) + (is_loaded and goes_on)
+
     def allocate_external_computed_blocks(
         self, request_id: str, num_local: int, num_external: int, *args: Any, **kwargs: Any
     ) -> None:

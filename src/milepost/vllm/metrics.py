@@ -25,16 +25,7 @@ _COUNTERS = {
     "milepost_lost_to_block_floor_tokens": "Shared prompt tokens computed again: they lie after the last "
     "block boundary.",
 }
-# With how the values of several engine cores behind one server are told as one.
-_GAUGES = {
-    "milepost_checkpoints_held": ("livesum", "Checkpoints in the pool."),
-    "milepost_smallest_reusable_prefix_tokens": ("livemax", "Shorter prefixes are never reused."),
-    "milepost_evicted_block_worth_tokens": (
-        "livemin",
-        "What a block was worth that was evicted lately: tokens that it would have saved each later request.",
-    ),
-    "milepost_learned_rule_leads": ("livesum", "Engine cores in which the learned rule leads, not stock's."),
-}
+_GAUGES = {"milepost_checkpoints_held": "Checkpoints in the pool."}
 
 
 class Metrics:
@@ -46,10 +37,8 @@ class Metrics:
         self._manager = manager
         self._counters = {name: _metric(Counter, name, text) for name, text in _COUNTERS.items()}
         self._gauges = {
-            name: _metric(Gauge, name, text, multiprocess_mode=mode) for name, (mode, text) in _GAUGES.items()
+            name: _metric(Gauge, name, text, multiprocess_mode="livesum") for name, text in _GAUGES.items()
         }
-        # Routers may ask before the first request.
-        self._gauges["milepost_smallest_reusable_prefix_tokens"].set(manager.layout.grid_tokens)
         self._seen = dict.fromkeys(_COUNTERS, 0)
         self._num_updated = -1
 
@@ -80,10 +69,7 @@ class Metrics:
             if value > self._seen[name]:
                 self._counters[name].inc(value - self._seen[name])
                 self._seen[name] = value
-        gauges = self._gauges
-        gauges["milepost_checkpoints_held"].set(account.num_checkpoints)
-        gauges["milepost_evicted_block_worth_tokens"].set(self._manager.evicted_block_worth)
-        gauges["milepost_learned_rule_leads"].set(self._manager.is_led_by_learning)
+        self._gauges["milepost_checkpoints_held"].set(account.num_checkpoints)
 
 
 def _metric(kind: Any, name: str, text: str, **options: Any) -> Any:

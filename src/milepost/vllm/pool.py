@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol, final
 
-__all__ = ["BlockMemory", "PrefixBlocks", "VllmMemory"]
+__all__ = ["BlockMemory", "KeptBlocks", "PrefixBlocks", "VllmMemory"]
 
 
 class PrefixBlocks(NamedTuple):
@@ -31,17 +31,21 @@ class PrefixBlocks(NamedTuple):
     num_bytes: int
 
 
-class BlockMemory(Protocol):
-    """What a checkpoint manager needs of a pool."""
-
-    def num_clean(self, limit: int) -> int:
-        """Return how many clean blocks come next, counted up to ``limit``. O(limit)."""
+class KeptBlocks(Protocol):
+    """What a cache says it wants to keep."""
 
     def retain(self, blocks: PrefixBlocks) -> None:
         """Note that the cache wants to keep ``blocks``."""
 
     def retain_kv(self, prefix_hashes: Sequence[bytes]) -> None:
         """Note that the cache wants to keep the last KV block of each prefix."""
+
+
+class BlockMemory(KeptBlocks, Protocol):
+    """What a checkpoint manager needs of a pool."""
+
+    def num_clean(self, limit: int) -> int:
+        """Return how many clean blocks come next, counted up to ``limit``. O(limit)."""
 
     def wants(self, blocks: PrefixBlocks) -> bool:
         """Return whether the cache wants to keep ``blocks``."""

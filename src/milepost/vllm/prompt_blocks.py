@@ -8,7 +8,7 @@ import numpy as np
 
 from milepost.tokens import KeyArray
 from milepost.vllm.layout import PoolLayout
-from milepost.vllm.pool import BlockMemory, PrefixBlocks
+from milepost.vllm.pool import KeptBlocks, PrefixBlocks
 
 __all__ = ["PromptBlocks", "hash_keys"]
 
@@ -22,7 +22,7 @@ class PromptBlocks:
 
     hashes: Sequence[bytes]
     layout: PoolLayout
-    memory: BlockMemory
+    memory: KeptBlocks
 
     def checkpoint(self, position: int) -> PrefixBlocks:
         """Return the blocks of a checkpoint, which the pool is to keep from now on."""

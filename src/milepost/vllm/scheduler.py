@@ -14,12 +14,15 @@ from milepost.policies import parse_policy
 from milepost.vllm.cache_kinds import ATTENTION_ROLE, STATE_ROLE, role_of
 from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import why_not
+from milepost.vllm.connectors import blocks_per_chunk
 from milepost.vllm.event_publisher import ResumableEvents
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.managers import PlannedAttentionManager, PlannedStateManager
 from milepost.vllm.metrics import Metrics
 from milepost.vllm.options import Options
 from milepost.vllm.pool import VllmMemory
+from milepost.vllm.tier_claims import claim
+from milepost.vllm.tier_joining import join_tiers
 
 __all__ = ["PlannedAsyncScheduler", "PlannedScheduler", "Scheduler"]
 
@@ -51,6 +54,8 @@ class _Planned(_Base):
         KVCacheSpecRegistry.register_role_manager(ATTENTION_ROLE, PlannedAttentionManager)
         for group in kv_cache_config.kv_cache_groups:
             group.role = role_of(group.kv_cache_spec)
+        # What was offered to another scheduler is none of this one's.
+        claim()
         super().__init__(*args, **kwargs)
         layout = _layout(self, kv_cache_config)
         memory = VllmMemory(
@@ -59,12 +64,15 @@ class _Planned(_Base):
             prefix_of=get_block_hash,
             kv_groups=layout.kv_groups,
         )
+        policy = parse_policy("learned")
         self.checkpoint_manager = CheckpointManager(
+            layout=layout, memory=memory, policy=policy, options=options, has_state=self._has_state
+        )
+        self.checkpoint_manager.tiers_told = join_tiers(
+            claim(),
+            blocks_per_chunk(vllm_config, eviction_policy="TierPolicy", block_tokens=layout.block_tokens),
             layout=layout,
-            memory=memory,
-            policy=parse_policy("learned"),
-            options=options,
-            has_state=self._has_state,
+            policy=policy,
         )
         self.resumable_events: ResumableEvents | None = None
         if self.enable_kv_cache_events and options.resumable_events and layout.kv_groups:
