@@ -8,12 +8,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
 pytestmark = pytest.mark.kernels
 
+DASHBOARD = Path(__file__).parents[1] / "examples" / "vllm" / "grafana-dashboard.json"
 DOCUMENT = "The quick brown fox jumps over the lazy dog, and nobody minds. " * 30
 
 
@@ -151,3 +153,13 @@ def test_metrics_add_up(client, address):
     lost = ("unseen", "lost_to_placement", "lost_to_eviction", "lost_to_block_floor", "reused")
     assert sum(gained[f"milepost_{name}_tokens"] for name in lost) == num_tokens
     assert after["milepost_checkpoints_held"] > 0
+
+
+def test_every_metric_on_the_dashboard_is_there(client, address):
+    # So that the plugin and vLLM have something to tell.
+    chat(client, DOCUMENT + "six")
+    with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+        exported = set(re.findall(r"^([\w:]+)[ {]", answer.read().decode(), re.MULTILINE))
+    shown = set(re.findall(r"\b(?:milepost_|vllm:)\w+", DASHBOARD.read_text()))
+    assert len(shown) > 20
+    assert shown <= exported

@@ -14,6 +14,7 @@ from milepost.accounting import CacheStatistics
 from milepost.hosted_cache import HostedCache
 from milepost.placement import Placement
 from milepost.policies import CachePolicy, load_lessons, save_lessons
+from milepost.policies.reuse_model import ReuseModel
 from milepost.vllm.counts import CheckpointCounts
 from milepost.vllm.following import Following
 from milepost.vllm.layout import PoolLayout
@@ -100,6 +101,14 @@ class CheckpointCache:
     def is_led_by_learning(self) -> bool:
         """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
         return self.leader.is_led_by_learning
+
+    @property
+    def price(self) -> float:
+        """What a unit of memory was worth that was evicted lately, in tokens saved by each request; 0 where
+        the policy does not learn it.
+        """
+        lessons = self.policy.lessons
+        return lessons.price if isinstance(lessons, ReuseModel) else 0.0
 
     def tell_later(self, request: RequestState) -> None:
         """Have the cache be told of a request that has its blocks, or whose last checkpoint is captured."""

@@ -300,6 +300,13 @@ class CheckpointManager:
         return self._cache.is_led_by_learning
 
     @property
+    def evicted_block_worth(self) -> float:
+        """What a block was worth that was evicted lately: prompt tokens that it would have saved each later
+        request. A router that has to choose where a new prompt displaces least finds it on ``/metrics``.
+        """
+        return self._cache.price * self.layout.block_tokens
+
+    @property
     def num_open(self) -> int:
         """How many requests are on their way."""
         return len(self._requests)

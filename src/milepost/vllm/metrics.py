@@ -25,7 +25,16 @@ _COUNTERS = {
     "milepost_lost_to_block_floor_tokens": "Shared prompt tokens computed again: they lie after the last "
     "block boundary.",
 }
-_GAUGES = {"milepost_checkpoints_held": "Checkpoints in the pool."}
+# With how the values of several engine cores behind one server are told as one.
+_GAUGES = {
+    "milepost_checkpoints_held": ("livesum", "Checkpoints in the pool."),
+    "milepost_smallest_reusable_prefix_tokens": ("livemax", "Shorter prefixes are never reused."),
+    "milepost_evicted_block_worth_tokens": (
+        "livemin",
+        "What a block was worth that was evicted lately: tokens that it would have saved each later request.",
+    ),
+    "milepost_learned_rule_leads": ("livesum", "Engine cores in which the learned rule leads, not stock's."),
+}
 
 
 class Metrics:
@@ -37,8 +46,10 @@ class Metrics:
         self._manager = manager
         self._counters = {name: _metric(Counter, name, text) for name, text in _COUNTERS.items()}
         self._gauges = {
-            name: _metric(Gauge, name, text, multiprocess_mode="livesum") for name, text in _GAUGES.items()
+            name: _metric(Gauge, name, text, multiprocess_mode=mode) for name, (mode, text) in _GAUGES.items()
         }
+        # Routers may ask before the first request.
+        self._gauges["milepost_smallest_reusable_prefix_tokens"].set(manager.layout.grid_tokens)
         self._seen = dict.fromkeys(_COUNTERS, 0)
         self._num_updated = -1
 
@@ -69,7 +80,10 @@ class Metrics:
             if value > self._seen[name]:
                 self._counters[name].inc(value - self._seen[name])
                 self._seen[name] = value
-        self._gauges["milepost_checkpoints_held"].set(account.num_checkpoints)
+        gauges = self._gauges
+        gauges["milepost_checkpoints_held"].set(account.num_checkpoints)
+        gauges["milepost_evicted_block_worth_tokens"].set(self._manager.evicted_block_worth)
+        gauges["milepost_learned_rule_leads"].set(self._manager.is_led_by_learning)
 
 
 def _metric(kind: Any, name: str, text: str, **options: Any) -> Any:
