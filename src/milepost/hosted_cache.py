@@ -205,11 +205,22 @@ class HostedCache(PrefixCache):
         self._store.promises.bound()
         self._store.evictor.shrink()
 
-    def evict_least(self) -> bool:
+    def evict_least(self, *, is_held: Callable[[Any], bool] | None = None) -> bool:
         """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether
         there was one that no lease pins.
+
+        Args:
+            is_held: Says of a payload whether its owner cannot part with it just now; then the next goes.
         """
-        return self._store.evictor.evict_least()
+        store = self._store
+        held: list[Checkpoint] = []
+        while is_held is not None and (least := store.evictor.least()) is not None and is_held(least.payload):
+            store.pin(least)
+            held.append(least)
+        did_evict = store.evictor.evict_least()
+        for checkpoint in held:
+            store.unpin(checkpoint)
+        return did_evict
 
     def clear(self) -> None:
         """Take out all checkpoints that no lease pins. What was learned stays; who misses them is told apart

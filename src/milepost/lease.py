@@ -90,6 +90,11 @@ class Lease:
             matched_num_tokens=None if matched is None else max(matched, overlap),
         )
 
+    def limit_checkpoints(self, most: int) -> None:
+        """Have at most ``most`` checkpoints planned, for an engine that can capture no more of the prompt."""
+        request = self.situation.request
+        self.situation.request = replace(request, max_checkpoints=min(most, request.max_checkpoints))
+
     def require_of(self, store: PrefixStore) -> None:
         """Raise ``InvalidRequestError`` unless this lease was acquired on ``store``."""
         if store is not self._store:

@@ -109,6 +109,11 @@ class Evictor:
         else:
             self._checkpoints.remove(checkpoint)
 
+    def least(self) -> Checkpoint | None:
+        """Return the checkpoint that is worth least; None where there is none. Evicts nothing."""
+        self._promises.expire()
+        return self._queue.victim()[0] if self._queue else None
+
     def evict_least(self) -> bool:
         """Evict the checkpoint that is worth least; return whether there was one."""
         self._promises.expire()

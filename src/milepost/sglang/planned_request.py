@@ -1,0 +1,67 @@
+"""One request on its way through SGLang, and the states that are promised of it."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+from milepost.lease import Lease
+from milepost.sglang.states import TreeState
+from milepost.tokens import KeyArray
+
+__all__ = ["PlannedRequest", "PlannedStates"]
+
+
+@final
+@dataclass(slots=True, eq=False)
+class PlannedRequest:
+    """See the module.
+
+    Attributes:
+        lease: What the cache holds for it.
+        keys: Its prompt.
+        num_tokens: Length of its prompt.
+        hit: Tokens that it resumed from.
+        states: Those promised that are not in the tree yet, by position, ascending.
+        is_settled: Whether its promises are kept or taken back; then its answer goes on.
+    """
+
+    lease: Lease
+    keys: KeyArray
+    num_tokens: int
+    hit: int
+    states: dict[int, TreeState] = field(default_factory=dict)
+    is_settled: bool = False
+
+    def position_in(self, start: int, end: int, grid_tokens: int) -> int | None:
+        """Return the deepest promised position that a chunk of ``[start, end)`` can capture; None where there
+        is none. SGLang captures where whole grid steps of the chunk end, and ignores any other position.
+        """
+        inside = [
+            position
+            for position in self.awaited
+            if start < position <= end and (position - start) % grid_tokens == 0
+        ]
+        return inside[-1] if inside else None
+
+    @property
+    def awaited(self) -> list[int]:
+        """Promised positions that are still to be captured, ascending: not those that another request was
+        first at, or whose room has gone.
+        """
+        return [at for at, state in self.states.items() if state.is_wanted and state.node_id is None]
+
+
+@final
+class PlannedStates:
+    """Where the payloads of a prompt's checkpoints come from: nothing but their size is known yet."""
+
+    def __init__(self, num_bytes: int, segment_tokens: int) -> None:
+        self._num_bytes = num_bytes
+        self._segment_tokens = segment_tokens
+
+    def checkpoint(self, position: int) -> TreeState:
+        """Return what stands for a state until it is captured."""
+        return TreeState(self._num_bytes)
+
+    def kv_segments(self, start: int, end: int) -> tuple[None, ...]:
+        """Return as many segments as lie in ``[start, end)``; SGLang's tree holds their content."""
+        return (None,) * ((end - start) // self._segment_tokens)
