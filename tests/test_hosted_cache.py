@@ -146,3 +146,17 @@ def test_no_more_is_planned_than_the_engine_can_capture():
         assert len(cache.plan(lease).positions) > 1
         lease.limit_checkpoints(1)
         assert len(cache.plan(lease).positions) == 1
+
+
+def test_kv_that_others_need_too_makes_a_checkpoint_worth_more_for_each_token_of_its_own():
+    cache = new_cache()
+    serve(cache, PROMPT)
+    with cache.acquire(PROMPT) as lease:
+        deepest = lease.checkpoint
+    with cache.acquire([*PROMPT[:20], 99]) as lease:
+        shallower = lease.checkpoint
+    assert cache.worth_of_kv(deepest) > 0
+    assert cache.worth_of_kv(deepest) <= cache.worth_of_kv(shallower), "the deeper one was used no later"
+    before = cache.statistics()
+    assert cache.statistics() == before
+    cache.check()

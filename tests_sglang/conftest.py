@@ -6,7 +6,7 @@ from importlib.metadata import version
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("MILEPOST_SGLANG", None)
 
-import absent_torchvision
+from benchmarks.sglang import absent_torchvision
 
 absent_torchvision.stand_in()
 

@@ -3,9 +3,10 @@
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from bare_engine import BareEngine
+from benchmarks.sglang.bare_engine import BareEngine
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
 from milepost.sglang import compatibility
@@ -32,7 +33,7 @@ def made_with(caplog, **options):
 def test_what_is_not_supported_runs_as_it_is_with_one_warning(caplog, monkeypatch, what, options):
     made = []
     monkeypatch.setattr("milepost.sglang.backend.default_radix_cache_factory", made.append)
-    monkeypatch.setattr("bare_engine.create_tree_cache", _make_without_checks)
+    monkeypatch.setattr("benchmarks.sglang.bare_engine.create_tree_cache", _make_without_checks)
     _, warnings = made_with(caplog, **options)
 
     assert len(made) == 1, "SGLang's own factory was asked"
@@ -81,7 +82,7 @@ def test_the_backend_is_supported_here():
 
 def test_loading_the_plugins_of_sglang_makes_the_backend_known_and_changes_nothing_else():
     code = (
-        "import absent_torchvision; absent_torchvision.stand_in()\n"
+        "from benchmarks.sglang import absent_torchvision; absent_torchvision.stand_in()\n"
         "import sys\n"
         "from sglang.srt.plugins import load_plugins\n"
         "load_plugins()\n"
@@ -91,5 +92,5 @@ def test_loading_the_plugins_of_sglang_makes_the_backend_known_and_changes_nothi
         "assert not HookRegistry._patched, HookRegistry._patched\n"
         "assert 'milepost.sglang.backend' not in sys.modules and 'numba' not in sys.modules\n"
     )
-    folder = __file__.rpartition("/")[0]
+    folder = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=folder, timeout=300)

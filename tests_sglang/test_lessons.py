@@ -2,7 +2,7 @@
 
 import json
 
-from bare_engine import BareEngine
+from benchmarks.sglang.bare_engine import BareEngine
 from test_placement import ask
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from bare_engine import BareEngine
+from benchmarks.sglang.bare_engine import BareEngine
 
 
 def tokens(seed, count):

@@ -1,7 +1,7 @@
 """Random traffic: no state, and no KV, of another prefix is ever given out, and nothing leaks."""
 
 import pytest
-from bare_engine import BareEngine, WrongStateError
+from benchmarks.sglang.bare_engine import BareEngine, WrongStateError
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from traffic import Traffic
 
@@ -42,7 +42,7 @@ def test_the_same_traffic_is_right_in_sglang_as_it_is(core, num_requests):
 def test_a_state_captured_one_step_too_early_is_found_out(monkeypatch):
     engine = BareEngine(num_states=24, chunk=512)
     capture = engine._capture
-    monkeypatch.setattr(engine, "_capture", lambda req, at, num_tokens: capture(req, at, num_tokens - 64))
+    monkeypatch.setattr(engine, "_capture", lambda req, slot, num_tokens: capture(req, slot, num_tokens - 64))
 
     with pytest.raises(WrongStateError):
         Traffic(engine, seed=1).run(200)
@@ -55,7 +55,9 @@ def test_a_state_named_by_another_length_is_found_out(monkeypatch):
     def misnamed(batch, req):
         entry = prepare(batch, req)
         if entry.track_mask and req.kv.mamba_last_track_seqlen > 64:
-            engine._capture(req, entry[1], req.kv.mamba_last_track_seqlen)
+            is_slot = entry._fields[1] == "track_index"
+            slot = entry[1] if is_slot else req.kv.mamba_ping_pong_track_buffer[entry[1]]
+            engine._capture(req, slot, req.kv.mamba_last_track_seqlen)
             monkeypatch.setattr(engine, "_capture", lambda *_: None)
             req.kv.mamba_last_track_seqlen -= 64
         return entry

@@ -5,30 +5,15 @@ import pytest
 from milepost.sglang.room import StateRoom
 
 
-def room(*, free_states=5, free_kv=1000, **options):
+def room(grid_tokens=64):
     return StateRoom(
-        num_states=8,
-        num_kv_tokens=4096,
-        free_states=lambda: free_states,
-        free_kv_tokens=lambda: free_kv,
-        **{"grid_tokens": 64, **options},
+        num_states=8, num_kv_tokens=4096, grid_tokens=grid_tokens, free_states=int, free_kv_tokens=int
     )
 
 
 @pytest.mark.parametrize(("grid", "unit"), [(64, 64), (128, 64), (96, 96), (256, 64)])
 def test_a_key_stands_for_64_tokens_unless_the_grid_is_no_multiple_of_that(grid, unit):
     assert room(grid_tokens=grid).unit_tokens == unit
-
-
-def test_no_more_is_spare_than_is_free_and_wanted():
-    assert room().spare_units(500, 2, num_unwanted=0, num_promised=0) == 2
-    assert room().spare_units(500, 9, num_unwanted=1, num_promised=3) == 3
-    assert room().spare_units(500, 9, num_unwanted=0, num_promised=8) == 0
-
-
-def test_kv_counts_where_it_has_a_price():
-    assert room(kv_units=2, state_units=100).spare_units(500, 1, num_unwanted=0, num_promised=0) == 1100
-    assert room(kv_units=2, free_kv=10).spare_units(500, 0, num_unwanted=0, num_promised=0) == 20
 
 
 @pytest.mark.parametrize(
@@ -44,6 +29,15 @@ def test_kv_counts_where_it_has_a_price():
 )
 def test_chunks_after_the_first_are_as_long_as_they_may_be(chunk_end, chunk_tokens, ends):
     assert room().chunk_ends(0, 3000, chunk_end=chunk_end, chunk_tokens=chunk_tokens) == ends
+
+
+@pytest.mark.parametrize(
+    ("positions", "start", "filled"),
+    [((), 0, (2048, 2944)), ((1024,), 0, (1024, 2944)), ((2112,), 2048, (2112,)), ((), 2980, ())],
+)
+def test_with_room_to_spare_a_chunk_without_a_plan_leaves_what_sglang_would(positions, start, filled):
+    ends = (2048, 3000) if start < 2048 else (3000,)
+    assert room().with_chunk_ends(positions, start, ends) == filled
 
 
 def test_each_chunk_leaves_the_deepest_position_in_it():

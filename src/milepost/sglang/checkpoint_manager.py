@@ -68,8 +68,8 @@ class CheckpointManager:
         self._learned = options.learned if saves_lessons else None
         history = options.history_tokens
         self._cache = HostedCache(
-            capacity_bytes=room.state_units * room.num_states + room.num_kv_tokens * room.kv_units,
-            footprint=Footprint(checkpoint_bytes=room.state_units, kv_bytes_per_token=room.kv_units),
+            capacity_bytes=room.num_states,
+            footprint=Footprint(checkpoint_bytes=1, kv_bytes_per_token=0),
             policy=policy,
             grid=room.grid_tokens,
             key_tokens=room.unit_tokens,
@@ -77,7 +77,7 @@ class CheckpointManager:
             on_drop=self._on_drop,
         )
         self._hash = UnitHash(room.unit_tokens)
-        self._source = PlannedStates(room.state_units, room.grid_tokens)
+        self._source = PlannedStates(room.grid_tokens)
         self._states = TreeStates()
         self._requests: dict[str, PlannedRequest] = {}
         # States that SGLang took while a lease held their record.
@@ -115,7 +115,7 @@ class CheckpointManager:
         keys = self._hash.keys(tokens)
         cache, hit_told = self._cache, min(hit, num_whole * room.unit_tokens)
         ends = room.chunk_ends(hit, num_tokens, chunk_end=chunk_end, chunk_tokens=chunk_tokens)
-        self._note_room(num_tokens - hit, len(ends))
+        self._note_room(len(ends))
         lease = cache.acquire(
             keys,
             num_tokens=num_told,
@@ -126,6 +126,9 @@ class CheckpointManager:
         lease.resume_deeper(hit_told)
         lease.limit_checkpoints(len(ends))
         planned = room.one_of_each(cache.plan(lease).positions, hit, ends)
+        if self._num_spare() >= len(ends) and room.free_kv_tokens() >= num_tokens - hit:
+            # Nothing has to go for them.
+            planned = room.with_chunk_ends(planned, hit, ends)
         cache.commit(lease, Placement(planned), self._source)
         request = PlannedRequest(lease, keys, num_tokens, hit)
         for checkpoint in lease.pinned:
@@ -168,7 +171,7 @@ class CheckpointManager:
             return True
         self._settle(request)
         keys = self._hash.keys(tokens[:position])
-        self._note_room(position - request.num_tokens, 1)
+        self._note_room(1)
         if not self._cache.extend(request.lease, keys, self._source):
             return False
         self.counts.answers += 1
@@ -215,6 +218,15 @@ class CheckpointManager:
             # What goes from the cache is not wanted any more.
             if not self._cache.evict_least(is_held=lambda state: self._is_held(state, is_locked)):
                 return None
+
+    def kv_worth(self, node_id: int) -> float | None:
+        """Return what the state at a node is worth for each token of KV that would go with it; None where no
+        state there is wanted, so that the KV has no use.
+        """
+        state = self._states.wanted.get(node_id)
+        if state is None or state.checkpoint is None:
+            return None
+        return self._cache.worth_of_kv(state.checkpoint)
 
     def note_prefilled(self, request_id: str, num_tokens: int) -> None:
         """Note that ``num_tokens`` of a request are computed, and what was captured of those is kept."""
@@ -269,13 +281,14 @@ class CheckpointManager:
         """The nodes of SGLang's tree that have a state, by what was reported. O(states)."""
         return {*self._states.wanted, *self._states.unwanted}
 
-    def _note_room(self, num_new_tokens: int, most_states: int) -> None:
-        """Tell the cache what it may take now."""
+    def _num_spare(self) -> int:
+        """Return how many slots nothing has to be evicted for."""
         promised = sum(len(request.awaited) for request in self._requests.values())
-        spare = self.room.spare_units(
-            num_new_tokens, most_states, num_unwanted=len(self._states.unwanted), num_promised=promised
-        )
-        self._cache.resize(max(1, self._cache.stored_bytes + spare))
+        return max(0, self.room.free_states() + len(self._states.unwanted) - promised)
+
+    def _note_room(self, most_states: int) -> None:
+        """Tell the cache what it may take now: what it has, and as many more as are spare and of use."""
+        self._cache.resize(max(1, self._cache.stored_bytes + min(most_states, self._num_spare())))
 
     def _settle(self, request: PlannedRequest) -> None:
         """Take back what was promised of a prompt and not captured, and let go of the rest."""

@@ -1,7 +1,8 @@
 """SGLang's radix cache and its component of states, with planned checkpoints."""
 
-from typing import Any
+from typing import Any, final
 
+from sglang.srt.mem_cache.evict_policy import EvictionStrategy
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
 from sglang.srt.mem_cache.unified_cache.components.base import EvictLayer
 from sglang.srt.mem_cache.unified_cache.components.mamba import MambaComponent
@@ -9,7 +10,7 @@ from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
 from milepost.sglang.checkpoint_manager import CheckpointManager
 
-__all__ = ["PlannedRadixCache", "PlannedStateComponent"]
+__all__ = ["PlannedRadixCache", "PlannedStateComponent", "WorthOfKV"]
 
 
 class PlannedStateComponent(MambaComponent):
@@ -67,6 +68,21 @@ class PlannedStateComponent(MambaComponent):
         return bool(self.tree_core.node_by_id(node_id).component_data[self.component_type].lock_ref)
 
 
+@final
+class WorthOfKV(EvictionStrategy):
+    """Which KV goes first, of that at the ends of SGLang's tree: what no wanted state needs, by age; then
+    what is worth least for each token.
+    """
+
+    def __init__(self, manager: CheckpointManager) -> None:
+        self._manager = manager
+
+    def get_priority(self, node: Any) -> tuple[int, float, float]:
+        """Return what a node is ordered by."""
+        worth = self._manager.kv_worth(node.id)
+        return (0, 0.0, node.last_access_time) if worth is None else (1, worth, node.last_access_time)
+
+
 class PlannedRadixCache(UnifiedRadixCache):
     """Tells the manager of requests that are done, and of a tree that was emptied."""
 
@@ -86,6 +102,7 @@ class PlannedRadixCache(UnifiedRadixCache):
         """Have ``manager`` decide from now on."""
         self.checkpoint_manager = manager
         self.components[ComponentType.MAMBA].checkpoint_manager = manager
+        self.tree_core.eviction_strategy = WorthOfKV(manager)
 
     def checkpoint_into_tree(self, req: Any, *, up_to: int, **kwargs: Any) -> None:
         """Do as SGLang does, and take back promises once a prompt is done."""

@@ -54,13 +54,12 @@ class PlannedRequest:
 class PlannedStates:
     """Where the payloads of a prompt's checkpoints come from: nothing but their size is known yet."""
 
-    def __init__(self, num_bytes: int, segment_tokens: int) -> None:
-        self._num_bytes = num_bytes
+    def __init__(self, segment_tokens: int) -> None:
         self._segment_tokens = segment_tokens
 
     def checkpoint(self, position: int) -> TreeState:
         """Return what stands for a state until it is captured."""
-        return TreeState(self._num_bytes)
+        return TreeState()
 
     def kv_segments(self, start: int, end: int) -> tuple[None, ...]:
         """Return as many segments as lie in ``[start, end)``; SGLang's tree holds their content."""

@@ -12,15 +12,16 @@ class TreeState:
     """What stands for one state in a cache: planned first, and in the tree once it was captured.
 
     Attributes:
-        num_bytes: What it takes, in the units of the cache.
         node_id: The node of SGLang's tree that it is at the end of; None while it is not there.
         checkpoint: The cache's own record of it.
     """
 
-    __slots__ = ("checkpoint", "node_id", "num_bytes")
+    __slots__ = ("checkpoint", "node_id")
 
-    def __init__(self, num_bytes: int) -> None:
-        self.num_bytes = num_bytes
+    #: In the units of the cache, which counts states.
+    num_bytes = 1
+
+    def __init__(self) -> None:
         self.node_id: int | None = None
         self.checkpoint: Checkpoint | None = None
 

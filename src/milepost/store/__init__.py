@@ -8,6 +8,7 @@ from milepost.store.drops import DropReports
 from milepost.store.eviction_policy import KV_CELL, STATE_CELL, EvictionPolicy, Recency, Reranking
 from milepost.store.known_prompts import know_prompt
 from milepost.store.lookup import Lookup, checkpoints_beyond
+from milepost.store.neighbours import exclusive_kv_tokens
 from milepost.store.node import Node
 from milepost.store.outline import Outline, OutlinedCheckpoint, OutlinedNode, outline
 from milepost.store.prefix_store import PrefixStore
@@ -41,6 +42,7 @@ __all__ = [
     "TreeMatch",
     "check_store",
     "checkpoints_beyond",
+    "exclusive_kv_tokens",
     "know_prompt",
     "outline",
     "require_source",

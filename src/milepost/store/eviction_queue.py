@@ -33,7 +33,7 @@ class EvictionQueue:
     """
 
     def __init__(self, policy: EvictionPolicy, *, kv_bytes_per_token: int) -> None:
-        self._policy = policy
+        self.policy = policy
         self._kv_bytes_per_token = kv_bytes_per_token
         self._order = EvictionOrder(policy)
         # By serial: marked to be ranked before the next eviction, and pinned.
@@ -104,7 +104,7 @@ class EvictionQueue:
     def note_restored(self, prompt: SeenPrompt) -> None:
         """Tell the policy of a prompt that is no request, and keep what it owns where that ranks."""
         self.note_new_owner(prompt)
-        self._policy.note_restored(prompt)
+        self.policy.note_restored(prompt)
 
     def rerank(self, reranking: Reranking) -> None:
         """Move what prompts own to other cells, at its worth, and mark what is to be ranked again."""
@@ -144,7 +144,7 @@ class EvictionQueue:
 
     def freed_bytes(self, checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
         """Return the bytes that its eviction frees, after that of others, where the policy asks for them."""
-        if not self._policy.weighs_neighbours:
+        if not self.policy.weighs_neighbours:
             return checkpoint.num_bytes
         kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
         return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token

@@ -29,7 +29,7 @@ from sglang.srt.server_args import ServerArgs, set_global_server_args_for_schedu
 from milepost.sglang import plugin
 
 ATTENTION_LAYERS, NUM_LAYERS = (3,), 4
-MOST_TOKENS = 1 << 16
+MOST_TOKENS = 1 << 18
 
 
 class WrongStateError(AssertionError):
@@ -61,6 +61,7 @@ class BareEngine:
         options: More of ``ServerArgs``.
         context: More of ``TreeCacheBuildContext``.
         params: More of ``CacheInitParams``.
+        signs: Whether signatures are written and checked; not where time is measured.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class BareEngine:
         params=(),
         eviction_policy="lru",
         core=None,
+        signs=True,
     ):
         plugin.register()
         self.chunk = chunk
+        self.signs = signs
         arguments = ServerArgs(
             model_path="dummy",
             page_size=page,
@@ -185,7 +188,10 @@ class BareEngine:
         req.kv.kv_committed_len = req.kv.kv_allocated_len = end
         entry = ScheduleBatch._mamba_radix_cache_v2_req_prepare_for_extend(self.batch, req)
         if entry.track_mask:
-            self._capture(req, entry[1], req.kv.mamba_last_track_seqlen)
+            # Until 0.5.22 the slot itself, after that where it stands among the request's own.
+            is_slot = entry._fields[1] == "track_index"
+            slot = entry[1] if is_slot else req.kv.mamba_ping_pong_track_buffer[entry[1]]
+            self._capture(req, slot, req.kv.mamba_last_track_seqlen)
             running.tracked.append(req.kv.mamba_last_track_seqlen)
         if end < total or req.sampling_params.max_new_tokens > 1:
             checkpoint_kv_cache(req, self.cache)
@@ -203,7 +209,7 @@ class BareEngine:
             req.kv.kv_committed_len = req.kv.kv_allocated_len = length + 1
             if (length + 1) % 256 == 0:
                 at = req.kv.mamba_next_track_idx
-                self._capture(req, at, length + 1)
+                self._capture(req, req.kv.mamba_ping_pong_track_buffer[at], length + 1)
                 req.kv.mamba_prev_track_seqlen = req.kv.mamba_last_track_seqlen
                 req.kv.mamba_last_track_seqlen, req.kv.mamba_last_track_idx = length + 1, at
                 req.kv.mamba_next_track_idx = self.pool.get_mamba_ping_pong_other_idx(at)
@@ -301,6 +307,8 @@ class BareEngine:
     def _write_kv(self, req, start, end):
         slots = self._alloc_kv(req, start, end)
         self.pool.write((req.kv.req_pool_idx, slice(start, end)), slots.to(torch.int32))
+        if not self.signs:
+            return
         tokens = req.full_untruncated_fill_ids
         keys = self._keys()
         keys[slots] = torch.tensor(tokens[start:end], dtype=torch.float32).reshape(-1, 1, 1)
@@ -322,9 +330,9 @@ class BareEngine:
     def _keys(self):
         return self.allocator.get_kvcache().get_key_buffer(ATTENTION_LAYERS[0])
 
-    def _capture(self, req, at, num_tokens):
-        slot = req.kv.mamba_ping_pong_track_buffer[at]
-        self._states()[0, slot] = _signature(req, num_tokens)
+    def _capture(self, req, slot, num_tokens):
+        if self.signs:
+            self._states()[0, slot] = _signature(req, num_tokens)
 
     def _states(self):
         return self.pool.mamba_pool.mamba_cache.temporal
@@ -334,6 +342,9 @@ class BareEngine:
         if not hit:
             return
         self.num_restored += 1
+        if not self.signs:
+            req.kv.mamba_cow_src_index = None
+            return
         found = float(self._states()[0, req.kv.mamba_cow_src_index].flatten()[0])
         if found != _signature(req, hit):
             raise WrongStateError(f"{req.rid} resumes at {hit} from the state of another prefix")

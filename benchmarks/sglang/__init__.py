@@ -1,0 +1,1 @@
+"""Measurements inside SGLang, on its own cache and pools (`make sglang-test` makes the environment)."""

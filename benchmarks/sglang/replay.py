@@ -1,0 +1,78 @@
+"""Replays a trace through SGLang's cache: as it is, at its settings, and with Milepost."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.sglang.bare_engine import BareEngine
+from milepost.traces import TraceRequest
+
+__all__ = ["MILEPOST", "STOCK_SETTINGS", "Pools", "Setting", "prompts_of", "reused_fraction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How SGLang is started.
+
+    Attributes:
+        label: What reports call it.
+        backend: Of the radix cache; None for SGLang's own.
+        eviction_policy: Of the KV.
+        states_per_path: Most states of a path; -1 for no limit.
+    """
+
+    label: str
+    backend: str | None = None
+    eviction_policy: str = "lru"
+    states_per_path: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Slots for states, three of them for the request that runs, and tokens of KV."""
+
+    num_states: int
+    num_kv_tokens: int
+    chunk_tokens: int
+
+
+MILEPOST = Setting("milepost", backend="milepost")
+STOCK_SETTINGS = (
+    Setting("as it is"),
+    *(
+        Setting(f"--radix-eviction-policy {name}", eviction_policy=name)
+        for name in ("lfu", "slru", "fifo", "mru")
+    ),
+    *(Setting(f"--mamba-max-states-per-path {most}", states_per_path=most) for most in (1, 2, 4)),
+)
+
+
+def prompts_of(requests: Sequence[TraceRequest]) -> list[array]:
+    """Return prompts as token ids; where a key stands for a block, ids that only this block has."""
+    return [array("q", _tokens(request).tobytes()) for request in requests]
+
+
+def reused_fraction(setting: Setting, pools: Pools, prompts: Sequence[array]) -> float:
+    """Return which share of the prompts' tokens is not computed again, one request at a time."""
+    engine = BareEngine(
+        setting.backend,
+        num_states=pools.num_states,
+        num_kv_tokens=pools.num_kv_tokens,
+        chunk=pools.chunk_tokens,
+        eviction_policy=setting.eviction_policy,
+        options={"mamba_max_states_per_path": setting.states_per_path},
+        signs=False,
+    )
+    reused = sum(engine.serve(prompt)[0] for prompt in prompts)
+    engine.check_leaks()
+    return reused / sum(map(len, prompts))
+
+
+def _tokens(request: TraceRequest) -> np.ndarray:
+    if request.key_tokens == 1:
+        return request.keys
+    inside = np.arange(request.key_tokens, dtype=np.int64)
+    ids = (request.keys.astype(np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
+    return (ids + inside).reshape(-1)[: request.num_tokens]
