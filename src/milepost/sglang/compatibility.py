@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sglang.srt.managers.schedule_batch import ScheduleBatch
+from sglang.srt.managers.schedule_policy import PrefillAdder
 from sglang.srt.mem_cache import registry
 from sglang.srt.mem_cache.unified_cache.components.mamba import MambaComponent
 from sglang.srt.mem_cache.unified_cache.unified_tree_core import UnifiedTreeCore
@@ -17,6 +18,8 @@ TESTED_VERSIONS = "0.5.22 and 0.5.23"
 # What is overridden, wrapped or called.
 _SIGNATURES: tuple[Signature, ...] = (
     (ScheduleBatch, "_mamba_radix_cache_v2_req_prepare_for_extend", ("self", "req")),
+    (PrefillAdder, "_select_prefill_admission", ("self", "req", "total_tokens")),
+    (PrefillAdder, "add_chunked_req", ("self", "req")),
     (registry, "create_unified_radix_cache", ("ctx", "cache_class")),
     (UnifiedRadixCache, "checkpoint_into_tree", ("self", "req", "up_to")),
     (UnifiedRadixCache, "on_release", ("self", "req", "checkpointed")),

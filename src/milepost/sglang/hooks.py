@@ -1,12 +1,16 @@
 """What is hooked into SGLang's scheduler, in processes whose cache is planned."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sglang.srt.managers.schedule_policy import AddReqResult
+
+from milepost.sglang.checkpoint_manager import CheckpointManager
 from milepost.sglang.planned_cache import PlannedRadixCache
 from milepost.sglang.prompt_keys import tenant_of
 
-__all__ = ["HOOKS", "place_state"]
+__all__ = ["HOOKS", "add_chunk", "place_state", "select_admission"]
 
 # Key in ``custom_params``: token positions where messages end.
 _BREAKPOINTS_KEY = "milepost_breakpoints"
@@ -21,7 +25,7 @@ def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any
         req: The request, of which ``[prefix_len, extend_end)`` is computed next.
     """
     cache = batch.tree_cache
-    manager = cache.checkpoint_manager if isinstance(cache, PlannedRadixCache) else None
+    manager = _manager_of(cache)
     if manager is None or req.skip_radix_cache_insert:
         return prepare(batch, req)
     start, end = req.prefix_len, req.extend_end
@@ -40,6 +44,54 @@ def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any
         return _untracked(prepare, batch, req)
     req.mamba_branching_seqlen = position
     return prepare(batch, req)
+
+
+def select_admission(select: Callable[..., Any], adder: Any, req: Any, **options: Any) -> Any:
+    """Have the first chunk of a prompt that is cut end on the grid: behind any other end, no state could be
+    captured where it was planned.
+
+    Args:
+        select: SGLang's own method.
+        adder: The ``PrefillAdder``.
+        req: The request.
+        options: The rest of what the method takes.
+    """
+    manager = _manager_of(adder.tree_cache)
+    if manager is None or adder.dllm_config is not None:
+        return select(adder, req, **options)
+    given = options["truncation_align_size"]
+    aligned = math.lcm(given or 1, manager.room.grid_tokens)
+    admission = select(adder, req, **{**options, "truncation_align_size": aligned})
+    if isinstance(admission, AddReqResult) and not adder.can_run_list:
+        # Nothing else is in this batch, so where not even one grid step fits, it must not wait for one.
+        return select(adder, req, **options)
+    return admission
+
+
+def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
+    """Have further chunks end on the grid as well, but for the last.
+
+    Args:
+        add: SGLang's own method.
+        adder: The ``PrefillAdder``.
+        req: The request whose prompt goes on.
+    """
+    manager = _manager_of(adder.tree_cache)
+    if manager is None or adder.dllm_config is not None or adder.rem_chunk_tokens is None:
+        return add(adder, req)
+    start, limit = req.prefix_len, adder.chunked_req_limit
+    most = adder.memory_budget.available_chunk_tokens(adder.rem_chunk_tokens)
+    if most is not None and limit is not None:
+        most = min(most, limit)
+    if most is not None and most < len(req.full_untruncated_fill_ids) - start:
+        grid_tokens = manager.room.grid_tokens
+        aligned = (start + most) // grid_tokens * grid_tokens - start
+        adder.chunked_req_limit = aligned if aligned > 0 else limit
+    return add(adder, req)
+
+
+def _manager_of(cache: Any) -> CheckpointManager | None:
+    return cache.checkpoint_manager if isinstance(cache, PlannedRadixCache) else None
 
 
 def _untracked(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any:
@@ -65,4 +117,6 @@ _MANAGERS = "sglang.srt.managers"
 #: By the name of what is wrapped.
 HOOKS: dict[str, Callable[..., Any]] = {
     f"{_MANAGERS}.schedule_batch.ScheduleBatch._mamba_radix_cache_v2_req_prepare_for_extend": place_state,
+    f"{_MANAGERS}.schedule_policy.PrefillAdder._select_prefill_admission": select_admission,
+    f"{_MANAGERS}.schedule_policy.PrefillAdder.add_chunked_req": add_chunk,
 }
