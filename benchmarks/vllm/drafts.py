@@ -8,6 +8,7 @@ drop the last block of a hit. With asynchronous scheduling the drafts are placeh
 are right. A minute on a core, with all requests five.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,12 +104,14 @@ def _row(drafts: _Drafts, workload: Workload, pool: str, *, folder: Path) -> Row
 
 
 def main() -> None:
-    """Compare with and without drafts."""
+    """Compare with and without drafts; exit 1 where a target is missed."""
     parser = options.new_parser("benchmarks.vllm.drafts", __doc__)
     parser.add_argument("--full", action="store_true", help="all requests of the workloads, not a quarter")
     arguments = options.parse(parser)
     with options.built_model(arguments.model) as folder:
-        print_rows(measure(folder=folder, quick=not arguments.full), as_json=arguments.json)
+        rows = measure(folder=folder, quick=not arguments.full)
+    print_rows(rows, as_json=arguments.json)
+    sys.exit(not all(row.reached for row in rows))
 
 
 if __name__ == "__main__":

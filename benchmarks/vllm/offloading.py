@@ -12,6 +12,7 @@ the pool, and requests come one and four at a time. Four rows for each:
     reused tokens with TierPolicy in the tier, over the better of LRU and ARC there
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -172,7 +173,7 @@ def _share(outcome: Outcome) -> float:
 
 
 def main() -> None:
-    """Compare on the named workloads, or on documents and chats."""
+    """Compare on the named workloads, or on documents and chats; exit 1 where a target is missed."""
     parser = options.new_parser("benchmarks.vllm.offloading", __doc__)
     options.take_workloads(parser)
     arguments = options.parse(parser)
@@ -184,6 +185,7 @@ def main() -> None:
             for row in measure(workload, folder=folder, concurrencies=arguments.concurrency)
         ]
     print_rows(rows, as_json=arguments.json)
+    sys.exit(not all(row.reached for row in rows))
 
 
 if __name__ == "__main__":
