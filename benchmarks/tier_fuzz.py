@@ -193,7 +193,8 @@ class RandomOperations:
         elif which < 0.93:
             fuzzed.refuse(int(rng.integers(2)), bool(rng.random() < 0.3))
         elif which < 0.95:
-            fuzzed.resize(int(rng.integers(150, 2_500)), int(rng.integers(150, 6_000)))
+            # A cache that splits its budget would not open again, after a restart, with less.
+            fuzzed.resize(int(rng.integers(250, 2_500)), int(rng.integers(150, 6_000)))
         elif which < 0.97:
             fuzzed.pass_time(float(rng.integers(1, 60)))
         elif which < 0.985:
