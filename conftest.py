@@ -1,9 +1,32 @@
-"""What a checkout without vLLM cannot import: its tests run with ``make vllm-test``."""
+"""What a checkout without vLLM or SGLang cannot import: ``make vllm-test`` and ``sglang-test`` run it."""
 
 from importlib.util import find_spec
 
-_NEEDS_VLLM = ("cache_kinds", "compatibility", "managers", "metrics", "plugin", "scheduler")
-_vllm = find_spec("vllm")
-# A folder of that name, as tests/vllm, is no vLLM.
-_is_installed = _vllm is not None and _vllm.origin is not None
-collect_ignore = [] if _is_installed else [f"src/milepost/vllm/{name}.py" for name in _NEEDS_VLLM]
+_NEEDS = {
+    "vllm": (
+        "cache_kinds",
+        "compatibility",
+        "connectors",
+        "event_publisher",
+        "managers",
+        "metrics",
+        "plugin",
+        "scheduler",
+        "tier_policy",
+    ),
+    "sglang": ("backend", "compatibility", "hooks", "planned_cache", "plugin"),
+}
+
+
+def _is_installed(name: str) -> bool:
+    # A folder of that name, as tests/vllm, is no vLLM.
+    found = find_spec(name)
+    return found is not None and found.origin is not None
+
+
+collect_ignore = [
+    f"src/milepost/{engine}/{module}.py"
+    for engine, modules in _NEEDS.items()
+    if not _is_installed(engine)
+    for module in modules
+]
