@@ -8,9 +8,9 @@ of block hashes, where a removal removes, however many copies there were.
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
-__all__ = ["AttentionIndex"]
+__all__ = ["MAIN_ATTENTION", "AttentionIndex"]
 
-_MAIN_ATTENTION = frozenset({"full_attention", "mla_attention", "sink_full_attention"})
+MAIN_ATTENTION = frozenset({"full_attention", "mla_attention", "sink_full_attention"})
 
 
 @final
@@ -32,7 +32,7 @@ class AttentionIndex:
             kind = type(event).__name__
             if kind == "AllBlocksCleared":
                 self._hashes.clear()
-            elif kind == "BlockStored" and event.kv_cache_spec_kind in _MAIN_ATTENTION:
+            elif kind == "BlockStored" and event.kv_cache_spec_kind in MAIN_ATTENTION:
                 # Removals do not tell their kind.
                 self._groups.add(event.group_idx)
                 if event.block_size == self._block_tokens:

@@ -1,9 +1,10 @@
-"""One replica as a router sees it: vLLM's scheduler without a model, and the index of its events."""
+"""One replica as a router sees it: vLLM's scheduler without a model, and the indices of its events."""
 
 from collections.abc import Sequence
 from typing import Any, final
 
 from benchmarks.vllm.routing.attention_index import AttentionIndex
+from benchmarks.vllm.routing.resumable_index import ResumableIndex
 from benchmarks.vllm.servers.bare_server import BareServer
 from benchmarks.vllm.servers.serving import Progress
 from benchmarks.vllm.traffic.asks import TokenArray
@@ -30,13 +31,15 @@ class Replica:
 
     def __init__(self, server: BareServer, *, block_tokens: int, match_unit: int) -> None:
         self.scheduler = server.scheduler
+        #: What routers keep, and what they could keep of the same events.
         self.index = AttentionIndex(block_tokens=block_tokens)
-        #: By request: how much of it the index promised when it came, and how much was resumed.
+        self.resumable_index = ResumableIndex(block_tokens=block_tokens, match_unit=match_unit)
+        #: By request: how much of it each index promised when it came.
         self.promised_tokens: dict[int, int] = {}
-        self.resumed_tokens: dict[int, int] = {}
+        self.resumable_tokens: dict[int, int] = {}
         self._server = server
-        self._hashes_per_block = block_tokens // match_unit
-        subscriber = _Subscriber(self.index)
+        self._units_per_block = block_tokens // match_unit
+        subscriber = _Subscriber(self.index, self.resumable_index)
         publisher = self.scheduler.kv_event_publisher
         if hasattr(publisher, "inner"):
             publisher.inner = subscriber
@@ -45,41 +48,37 @@ class Replica:
 
     def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
         """Take request ``index``, and note what a router would expect of it."""
-        hashes = self.block_hashes(prompt)
-        self.promised_tokens[index] = min(self.index.promised_tokens(hashes), len(prompt) - 1)
+        units = self.unit_hashes(prompt)
+        blocks = units[self._units_per_block - 1 :: self._units_per_block]
+        self.promised_tokens[index] = min(self.index.promised_tokens(blocks), len(prompt) - 1)
+        self.resumable_tokens[index] = self.resumable_index.promised_tokens(units, num_tokens=len(prompt))
         self._server.submit(index, prompt, answer_tokens=answer_tokens)
 
     def step(self) -> list[Progress]:
         """Work on the requests that it has."""
-        done = self._server.step()
-        for progress in done:
-            if progress.finished:
-                self.resumed_tokens[progress.index] = progress.cached_tokens
-        return done
+        return self._server.step()
 
     def forget(self) -> None:
         """Empty the cache."""
         self._server.forget()
 
-    def block_hashes(self, prompt: TokenArray) -> Sequence[Any]:
-        """Return the hashes of the whole blocks of a prompt, as events tell them. O(tokens)."""
+    def unit_hashes(self, prompt: TokenArray) -> Sequence[Any]:
+        """Return the hashes of the whole match units of a prompt, as events tell them. O(tokens)."""
         from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
 
         hashes = self._server.request(-1, prompt, answer_tokens=1).block_hashes
-        return [
-            maybe_convert_block_hash(each)
-            for each in hashes[self._hashes_per_block - 1 :: self._hashes_per_block]
-        ]
+        return [maybe_convert_block_hash(each) for each in hashes]
 
 
 class _Subscriber:
-    """In the place of vLLM's publisher: hands the events on to an index."""
+    """In the place of vLLM's publisher: hands the events on to the indices."""
 
-    def __init__(self, index: AttentionIndex) -> None:
-        self._index = index
+    def __init__(self, *indices: AttentionIndex | ResumableIndex) -> None:
+        self._indices = indices
 
     def publish(self, batch: Any) -> None:
-        self._index.apply(batch.events)
+        for index in self._indices:
+            index.apply(batch.events)
 
     def shutdown(self) -> None:
         pass

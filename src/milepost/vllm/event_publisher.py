@@ -5,7 +5,9 @@ events of recurrent groups. Of a hybrid model that index promises prefixes whose
 never kept, and requests are sent to where nothing is. Here an attention block is announced when a checkpoint
 at its end or behind it can be resumed from, and taken back when the last of those has gone. What the index
 still promises too much is the way from the last checkpoint before the place where a prompt parts from all
-others to that place. Events of recurrent groups, of other tiers and of anything else pass as they are.
+others to that place: no set of attention blocks that is read one after the other can say that who goes on to
+the next checkpoint finds them and who parts before it does not. Events of recurrent groups say it, and pass
+as they are, like those of other tiers and of anything else.
 """
 
 from collections.abc import Sequence
