@@ -21,7 +21,7 @@ class Subscriber:
 
     def __init__(self, *, exact):
         self.exact = exact
-        self.kinds, self.blocks = Counter(), set()
+        self.kinds, self.blocks, self.groups = Counter(), set(), set()
 
     def publish(self, batch):
         # As it comes over the wire.
@@ -30,9 +30,11 @@ class Subscriber:
             self.kinds[type(event).__name__, getattr(event, "kv_cache_spec_kind", None)] += 1
             if isinstance(event, AllBlocksCleared):
                 self.blocks.clear()
-            elif event.group_idx != ATTENTION:
                 continue
-            elif isinstance(event, BlockRemoved):
+            self.groups.add(event.group_idx)
+            if event.group_idx != ATTENTION:
+                continue
+            if isinstance(event, BlockRemoved):
                 assert not self.exact or self.blocks.issuperset(event.block_hashes)
                 self.blocks.difference_update(event.block_hashes)
             else:
@@ -158,3 +160,15 @@ def test_what_is_reported_again_on_request_passes_and_changes_nothing(model_fold
     engine.add([1, 2, 3])
     engine.run()
     assert not subscriber.blocks
+
+
+def test_where_states_are_not_wanted_attention_is_told_of_all_the_same(model_folder):
+    options = {"milepost": {"stop_tokens": 4, "state_events": False}}
+    engine, subscriber = engine_with_events(model_folder, additional_config=options)
+    num_announced = 0
+    for expected in while_served(engine, block=64, unit=64):
+        assert subscriber.blocks == expected
+        num_announced += len(expected)
+    assert num_announced > 30
+    assert {kind for name, kind in subscriber.kinds if name == "BlockStored"} == {"full_attention"}
+    assert subscriber.groups == {ATTENTION}

@@ -36,6 +36,8 @@ def test_a_home_is_found():
         ("stop_tokens", -1, "a whole number of at least 0"),
         ("history_tokens", -1, "a whole number of at least 0"),
         ("history_tokens", None, "a whole number of at least 0"),
+        ("resumable_events", "no", "true or false"),
+        ("state_events", 0, "true or false"),
         ("learned", 5, "a path"),
         ("learned", ["x"], "a path"),
     ],
@@ -55,3 +57,10 @@ def test_a_misspelt_setting_is_named_with_those_there_are():
 def test_settings_are_an_object(given):
     with pytest.raises(ConfigurationError, match="give an object"):
         Options.read({"milepost": given})
+
+
+def test_states_cannot_be_left_out_of_events_that_are_published_as_vllm_does():
+    both = {"state_events": False, "resumable_events": False}
+    with pytest.raises(ConfigurationError, match="leave 'resumable_events' out"):
+        Options.read({"milepost": both})
+    assert not Options.read({"milepost": {"state_events": False}}).state_events

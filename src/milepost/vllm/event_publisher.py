@@ -7,7 +7,7 @@ at its end or behind it can be resumed from, and taken back when the last of tho
 still promises too much is the way from the last checkpoint before the place where a prompt parts from all
 others to that place: no set of attention blocks that is read one after the other can say that who goes on to
 the next checkpoint finds them and who parts before it does not. Events of recurrent groups say it, and pass
-as they are, like those of other tiers and of anything else.
+as they are unless they are not wanted, like those of other tiers and of anything else.
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,21 @@ class ResumableEvents(EventPublisher):
         inner: vLLM's own publisher.
         kv_groups: The attention groups, at least one.
         state_groups: The recurrent groups.
+        tells_states: Whether events of recurrent groups pass.
     """
 
     def __init__(
-        self, inner: EventPublisher, *, kv_groups: Sequence[int], state_groups: Sequence[int]
+        self,
+        inner: EventPublisher,
+        *,
+        kv_groups: Sequence[int],
+        state_groups: Sequence[int],
+        tells_states: bool = True,
     ) -> None:
         #: Gets what is left of the events.
         self.inner = inner
         self._kv_groups, self._state_groups = tuple(kv_groups), tuple(state_groups)
+        self._tells_states = tells_states
         self._prefixes = ResumablePrefixes(kv_groups=kv_groups, state_groups=state_groups)
         # Where each block of KV was told of first: the event, and which of its blocks.
         self._sources: dict[tuple[Any, int], tuple[Any, int]] = {}
@@ -94,15 +101,17 @@ class ResumableEvents(EventPublisher):
             self._sources.clear()
             self._block_starts.clear()
             return [event]
+        is_state = event.group_idx in self._state_groups
+        told = [event] if self._tells_states or not is_state else []
         if event.medium != MEDIUM_GPU or any(event is each for each in self._repeated):
-            return [event]
-        if event.group_idx in self._state_groups:
+            return told
+        if is_state:
             for prefix_hash in event.block_hashes:
                 if isinstance(event, BlockStored):
                     self._prefixes.store_state(prefix_hash, event.group_idx)
                 else:
                     self._prefixes.remove_state(prefix_hash, event.group_idx)
-            return [event, *self._changes()]
+            return [*told, *self._changes()]
         if event.group_idx not in self._kv_groups:
             return [event]
         if isinstance(event, BlockStored):

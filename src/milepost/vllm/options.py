@@ -26,6 +26,8 @@ class Options:
             thirty times what the pool can hold unless given.
         resumable_events: KV events tell of attention blocks only as long as a request can resume from them;
             False publishes them as vLLM does.
+        state_events: Events of recurrent states are published beside those of attention; False leaves them
+            out, for routers that take every event for one of attention.
         learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
             at shutdown.
     """
@@ -35,6 +37,7 @@ class Options:
     stop_tokens: int | None = None
     history_tokens: int | None = None
     resumable_events: bool = True
+    state_events: bool = True
     learned: Path | None = None
 
     @classmethod
@@ -65,6 +68,12 @@ class Options:
         _require(options, "stop_tokens", int, least=0)
         _require(options, "history_tokens", int, least=0)
         _require(options, "resumable_events", bool)
+        _require(options, "state_events", bool)
+        if not options.get("state_events", True) and not options.get("resumable_events", True):
+            raise ConfigurationError(
+                f"additional_config[{_KEY!r}] has 'state_events': false and 'resumable_events': false; "
+                "events are left out only of those that are looked at: leave 'resumable_events' out"
+            )
         _require(options, "learned", str)
         if "learned" in options:
             options["learned"] = Path(options["learned"]).expanduser()

@@ -77,7 +77,10 @@ class _Planned(_Base):
         self.resumable_events: ResumableEvents | None = None
         if self.enable_kv_cache_events and options.resumable_events and layout.kv_groups:
             self.resumable_events = ResumableEvents(
-                self.kv_event_publisher, kv_groups=layout.kv_groups, state_groups=layout.state_groups
+                self.kv_event_publisher,
+                kv_groups=layout.kv_groups,
+                state_groups=layout.state_groups,
+                tells_states=options.state_events,
             )
             self.kv_event_publisher = self.resumable_events
         for manager in self.kv_cache_manager.coordinator.single_type_managers:
