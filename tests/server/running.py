@@ -69,6 +69,7 @@ class Running:
                 max_waiting=max_waiting,
                 live_capacity_bytes=live_capacity_bytes,
             ),
+            stream_interval_seconds=settings.stream_interval_ms / 1e3,
         )
         self.app = build_app(self.worker, settings)
         self._listener = bind(settings)

@@ -71,6 +71,12 @@ def serve(
     max_queue: Annotated[
         int, typer.Option(min=0, help="Requests that wait; beyond, 429 with Retry-After.")
     ] = 64,
+    stream_interval_ms: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Tokens that come within so many milliseconds are streamed together; 0: each alone."
+        ),
+    ] = 20,
     max_answer_tokens: Annotated[
         int, typer.Option(min=1, help="Most tokens of a chat answer whose request names no number.")
     ] = 4096,
@@ -165,6 +171,7 @@ def serve(
         operator_key=operator_key,
         salt_by_key=salt_by_key,
         max_queue=max_queue,
+        stream_interval_ms=stream_interval_ms,
         max_answer_tokens=max_answer_tokens,
         max_body=max_body,
         includes_recomputed=explain,

@@ -1,7 +1,9 @@
 """The thread that owns the engine: what it does between taking requests in and handing answers out.
 
 Each round: take in who comes and who goes, do what was asked for between turns, let run what fits, step, and
-tell what that produced. Whatever breaks the engine itself ends the thread, and everybody is told.
+tell what that produced. Two threads share one interpreter, and to tell of a token costs as much of it as to
+compute one in a small model. So what comes within an interval is told at once, but for first tokens and ends,
+for which somebody waits. Whatever breaks the engine itself ends the thread, and everybody is told.
 """
 
 import logging
@@ -32,6 +34,7 @@ class EngineThread:
     Args:
         engine: Its own from now on; closed at the end.
         admission: The rule of the queue.
+        stream_interval_seconds: Least time between two tellings of what goes on.
         on_begun: Told of a ticket that waits no more, and when. Called here, as the others are.
         on_news: Told of what a turn produced.
         on_broken: Told why the engine serves no more.
@@ -42,12 +45,14 @@ class EngineThread:
         engine: Engine,
         *,
         admission: Admission,
+        stream_interval_seconds: float,
         on_begun: Callable[[Ticket, float], None],
         on_news: Callable[[Sequence[Handed]], None],
         on_broken: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._admission = admission
+        self._interval_seconds = stream_interval_seconds
         self._on_begun, self._on_news, self._on_broken = on_begun, on_news, on_broken
         self._thread = threading.Thread(target=self._work, name="milepost-engine", daemon=True)
         # The meeting place with other threads.
@@ -58,6 +63,10 @@ class EngineThread:
         # This thread's own.
         self._waiting: deque[Ticket] = deque()
         self._running: list[Ticket] = []
+        # Those of whom no token was told yet.
+        self._silent: set[Ticket] = set()
+        self._untold: list[Handed] = []
+        self._told_at = float("-inf")
 
     def start(self) -> None:
         """Begin."""
@@ -114,6 +123,8 @@ class EngineThread:
             self._inbox.clear()
             jobs, self._jobs = self._jobs, deque()
             is_closing = self._is_closing
+        if jobs or is_closing:
+            self._tell()
         for work, done in jobs:
             _answer(work, self._engine, done)
         if is_closing:
@@ -132,9 +143,12 @@ class EngineThread:
             self._begin(self._waiting.popleft())
 
     def _begin(self, ticket: Ticket) -> None:
+        # The next turns compute its prompt, and take longer.
+        self._tell()
         try:
             ticket.generation = self._engine.submit(ticket.request)
             self._running.append(ticket)
+            self._silent.add(ticket)
         except Exception as error:
             self._on_news([Handed(ticket=ticket, events=(), at=time.monotonic(), outcome=error)])
         self._on_begun(ticket, time.monotonic())
@@ -148,7 +162,7 @@ class EngineThread:
         turn = self._engine.step()
         now = time.monotonic()
         events = {id(generation): produced for generation, produced in turn}
-        news: list[Handed] = []
+        is_awaited = False
         for ticket in list(self._running):
             generation = ticket.generation
             assert generation is not None
@@ -158,9 +172,17 @@ class EngineThread:
             if is_done or events.get(id(generation)):
                 outcome = _outcome(ticket) if is_done else None
                 produced = tuple(events.get(id(generation), ()))
-                news.append(Handed(ticket=ticket, events=produced, at=now, outcome=outcome))
-        if news:
-            self._on_news(news)
+                self._untold.append(Handed(ticket=ticket, events=produced, at=now, outcome=outcome))
+                is_awaited |= is_done or ticket in self._silent
+                self._silent.discard(ticket)
+        if is_awaited or now - self._told_at >= self._interval_seconds:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._untold:
+            told, self._untold = self._untold, []
+            self._told_at = time.monotonic()
+            self._on_news(told)
 
     def _fail_all(self, reason: Exception) -> None:
         with self._wake:
@@ -171,7 +193,8 @@ class EngineThread:
             self._inbox.clear()
             self._has_ended = True
         now = time.monotonic()
-        self._on_news([Handed(ticket=ticket, events=(), at=now, outcome=reason) for ticket in tickets])
+        self._untold += [Handed(ticket=ticket, events=(), at=now, outcome=reason) for ticket in tickets]
+        self._tell()
         for _, done in jobs:
             done.set_exception(reason)
 

@@ -12,14 +12,14 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from milepost.engines.completion import Completion, TokenEvent
+from milepost.engines.completion import Completion
 from milepost.errors import MilepostError
 from milepost.server.access import Caller
 from milepost.server.faults import Fault, RefusedError, fault_of, refused
 from milepost.server.requests import Ask
 from milepost.server.settings import ServeSettings
 from milepost.server.speech.speech import Speech
-from milepost.server.ticket import Ticket
+from milepost.server.ticket import Portion, Ticket
 from milepost.server.worker import Worker
 
 __all__ = [
@@ -198,23 +198,23 @@ async def _exchange_of(request: Request) -> Exchange:
 HasExchange = Annotated[Exchange, Depends(_exchange_of)]
 
 
-async def merged(tickets: Sequence[Ticket]) -> AsyncIterator[tuple[int, TokenEvent | None]]:
-    """Yield the tokens of several answers as they come, each with its answer's number; None where that ends.
+async def merged(tickets: Sequence[Ticket]) -> AsyncIterator[tuple[int, Portion | None]]:
+    """Yield several answers as they come, each portion with its answer's number; None where that ends.
 
     Raises:
         Exception: what broke one of them.
     """
     if len(tickets) == 1:
-        async for event in tickets[0]:
-            yield 0, event
+        async for portion in tickets[0]:
+            yield 0, portion
         yield 0, None
         return
-    news: asyncio.Queue[tuple[int, TokenEvent | Exception | None]] = asyncio.Queue()
+    news: asyncio.Queue[tuple[int, Portion | Exception | None]] = asyncio.Queue()
 
     async def follow(number: int, ticket: Ticket) -> None:
         try:
-            async for event in ticket:
-                news.put_nowait((number, event))
+            async for portion in ticket:
+                news.put_nowait((number, portion))
             news.put_nowait((number, None))
         except Exception as error:
             news.put_nowait((number, error))

@@ -59,6 +59,7 @@ def serve(
             max_waiting=settings.max_queue,
             live_capacity_bytes=live_bytes,
         ),
+        stream_interval_seconds=settings.stream_interval_ms / 1e3,
     )
     app = build_app(worker, settings)
     listener = listener or bind(settings)

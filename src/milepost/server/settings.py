@@ -13,6 +13,8 @@ __all__ = ["ServeSettings"]
 
 _MOST_PORT = 65_535
 _SHORTEST_KEY = 8
+# Readers see a text grow by jumps from here on.
+_MOST_INTERVAL_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class ServeSettings:
             this is not, nobody sees them.
         salt_by_key: Whether what one key left in the cache is another's to use.
         max_queue: Most requests that wait.
+        stream_interval_ms: Tokens that come within so many milliseconds are streamed together; 0 streams each
+            by itself.
         max_answer_tokens: Most tokens of a chat answer whose request gives no number.
         max_body_bytes: Most bytes of a request.
         includes_recomputed: Whether every answer's usage says why prompt tokens were computed again.
@@ -44,6 +48,7 @@ class ServeSettings:
     operator_key: str | None = None
     salt_by_key: bool = False
     max_queue: int = 64
+    stream_interval_ms: int = 20
     max_answer_tokens: int = 4096
     max_body_bytes: int = 32 << 20
     includes_recomputed: bool = False
@@ -61,6 +66,7 @@ class ServeSettings:
         operator_key: str | None = None,
         salt_by_key: bool = False,
         max_queue: int = 64,
+        stream_interval_ms: int = 20,
         max_answer_tokens: int = 4096,
         max_body: int | str = "32MiB",
         includes_recomputed: bool = False,
@@ -97,6 +103,7 @@ class ServeSettings:
             operator_key=operator_key,
             salt_by_key=salt_by_key,
             max_queue=as_count("max_queue", max_queue),
+            stream_interval_ms=as_count("stream_interval_ms", stream_interval_ms, most=_MOST_INTERVAL_MS),
             max_answer_tokens=as_count("max_answer_tokens", max_answer_tokens, least=1),
             max_body_bytes=parse_bytes(max_body),
             includes_recomputed=includes_recomputed,

@@ -1,15 +1,16 @@
 """One answer on its way from the engine's thread to the client that waits for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from milepost.engines.completion import Completion, TokenEvent
 from milepost.engines.generation import Generation
 from milepost.engines.requests import GenerationRequest
+from milepost.engines.sampling import TokenLogprobs
 
-__all__ = ["Handed", "Ticket", "Times"]
+__all__ = ["Handed", "Portion", "Ticket", "Times"]
 
 
 @dataclass(slots=True)
@@ -44,6 +45,19 @@ class Handed:
     events: tuple[TokenEvent, ...]
     at: float
     outcome: Completion | Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What was added to an answer since its client was last told.
+
+    Attributes:
+        text: Of one token or several; empty where none is settled yet.
+        logprobs: Of each token; empty unless they were asked for.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprobs, ...]
 
 
 @final
@@ -89,16 +103,17 @@ class Ticket:
             self.outcome, self.times.ended = handed.outcome, handed.at
         self._news.set()
 
-    async def __aiter__(self) -> AsyncIterator[TokenEvent]:
-        """Yield the answer's tokens as they come.
+    async def __aiter__(self) -> AsyncIterator[Portion]:
+        """Yield the answer as it comes: all that is there, as often as there is something.
 
         Raises:
             Exception: what broke the request.
         """
         while True:
             self._news.clear()
-            while self._events:
-                yield self._events.pop(0)
+            if self._events:
+                events, self._events = self._events, []
+                yield _portion(events)
             if self.outcome is None:
                 await self._news.wait()
             elif not self._events:
@@ -130,3 +145,8 @@ class Ticket:
         if self.outcome is None and not self.is_given_up:
             self.is_given_up = True
             self._on_give_up(self)
+
+
+def _portion(events: Sequence[TokenEvent]) -> Portion:
+    text = "".join(event.text for event in events)
+    return Portion(text, tuple(event.logprobs for event in events if event.logprobs is not None))

@@ -57,6 +57,7 @@ class Worker:
     Args:
         engine: Its own from now on.
         admission: The rule of the queue.
+        stream_interval_seconds: See :class:`EngineThread`.
 
     Raises:
         ConfigurationError: the model has no tokenizer, and clients write text.
@@ -67,7 +68,7 @@ class Worker:
         stopped: Why nothing is served; None while it is.
     """
 
-    def __init__(self, engine: Engine, *, admission: Admission) -> None:
+    def __init__(self, engine: Engine, *, admission: Admission, stream_interval_seconds: float = 0.0) -> None:
         if engine.tokenizer is None:
             raise ConfigurationError("the model has no tokenizer, and clients write text; add one beside it")
         self.admission = admission
@@ -82,6 +83,7 @@ class Worker:
         self._thread = EngineThread(
             engine,
             admission=admission,
+            stream_interval_seconds=stream_interval_seconds,
             on_begun=lambda ticket, at: self._tell(self._note_begun, ticket, at),
             on_news=lambda news: self._tell(self._hand_out, news),
             on_broken=lambda reason: self._tell(self._note_broken, reason),

@@ -79,16 +79,16 @@ class ChatWriter:
         """Yield the answers as they are made."""
         for index in range(len(self._tickets)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
-        async for index, event in merged(self._tickets):
+        async for index, portion in merged(self._tickets):
             reader = self._readers[index]
-            deltas = self._deltas(index, reader.finish() if event is None else reader.feed(event.text))
-            if event is not None and event.logprobs is not None:
-                # They are of the token; its text may be held back, or told in several pieces.
-                found = self._logprobs((event.logprobs,))
+            deltas = self._deltas(index, reader.finish() if portion is None else reader.feed(portion.text))
+            if portion is not None and portion.logprobs:
+                # They are of tokens, whose text may be held back, or told in several pieces.
+                found = self._logprobs(portion.logprobs)
                 yield self._chunk(index, next(deltas, {"content": ""}), logprobs=found)
             for delta in deltas:
                 yield self._chunk(index, delta)
-            if event is None:
+            if portion is None:
                 completion = self._tickets[index].completion_now()
                 yield self._chunk(index, {}, finish_reason=self._finish_reason(index, completion))
         if self._wanted.tells_usage:

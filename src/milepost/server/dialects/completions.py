@@ -208,14 +208,13 @@ class CompletionWriter:
         if self._body.echo:
             for index in range(len(tickets)):
                 yield self._chunk(index, echoes[index // per_prompt][0])
-        async for index, event in merged(tickets):
-            if event is None:
+        async for index, portion in merged(tickets):
+            if portion is None:
                 yield self._chunk(index, "", finish_reason=tickets[index].completion_now().finish_reason)
-            elif event.text or event.logprobs is not None:
-                found = None if event.logprobs is None else (event.logprobs,)
-                logprobs = self._logprobs(found, offset=offsets[index])
-                yield self._chunk(index, event.text, logprobs=logprobs)
-                offsets[index] += len(event.text)
+            elif portion.text or portion.logprobs:
+                logprobs = self._logprobs(portion.logprobs, offset=offsets[index])
+                yield self._chunk(index, portion.text, logprobs=logprobs)
+                offsets[index] += len(portion.text)
         options = self._body.stream_options
         if options is not None and options.include_usage:
             usage = self._usage([ticket.completion_now() for ticket in tickets])
@@ -243,7 +242,7 @@ class CompletionWriter:
         return usage.model_dump(exclude_unset=True)
 
     def _logprobs(self, found: Sequence[TokenLogprobs] | None, *, offset: int) -> PlainLogprobs | None:
-        if found is None or self._body.logprobs is None:
+        if not found or self._body.logprobs is None:
             return None
         return plain_logprobs(self._tokenizer, found, offset=offset, num_top=self._body.logprobs)
 

@@ -92,12 +92,12 @@ class _Answer:
     async def stream(self) -> AsyncIterator[ServerSentEvent]:
         """Yield it as it is made; it begins with its first token, when what was reused is known."""
         has_begun = False
-        async for event in self._ticket:
+        async for portion in self._ticket:
             if not has_begun:
                 has_begun = True
                 for first in self._beginning():
                     yield first
-            for told in self._told(self._read(event.text)):
+            for told in self._told(self._read(portion.text)):
                 yield told
         if not has_begun:
             for first in self._beginning():

@@ -95,8 +95,8 @@ class _Answer:
         """Yield it as it is made."""
         for first in self._writer.begin():
             yield _event(first)
-        async for token in self._ticket:
-            for event in self._told(self._reader.feed(token.text)):
+        async for portion in self._ticket:
+            for event in self._told(self._reader.feed(portion.text)):
                 yield event
         for event in self._told(self._reader.finish()):
             yield event
