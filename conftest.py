@@ -4,14 +4,15 @@ from importlib.util import find_spec
 
 _NEEDS = {
     "vllm": (
+        "attention_manager",
         "cache_kinds",
         "compatibility",
         "connectors",
         "event_publisher",
-        "managers",
         "metrics",
         "plugin",
         "scheduler",
+        "state_manager",
         "tier_policy",
     ),
     "sglang": ("backend", "compatibility", "hooks", "planned_cache", "plugin"),

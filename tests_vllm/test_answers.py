@@ -6,10 +6,9 @@ from bare_scheduler import BareEngine
 from soaking import serve_chats
 from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 
-from milepost.vllm.checkpoint_manager import CheckpointManager
-from milepost.vllm.managers import PlannedStateManager
 from milepost.vllm.request_state import RequestState, Stage
 from milepost.vllm.scheduler import PlannedScheduler
+from milepost.vllm.state_manager import PlannedStateManager
 
 LOOPS = ["always", "late", "never", "sometimes"]
 
@@ -67,14 +66,3 @@ def test_a_promise_for_a_boundary_that_has_passed_is_noticed(model_folder, monke
     )
     engine = serve(model_folder("qwen3-next"), seed=0, bitmask="never")
     assert engine.scheduler.checkpoint_manager.counts.stale + pool_account.num_missing(engine.scheduler) > 0
-
-
-def test_a_key_that_a_full_block_forgets_is_noticed(model_folder, monkeypatch):
-    monkeypatch.setattr(CheckpointManager, "kept_inside", lambda *_: [])
-    missing = [
-        pool_account.num_missing(
-            serve(model_folder("qwen3-next"), seed=seed, block_size=64, prefix_match_unit=16).scheduler
-        )
-        for seed in range(2)
-    ]
-    assert sum(missing) > 0

@@ -15,7 +15,8 @@ from soaking import serve_chats, soak
 from vllm.config import VllmConfig
 
 from milepost.errors import InvalidRequestError
-from milepost.vllm import managers, scheduler
+from milepost.vllm import checkpoint_manager, scheduler
+from milepost.vllm.state_manager import PlannedStateManager
 
 PLANNED = "milepost.vllm.Scheduler"
 BLOCK = {None: 64, 64: 256}
@@ -173,7 +174,7 @@ def test_the_simulated_worker_notices_rejected_drafts_that_are_not_taken_back(mo
 def test_a_promise_is_noticed_that_is_not_stored(kind, model_folder, monkeypatch):
     # All that keeps it from happening is taken away.
     monkeypatch.setattr(scheduler, "_CACHES_DRAFTS_LATE", False)
-    monkeypatch.setattr(managers.PlannedStateManager, "has_state", lambda *_: True)
+    monkeypatch.setattr(PlannedStateManager, "has_state", lambda *_: True)
     _, watch = serve_roomy(model_folder, kind)
     assert watch.num_stored < watch.num_promised
 
@@ -181,6 +182,6 @@ def test_a_promise_is_noticed_that_is_not_stored(kind, model_folder, monkeypatch
 @pytest.mark.skipif(not LOOKS_AHEAD, reason="hashes look ahead since 0.33")
 @pytest.mark.parametrize("kind", ["mtp", "mtp-async"])
 def test_a_promise_before_its_hash_is_there_is_an_error(kind, model_folder, monkeypatch):
-    monkeypatch.setattr(managers, "_num_hashed", lambda _manager, _request, num_tokens: num_tokens)
+    monkeypatch.setattr(checkpoint_manager, "num_hashed", lambda num_tokens, *_: num_tokens)
     with pytest.raises(InvalidRequestError, match="one key for each whole block"):
         serve_roomy(model_folder, kind)

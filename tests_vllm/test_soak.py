@@ -11,7 +11,7 @@ from bare_scheduler import BareEngine
 from soaking import soak
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 
-from milepost.vllm.managers import PlannedAttentionManager
+from milepost.vllm.attention_manager import PlannedAttentionManager
 
 BLOCK = {None: 64, 64: 256}
 

@@ -235,8 +235,6 @@ class CheckpointCache:
             num_lost -= 1
         self._counts.kept += max(0, len(request.stops) - num_lost)
         self._counts.confirmed += 1
-        block_tokens = self._layout.block_tokens
-        request.kept_inside = tuple(each for each in request.kept_positions if each % block_tokens)
         # From here on its blocks may be evicted, and must not be given their hashes again.
         request.stops, request.adopted = (), 0
         request.kv_limit, request.kv_hashed = 0, request.kv_limit

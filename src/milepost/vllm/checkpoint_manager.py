@@ -23,7 +23,7 @@ from milepost.vllm.counts import CheckpointCounts
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.options import Options
 from milepost.vllm.pool import BlockMemory
-from milepost.vllm.prompt_blocks import PromptBlocks, hash_keys
+from milepost.vllm.prompt_blocks import PromptBlocks, hash_keys, num_hashed
 from milepost.vllm.request_state import RequestState, Stage
 from milepost.vllm.served_prompts import ServedPrompts
 from milepost.vllm.step_cost import StepCost
@@ -199,13 +199,14 @@ class CheckpointManager:
         return request.rests_at(num_tokens, self.layout.block_tokens)
 
     def on_blocks(self, request_id: str, block_hashes: Sequence[bytes], num_tokens: int) -> tuple[int, ...]:
-        """Do as :meth:`commit` for a request that has blocks for ``num_tokens`` tokens with a hash. Where its
-        answer has just reached a block boundary, keep the state there too if that is worth it: it exists
-        anyway, and who asks on resumes there.
+        """Do as :meth:`commit` for a request that has blocks for ``num_tokens`` tokens. Where its answer
+        has just reached a block boundary, keep the state there too if that is worth it: it exists anyway, and
+        who asks on resumes there.
         """
         request = self._request(request_id)
         if request is None:
             return ()
+        num_tokens = num_hashed(num_tokens, block_hashes, self.layout.match_tokens)
         boundary = num_tokens // self.layout.block_tokens * self.layout.block_tokens
         if request.answer_reaches(boundary) and self._has_state(request_id, boundary):
             self._keep_answer(request, block_hashes, boundary)
@@ -220,18 +221,12 @@ class CheckpointManager:
         request = self._request(request_id)
         return 0 if request is None else request.kv_limit
 
-    def kept_inside(self, request_id: str, start: int, end: int) -> list[int]:
-        """Return where, in ``(start, end)``, checkpoints of a request lie inside blocks and are wanted still:
-        a block that fills up forgets by what else it was found.
-        """
-        request = self._request(request_id)
-        if request is None or not request.kept_inside:
-            return []
-        return [
-            position
-            for position in request.kept_inside
-            if start < position < end and self._memory.wants(request.prompt.blocks(position))
-        ]
+    def wants(self, request_id: str, position: int) -> bool:
+        """Return whether a checkpoint of a request is to be found at ``position``, and so its KV too."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        return position in request.kept_positions or self._memory.wants(request.prompt.blocks(position))
 
     def on_step(self, request_id: str, num_computed_tokens: int) -> None:
         """Note how far the prefill has come; let go of a request whose last checkpoint is captured."""

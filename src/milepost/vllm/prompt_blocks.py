@@ -10,7 +10,7 @@ from milepost.tokens import KeyArray
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.pool import KeptBlocks, PrefixBlocks
 
-__all__ = ["PromptBlocks", "hash_keys"]
+__all__ = ["PromptBlocks", "hash_keys", "num_hashed"]
 
 _KEY_BYTES = 8
 
@@ -52,6 +52,13 @@ class PromptBlocks:
         block_tokens, match_tokens = self.layout.block_tokens, self.layout.match_tokens
         first = start // block_tokens * block_tokens + block_tokens
         return self.hashes[first // match_tokens - 1 : end // match_tokens : block_tokens // match_tokens]
+
+
+def num_hashed(num_tokens: int, block_hashes: Sequence[bytes], match_tokens: int) -> int:
+    """Return how many of ``num_tokens`` tokens have a hash: one that looks ahead is there only when the
+    tokens after its block are.
+    """
+    return min(num_tokens, len(block_hashes) * match_tokens)
 
 
 def hash_keys(block_hashes: Sequence[bytes], num_tokens: int, match_tokens: int) -> KeyArray:

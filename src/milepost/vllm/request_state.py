@@ -62,7 +62,6 @@ class RequestState:
         kv_limit: How far its KV is worth a hash.
         kv_hashed: How far it was, when the prompt was done.
         num_computed: How far its prefill has come, None before the first step.
-        kept_inside: Where states inside blocks were kept of its prompt.
         boundary: The deepest block boundary that it was seen at.
         stage: See the module.
     """
@@ -79,7 +78,6 @@ class RequestState:
     kv_limit: int = 0
     kv_hashed: int = 0
     num_computed: int | None = None
-    kept_inside: tuple[int, ...] = ()
     boundary: int = 0
     stage: Stage = Stage.WAITING
 

@@ -11,16 +11,17 @@ from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 from vllm.v1.request import RequestStatus
 
 from milepost.policies import parse_policy
+from milepost.vllm.attention_manager import PlannedAttentionManager
 from milepost.vllm.cache_kinds import ATTENTION_ROLE, STATE_ROLE, role_of
 from milepost.vllm.checkpoint_manager import CheckpointManager
 from milepost.vllm.compatibility import why_not
 from milepost.vllm.connectors import blocks_per_chunk
 from milepost.vllm.event_publisher import ResumableEvents
 from milepost.vllm.layout import PoolLayout
-from milepost.vllm.managers import PlannedAttentionManager, PlannedStateManager
 from milepost.vllm.metrics import Metrics
 from milepost.vllm.options import Options
 from milepost.vllm.pool import VllmMemory
+from milepost.vllm.state_manager import PlannedStateManager
 from milepost.vllm.tier_claims import claim
 from milepost.vllm.tier_joining import join_tiers
 
