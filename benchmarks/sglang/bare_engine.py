@@ -27,6 +27,7 @@ from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs, set_global_server_args_for_scheduler
 
 from milepost.sglang import plugin
+from milepost.sglang.hooks import run_batch
 
 ATTENTION_LAYERS, NUM_LAYERS = (3,), 4
 MOST_TOKENS = 1 << 18
@@ -193,10 +194,15 @@ class BareEngine:
             slot = entry[1] if is_slot else req.kv.mamba_ping_pong_track_buffer[entry[1]]
             self._capture(req, slot, req.kv.mamba_last_track_seqlen)
             running.tracked.append(req.kv.mamba_last_track_seqlen)
+        self.launch()
         if end < total or req.sampling_params.max_new_tokens > 1:
             checkpoint_kv_cache(req, self.cache)
         else:
             req.prefix_len = end
+
+    def launch(self):
+        """Do what SGLang's scheduler does between the launch of a batch and its results."""
+        run_batch(lambda *_: None, types.SimpleNamespace(tree_cache=self.cache), self.batch)
 
     def decode(self, running, answer):
         """Let a prefilled request answer, and track states as decoding does."""

@@ -20,7 +20,6 @@ from milepost.store import (
     Outline,
     PayloadSource,
     checkpoints_beyond,
-    exclusive_kv_tokens,
     know_prompt,
     outline,
     require_source,
@@ -208,12 +207,10 @@ class HostedCache(PrefixCache):
 
     def worth_of_kv(self, checkpoint: Checkpoint) -> float:
         """Return what a stored ``checkpoint`` is worth for each token of KV that nothing else needs, for an
-        owner that keeps KV in a memory of its own. Only to be compared with others. Reads only. O(nodes
-        between it and the next above).
+        owner that keeps KV in a memory of its own. Only to be compared with others. O(1), and to rank it
+        where its circumstances have changed.
         """
-        eviction = self._store.queue.policy
-        cell, worth = eviction.rank(checkpoint, max(1, exclusive_kv_tokens(checkpoint)))
-        return float(eviction.scales[cell]) * worth
+        return self._store.queue.worth_of_kv(checkpoint)
 
     def evict_least(self, *, is_held: Callable[[Any], bool] | None = None) -> bool:
         """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether

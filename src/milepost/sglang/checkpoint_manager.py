@@ -1,15 +1,19 @@
 """Decides for one SGLang cache which states to keep, and keeps the account.
 
-A request comes by four times:
+A request comes by five times:
 
     admit          its first chunk is prepared: how far does it follow earlier prompts, what is to be kept?
     position_in    each of its chunks is prepared: which position is to be captured?
+    catch_up       the model computes: the cache is told of the request, and learns from it
     enter_tree     a state of it is in SGLang's tree, at a node
     finish         it is gone, served or not: promises that were not kept are taken back
 
 and whenever SGLang needs a slot for a state, ``next_victim`` says whose. SGLang's own match is the truth:
 nothing is resumed from that it has not found, and each state that leaves its tree is reported by
 ``leave_tree`` before anything else happens, so the cache never believes in one that is gone.
+
+Nothing waits for what the cache has to do beyond the plan. It is told while the model computes, and before
+anything else reads or changes it, so it decides as if it were told at once.
 
 All ranks of a model decide alike: no clock, no randomness, and no order but that of requests.
 """
@@ -36,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # SGLang ends its schedulers without notice, so what was learned is saved every so many requests.
 _SETTLED_PER_SAVE = 256
+# KV has a pool and an order of its own, so the cache is to keep none: a segment is longer than any prompt.
+_NO_SEGMENTS = 1 << 40
 # Prompt tokens remembered beyond what the KV pool holds: next to nothing, 8 bytes for 64 of them.
 _HISTORY_PER_POOL = 30
 
@@ -67,19 +73,23 @@ class CheckpointManager:
             load_lessons(policy, options.learned)
         self._learned = options.learned if saves_lessons else None
         history = options.history_tokens
-        self._cache = HostedCache(
+        # As it is, which may be late; see `_cache`.
+        self._told = HostedCache(
             capacity_bytes=room.num_states,
             footprint=Footprint(checkpoint_bytes=1, kv_bytes_per_token=0),
             policy=policy,
             grid=room.grid_tokens,
+            segment_tokens=room.grid_tokens * _NO_SEGMENTS,
             key_tokens=room.unit_tokens,
             history_tokens=_HISTORY_PER_POOL * room.num_kv_tokens if history is None else history,
             on_drop=self._on_drop,
         )
         self._hash = UnitHash(room.unit_tokens)
-        self._source = PlannedStates(room.grid_tokens)
+        self._source = PlannedStates()
         self._states = TreeStates()
         self._requests: dict[str, PlannedRequest] = {}
+        # Those that the cache has to be told of.
+        self._late: list[PlannedRequest] = []
         # States that SGLang took while a lease held their record.
         self._lost: list[TreeState] = []
 
@@ -129,17 +139,23 @@ class CheckpointManager:
         if self._num_spare() >= len(ends) and room.free_kv_tokens() >= num_tokens - hit:
             # Nothing has to go for them.
             planned = room.with_chunk_ends(planned, hit, ends)
-        cache.commit(lease, Placement(planned), self._source)
-        request = PlannedRequest(lease, keys, num_tokens, hit)
-        for checkpoint in lease.pinned:
-            state = checkpoint.payload
-            assert isinstance(state, TreeState)
-            state.checkpoint = checkpoint
-            if state.node_id is None and checkpoint.position in planned:
-                request.states[checkpoint.position] = state
-        self._requests[request_id] = request
+        request = self._requests[request_id] = PlannedRequest(lease, keys, num_tokens, hit, planned)
+        self._late.append(request)
         self.counts.planned += len(planned)
         self.counts.hits += hit > 0
+
+    def catch_up(self) -> None:
+        """Tell the cache of the requests that it has not been told of, while there is time for it."""
+        late, self._late = self._late, []
+        for request in late:
+            planned, request.planned = request.planned, ()
+            self._told.commit(request.lease, Placement(planned), self._source)
+            for checkpoint in request.lease.pinned:
+                state = checkpoint.payload
+                assert isinstance(state, TreeState)
+                state.checkpoint = checkpoint
+                if state.node_id is None and checkpoint.position in planned:
+                    request.states[checkpoint.position] = state
 
     def is_open(self, request_id: str) -> bool:
         """Return whether a request is planned for."""
@@ -189,6 +205,7 @@ class CheckpointManager:
         """Note that the state of a request at ``position`` is in the tree. One that nobody planned goes
         first.
         """
+        self.catch_up()
         request = self._requests.get(request_id) if request_id is not None else None
         state = request.states.pop(position, None) if request is not None else None
         self._states.enter(node_id, state)
@@ -196,6 +213,7 @@ class CheckpointManager:
 
     def leave_tree(self, node_id: int) -> None:
         """Note that the state at a node is gone. Harmless where that was decided here."""
+        self.catch_up()
         state = self._states.leave(node_id)
         if state is None:
             return
@@ -211,6 +229,7 @@ class CheckpointManager:
 
         Complexity: O(states that are locked or not wanted + log states).
         """
+        self.catch_up()
         while True:
             for node_id in self._states.unwanted:
                 if not is_locked(node_id):
@@ -223,10 +242,11 @@ class CheckpointManager:
         """Return what the state at a node is worth for each token of KV that would go with it; None where no
         state there is wanted, so that the KV has no use.
         """
+        cache = self._cache
         state = self._states.wanted.get(node_id)
         if state is None or state.checkpoint is None:
             return None
-        return self._cache.worth_of_kv(state.checkpoint)
+        return cache.worth_of_kv(state.checkpoint)
 
     def note_prefilled(self, request_id: str, num_tokens: int) -> None:
         """Note that ``num_tokens`` of a request are computed, and what was captured of those is kept."""
@@ -246,6 +266,7 @@ class CheckpointManager:
 
     def clear(self) -> None:
         """Forget all checkpoints, since the tree was emptied; what was learned stays."""
+        self.catch_up()
         self._states.clear()
         for request_id in list(self._requests):
             self.finish(request_id)
@@ -280,6 +301,13 @@ class CheckpointManager:
     def nodes_with_states(self) -> set[int]:
         """The nodes of SGLang's tree that have a state, by what was reported. O(states)."""
         return {*self._states.wanted, *self._states.unwanted}
+
+    @property
+    def _cache(self) -> HostedCache:
+        """The cache, told of all that has happened."""
+        if self._late:
+            self.catch_up()
+        return self._told
 
     def _num_spare(self) -> int:
         """Return how many slots nothing has to be evicted for."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.managers.schedule_policy import PrefillAdder
+from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.mem_cache import registry
 from sglang.srt.mem_cache.unified_cache.components.mamba import MambaComponent
 from sglang.srt.mem_cache.unified_cache.unified_tree_core import UnifiedTreeCore
@@ -20,6 +21,7 @@ _SIGNATURES: tuple[Signature, ...] = (
     (ScheduleBatch, "_mamba_radix_cache_v2_req_prepare_for_extend", ("self", "req")),
     (PrefillAdder, "_select_prefill_admission", ("self", "req", "total_tokens")),
     (PrefillAdder, "add_chunked_req", ("self", "req")),
+    (Scheduler, "run_batch", ("self", "batch")),
     (registry, "create_unified_radix_cache", ("ctx", "cache_class")),
     (UnifiedRadixCache, "checkpoint_into_tree", ("self", "req", "up_to")),
     (UnifiedRadixCache, "on_release", ("self", "req", "checkpointed")),

@@ -10,7 +10,7 @@ from milepost.sglang.checkpoint_manager import CheckpointManager
 from milepost.sglang.planned_cache import PlannedRadixCache
 from milepost.sglang.prompt_keys import tenant_of
 
-__all__ = ["HOOKS", "add_chunk", "place_state", "select_admission"]
+__all__ = ["HOOKS", "add_chunk", "place_state", "run_batch", "select_admission"]
 
 # Key in ``custom_params``: token positions where messages end.
 _BREAKPOINTS_KEY = "milepost_breakpoints"
@@ -90,6 +90,23 @@ def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
     return add(adder, req)
 
 
+def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+    """Tell the cache what has happened once a batch was launched: while the model computes, time is free.
+
+    Args:
+        run: SGLang's own method.
+        scheduler: The ``Scheduler``.
+        batch: The ``ScheduleBatch``.
+        args: The rest of what the method takes.
+        kwargs: As well.
+    """
+    result = run(scheduler, batch, *args, **kwargs)
+    manager = _manager_of(scheduler.tree_cache)
+    if manager is not None:
+        manager.catch_up()
+    return result
+
+
 def _manager_of(cache: Any) -> CheckpointManager | None:
     return cache.checkpoint_manager if isinstance(cache, PlannedRadixCache) else None
 
@@ -119,4 +136,5 @@ HOOKS: dict[str, Callable[..., Any]] = {
     f"{_MANAGERS}.schedule_batch.ScheduleBatch._mamba_radix_cache_v2_req_prepare_for_extend": place_state,
     f"{_MANAGERS}.schedule_policy.PrefillAdder._select_prefill_admission": select_admission,
     f"{_MANAGERS}.schedule_policy.PrefillAdder.add_chunked_req": add_chunk,
+    f"{_MANAGERS}.scheduler.Scheduler.run_batch": run_batch,
 }

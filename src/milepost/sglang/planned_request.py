@@ -20,6 +20,7 @@ class PlannedRequest:
         keys: Its prompt.
         num_tokens: Length of its prompt.
         hit: Tokens that it resumed from.
+        planned: Positions to keep, ascending, until the cache is told of them.
         states: Those promised that are not in the tree yet, by position, ascending.
         is_settled: Whether its promises are kept or taken back; then its answer goes on.
     """
@@ -28,6 +29,7 @@ class PlannedRequest:
     keys: KeyArray
     num_tokens: int
     hit: int
+    planned: tuple[int, ...] = ()
     states: dict[int, TreeState] = field(default_factory=dict)
     is_settled: bool = False
 
@@ -47,6 +49,8 @@ class PlannedRequest:
         """Promised positions that are still to be captured, ascending: not those that another request was
         first at, or whose room has gone.
         """
+        if self.planned:
+            return list(self.planned)
         return [at for at, state in self.states.items() if state.is_wanted and state.node_id is None]
 
 
@@ -54,13 +58,10 @@ class PlannedRequest:
 class PlannedStates:
     """Where the payloads of a prompt's checkpoints come from: nothing but their size is known yet."""
 
-    def __init__(self, segment_tokens: int) -> None:
-        self._segment_tokens = segment_tokens
-
     def checkpoint(self, position: int) -> TreeState:
         """Return what stands for a state until it is captured."""
         return TreeState()
 
-    def kv_segments(self, start: int, end: int) -> tuple[None, ...]:
-        """Return as many segments as lie in ``[start, end)``; SGLang's tree holds their content."""
-        return (None,) * ((end - start) // self._segment_tokens)
+    def kv_segments(self, start: int, end: int) -> tuple[()]:
+        """Return no KV: a segment is longer than any prompt, since SGLang's tree holds all of it."""
+        return ()

@@ -2,8 +2,8 @@
 
 The plan needs no more than that equal keys mean equal prefixes, nearly always: what a request resumes from
 is decided by SGLang's own tree, token by token, and a collision costs a misplaced checkpoint. So a unit is
-hashed by a scalar product with random odd numbers (multilinear hashing), which numpy takes in one pass: 0.03
-ms for 32,000 tokens, where a call of a hash function for each of 500 units takes 1 ms of every request.
+hashed by a scalar product with random odd numbers (multilinear hashing), compiled and in one pass: 0.02 ms for
+32,000 tokens, where a call of a hash function for each of 500 units takes 1 ms of every request.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from milepost.kernels import kernel
 from milepost.tokens import KeyArray
 
 __all__ = ["UnitHash", "tenant_of"]
@@ -40,6 +41,8 @@ class UnitHash:
         self._factors = random.integers(1, 1 << 63, unit_tokens, dtype=np.uint64) * np.uint64(2) + np.uint64(
             1
         )
+        # Before the first request, so that none waits for the compiler.
+        _hash_units.compiled()
 
     def keys(self, tokens: Sequence[int]) -> KeyArray:
         """Return one key for each whole unit, shape ``[num_tokens // unit_tokens]``, read-only.
@@ -49,17 +52,27 @@ class UnitHash:
 
         Complexity: O(num_tokens).
         """
-        num_units = len(tokens) // self.unit_tokens
-        ids: npt.NDArray[np.uint64] = np.asarray(tokens, np.int64)[: num_units * self.unit_tokens].view(
-            np.uint64
-        )
-        units = np.einsum("ij,j->i", ids.reshape(num_units, self.unit_tokens), self._factors)
-        units += np.arange(1, num_units + 1, dtype=np.uint64) * _WEYL
-        units = (units ^ (units >> np.uint64(30))) * _FIRST
-        units = (units ^ (units >> np.uint64(27))) * _SECOND
-        keys = np.cumsum(units ^ (units >> np.uint64(31)), dtype=np.uint64).view(np.int64)
+        keys = np.empty(len(tokens) // self.unit_tokens, np.int64)
+        _hash_units(np.ascontiguousarray(tokens, np.int64), self._factors, keys)
         keys.flags.writeable = False
         return keys
+
+
+@kernel("void(int64[::1], uint64[::1], int64[::1])")
+def _hash_units(
+    tokens: npt.NDArray[np.int64], factors: npt.NDArray[np.uint64], keys: npt.NDArray[np.int64]
+) -> None:
+    """Fill ``keys``, one for each unit of as many tokens as there are factors. 64-bit words wrap around."""
+    prefix = np.uint64(0)
+    for unit in range(keys.size):
+        first = unit * factors.size
+        word = np.uint64(unit + 1) * _WEYL
+        for at in range(factors.size):
+            word += np.uint64(tokens[first + at]) * factors[at]
+        word = (word ^ (word >> np.uint64(30))) * _FIRST
+        word = (word ^ (word >> np.uint64(27))) * _SECOND
+        prefix += word ^ (word >> np.uint64(31))
+        keys[unit] = np.int64(prefix)
 
 
 def tenant_of(request: Any) -> str:

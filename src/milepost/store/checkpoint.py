@@ -39,12 +39,13 @@ class Checkpoint:
         cost: Cost of computing the tokens before it.
         reload_cost: Cost of bringing it back from where a copy lies; infinite where there is none.
         is_kv_only: Whether it merely keeps KV, beside a model that cannot resume without a state.
+        kv_tokens: Tokens whose KV only this one needed when it was ranked last.
         group: Its place in the order of evictions, which alone sets it and ``worth``.
     """
 
     __slots__ = (
-        "above", "below", "cost", "group", "is_kv_only", "last_used", "node", "num_bytes", "num_pins",
-        "owner", "payload", "position", "reload_cost", "serial", "worth",
+        "above", "below", "cost", "group", "is_kv_only", "kv_tokens", "last_used", "node", "num_bytes",
+        "num_pins", "owner", "payload", "position", "reload_cost", "serial", "worth",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Checkpoint:
         self.cost = float(position)
         self.reload_cost = math.inf
         self.is_kv_only = False
+        self.kv_tokens = 0
         self.group: Group | None = None
         self.worth = 0.0
         untracked(self)

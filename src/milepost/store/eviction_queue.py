@@ -89,7 +89,7 @@ class EvictionQueue:
             return
         for checkpoint in list(islice(self._stale.values(), _MOST_RANKED_AHEAD)):
             del self._stale[checkpoint.serial]
-            self._order.enter(checkpoint, self.freed_bytes(checkpoint))
+            self._rank(checkpoint)
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Take ``checkpoint`` from those that may be evicted."""
@@ -121,8 +121,28 @@ class EvictionQueue:
         while True:
             first = self._order.first(cell)
             assert first is not None
-            if not self._order.enter(first[0], self.freed_bytes(first[0])):
+            if not self._rank(first[0]):
                 return first
+
+    def worth_of_kv(self, checkpoint: Checkpoint) -> float:
+        """Return what a stored ``checkpoint`` is worth for each token of KV that only it needs. It is ranked
+        for that only where its circumstances have changed since it was, or something pins it. O(1), or
+        O(log n).
+        """
+        group = checkpoint.group
+        if group is None or checkpoint.serial in self._stale:
+            if self._stale.pop(checkpoint.serial, None) is None:
+                # Pinned, and not to be ranked among others.
+                cell, worth = self.policy.rank(checkpoint, self._note_freed_bytes(checkpoint))
+            else:
+                self._rank(checkpoint)
+                cell, worth = self._order.rank_of(checkpoint)
+        else:
+            cell, worth = group.cell, checkpoint.worth
+        kv_tokens = checkpoint.kv_tokens
+        # Its rank is per byte that it frees.
+        freed_bytes = checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
+        return float(self.policy.scales[cell]) * worth * freed_bytes / (kv_tokens or 1)
 
     def worth_of(self, num_bytes: int) -> tuple[float, bool]:
         """Return the total worth of what has to be evicted to free ``num_bytes``, and whether all of it would
@@ -149,7 +169,16 @@ class EvictionQueue:
         kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
         return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
 
+    def _rank(self, checkpoint: Checkpoint) -> bool:
+        return self._order.enter(checkpoint, self._note_freed_bytes(checkpoint))
+
+    def _note_freed_bytes(self, checkpoint: Checkpoint) -> int:
+        if not self.policy.weighs_neighbours:
+            return checkpoint.num_bytes
+        kv_tokens = checkpoint.kv_tokens = exclusive_kv_tokens(checkpoint)
+        return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
+
     def _rank_stale(self) -> None:
         for checkpoint in self._stale.values():
-            self._order.enter(checkpoint, self.freed_bytes(checkpoint))
+            self._rank(checkpoint)
         self._stale.clear()
