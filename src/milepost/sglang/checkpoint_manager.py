@@ -86,7 +86,10 @@ class CheckpointManager:
         )
         self._hash = UnitHash(room.unit_tokens)
         self._source = PlannedStates()
-        self._states = TreeStates()
+        #: The states in SGLang's tree.
+        self.states = TreeStates()
+        #: What a checkpoint is worth for each token of KV that would go with it; ask once caught up.
+        self.worth_of_kv = self._told.worth_of_kv
         self._requests: dict[str, PlannedRequest] = {}
         # Those that the cache has to be told of.
         self._late: list[PlannedRequest] = []
@@ -208,13 +211,13 @@ class CheckpointManager:
         self.catch_up()
         request = self._requests.get(request_id) if request_id is not None else None
         state = request.states.pop(position, None) if request is not None else None
-        self._states.enter(node_id, state)
+        self.states.enter(node_id, state)
         self.counts.kept += state is not None and state.node_id is not None
 
     def leave_tree(self, node_id: int) -> None:
         """Note that the state at a node is gone. Harmless where that was decided here."""
         self.catch_up()
-        state = self._states.leave(node_id)
+        state = self.states.leave(node_id)
         if state is None:
             return
         self.counts.evicted_by_sglang += 1
@@ -231,22 +234,12 @@ class CheckpointManager:
         """
         self.catch_up()
         while True:
-            for node_id in self._states.unwanted:
+            for node_id in self.states.unwanted:
                 if not is_locked(node_id):
                     return node_id
             # What goes from the cache is not wanted any more.
             if not self._cache.evict_least(is_held=lambda state: self._is_held(state, is_locked)):
                 return None
-
-    def kv_worth(self, node_id: int) -> float | None:
-        """Return what the state at a node is worth for each token of KV that would go with it; None where no
-        state there is wanted, so that the KV has no use.
-        """
-        cache = self._cache
-        state = self._states.wanted.get(node_id)
-        if state is None or state.checkpoint is None:
-            return None
-        return cache.worth_of_kv(state.checkpoint)
 
     def note_prefilled(self, request_id: str, num_tokens: int) -> None:
         """Note that ``num_tokens`` of a request are computed, and what was captured of those is kept."""
@@ -267,7 +260,7 @@ class CheckpointManager:
     def clear(self) -> None:
         """Forget all checkpoints, since the tree was emptied; what was learned stays."""
         self.catch_up()
-        self._states.clear()
+        self.states.clear()
         for request_id in list(self._requests):
             self.finish(request_id)
         self._cache.clear()
@@ -300,7 +293,7 @@ class CheckpointManager:
     @property
     def nodes_with_states(self) -> set[int]:
         """The nodes of SGLang's tree that have a state, by what was reported. O(states)."""
-        return {*self._states.wanted, *self._states.unwanted}
+        return {*self.states.wanted, *self.states.unwanted}
 
     @property
     def _cache(self) -> HostedCache:
@@ -312,7 +305,7 @@ class CheckpointManager:
     def _num_spare(self) -> int:
         """Return how many slots nothing has to be evicted for."""
         promised = sum(len(request.awaited) for request in self._requests.values())
-        return max(0, self.room.free_states() + len(self._states.unwanted) - promised)
+        return max(0, self.room.free_states() + len(self.states.unwanted) - promised)
 
     def _note_room(self, most_states: int) -> None:
         """Tell the cache what it may take now: what it has, and as many more as are spare and of use."""
@@ -345,7 +338,7 @@ class CheckpointManager:
     def _on_drop(self, dropped: Sequence[Any]) -> None:
         for state in dropped:
             if isinstance(state, TreeState):
-                self._states.reject(state)
+                self.states.reject(state)
 
     @staticmethod
     def _is_held(state: Any, is_locked: Callable[[int], bool]) -> bool:

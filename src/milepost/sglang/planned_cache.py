@@ -75,12 +75,15 @@ class WorthOfKV(EvictionStrategy):
     """
 
     def __init__(self, manager: CheckpointManager) -> None:
-        self._manager = manager
+        self._wanted = manager.states.wanted
+        self._worth_of_kv = manager.worth_of_kv
 
     def get_priority(self, node: Any) -> tuple[int, float, float]:
-        """Return what a node is ordered by."""
-        worth = self._manager.kv_worth(node.id)
-        return (0, 0.0, node.last_access_time) if worth is None else (1, worth, node.last_access_time)
+        """Return what a node is ordered by; asked of all ends of the tree whenever KV is needed."""
+        state = self._wanted.get(node.id)
+        if state is None or state.checkpoint is None:
+            return (0, 0.0, node.last_access_time)
+        return (1, self._worth_of_kv(state.checkpoint), node.last_access_time)
 
 
 class PlannedRadixCache(UnifiedRadixCache):
@@ -109,6 +112,18 @@ class PlannedRadixCache(UnifiedRadixCache):
         super().checkpoint_into_tree(req, up_to=up_to, **kwargs)
         if self.checkpoint_manager is not None:
             self.checkpoint_manager.note_prefilled(req.rid, up_to)
+
+    def evict(self, *args: Any, **kwargs: Any) -> Any:
+        """Do as SGLang does, by what has happened until now."""
+        if self.checkpoint_manager is not None:
+            self.checkpoint_manager.catch_up()
+        return super().evict(*args, **kwargs)
+
+    def evict_for_alloc(self, *args: Any, **kwargs: Any) -> Any:
+        """Do as SGLang does, by what has happened until now."""
+        if self.checkpoint_manager is not None:
+            self.checkpoint_manager.catch_up()
+        return super().evict_for_alloc(*args, **kwargs)
 
     def on_release(self, req: Any, *, checkpointed: bool) -> None:
         """Do as SGLang does, and forget the request."""

@@ -2,8 +2,8 @@
 
 The plan needs no more than that equal keys mean equal prefixes, nearly always: what a request resumes from
 is decided by SGLang's own tree, token by token, and a collision costs a misplaced checkpoint. So a unit is
-hashed by a scalar product with random odd numbers (multilinear hashing), compiled and in one pass: 0.02 ms for
-32,000 tokens, where a call of a hash function for each of 500 units takes 1 ms of every request.
+hashed by a scalar product with random odd numbers (multilinear hashing), compiled and in one pass: 0.02 ms
+for 32,000 tokens, where a call of a hash function for each of 500 units takes 1 ms of every request.
 """
 
 from collections.abc import Sequence

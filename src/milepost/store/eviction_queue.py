@@ -39,6 +39,8 @@ class EvictionQueue:
         # By serial: marked to be ranked before the next eviction, and pinned.
         self._stale: dict[int, Checkpoint] = {}
         self._pinned: dict[int, Checkpoint] = {}
+        # As a list, since they are looked up one at a time.
+        self._scales_version, self._scales = policy.scales_version, policy.scales.tolist()
 
     def __bool__(self) -> bool:
         """Whether there is anything that may be evicted."""
@@ -129,20 +131,22 @@ class EvictionQueue:
         for that only where its circumstances have changed since it was, or something pins it. O(1), or
         O(log n).
         """
-        group = checkpoint.group
-        if group is None or checkpoint.serial in self._stale:
-            if self._stale.pop(checkpoint.serial, None) is None:
-                # Pinned, and not to be ranked among others.
-                cell, worth = self.policy.rank(checkpoint, self._note_freed_bytes(checkpoint))
-            else:
-                self._rank(checkpoint)
-                cell, worth = self._order.rank_of(checkpoint)
+        if self._scales_version != self.policy.scales_version:
+            self._scales_version, self._scales = self.policy.scales_version, self.policy.scales.tolist()
+        if checkpoint.serial in self._stale:
+            del self._stale[checkpoint.serial]
+            self._rank(checkpoint)
+        group, worth = checkpoint.group, checkpoint.worth
+        if group is not None:
+            cell = group.cell
         else:
-            cell, worth = group.cell, checkpoint.worth
+            # Pinned, and not to be ranked among others.
+            cell, worth = self.policy.rank(checkpoint, self._note_freed_bytes(checkpoint))
         kv_tokens = checkpoint.kv_tokens
         # Its rank is per byte that it frees.
         freed_bytes = checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
-        return float(self.policy.scales[cell]) * worth * freed_bytes / (kv_tokens or 1)
+        scale: float = self._scales[cell]
+        return scale * worth * freed_bytes / (kv_tokens or 1)
 
     def worth_of(self, num_bytes: int) -> tuple[float, bool]:
         """Return the total worth of what has to be evicted to free ``num_bytes``, and whether all of it would
