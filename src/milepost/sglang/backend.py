@@ -45,10 +45,17 @@ def make_cache(ctx: Any) -> Any:
     }
     cache = create_unified_radix_cache(ctx, cache_class=PlannedRadixCache)
     room = _room(params)
+    # All ranks of a model know the same, and one of them tells it.
+    is_first_rank = not ctx.tp_rank and not params.pp_rank
     manager = CheckpointManager(
-        room=room, policy=parse_policy("learned"), options=options, saves_lessons=not ctx.tp_rank
+        room=room, policy=parse_policy("learned"), options=options, saves_lessons=is_first_rank
     )
     cache.plan_with(manager)
+    if ctx.server_args.enable_metrics and is_first_rank:
+        # prometheus_client is not to be imported before SGLang has set up its folder.
+        from milepost.sglang.metrics import Metrics
+
+        cache.metrics = Metrics(manager)
     for target, hook in HOOKS.items():
         if not any(each is hook for _, each, _ in HookRegistry._hooks.get(target, ())):
             HookRegistry.register(target, hook, HookType.AROUND)

@@ -1,6 +1,6 @@
 """SGLang's radix cache and its component of states, with planned checkpoints."""
 
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from sglang.srt.mem_cache.evict_policy import EvictionStrategy
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
@@ -9,6 +9,9 @@ from sglang.srt.mem_cache.unified_cache.components.mamba import MambaComponent
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
 from milepost.sglang.checkpoint_manager import CheckpointManager
+
+if TYPE_CHECKING:
+    from milepost.sglang.metrics import Metrics
 
 __all__ = ["PlannedRadixCache", "PlannedStateComponent", "WorthOfKV"]
 
@@ -94,6 +97,8 @@ class PlannedRadixCache(UnifiedRadixCache):
         self._chunked_prefill_size = params.chunked_prefill_size
 
     checkpoint_manager: CheckpointManager | None = None
+    #: Where the server has a ``/metrics``, in the scheduler that tells of this cache.
+    metrics: "Metrics | None" = None
 
     @property
     def chunk_tokens(self) -> int | None:
@@ -130,6 +135,8 @@ class PlannedRadixCache(UnifiedRadixCache):
         super().on_release(req, checkpointed=checkpointed)
         if self.checkpoint_manager is not None:
             self.checkpoint_manager.finish(req.rid)
+        if self.metrics is not None:
+            self.metrics.update()
 
     def reset(self) -> None:
         """Do as SGLang does, and forget all checkpoints."""

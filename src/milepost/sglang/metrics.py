@@ -1,0 +1,52 @@
+"""The account of the checkpoints on SGLang's own ``/metrics``."""
+
+from milepost.hosted.metrics import ACCOUNT_COUNTERS, Instruments, account_totals
+from milepost.sglang.checkpoint_manager import CheckpointManager
+
+__all__ = ["Metrics"]
+
+_COUNTERS = {
+    **ACCOUNT_COUNTERS,
+    "milepost_checkpoints_planned": "Prompt positions where a state was to be captured.",
+    "milepost_checkpoints_kept": "States that came into the radix tree because of it.",
+    "milepost_checkpoints_hit": "Requests that resumed from a state.",
+    "milepost_answer_checkpoints": "States kept inside answers.",
+    "milepost_off_grid_positions": "Planned positions that no chunk could capture.",
+    "milepost_checkpoints_taken": "States that went with their KV, or that SGLang evicted by itself.",
+}
+# With how the values of several schedulers behind one server are told as one.
+_GAUGES = {
+    "milepost_checkpoints_held": ("livesum", "States in the radix tree that are wanted."),
+    "milepost_smallest_reusable_prefix_tokens": ("livemax", "Shorter prefixes are never reused."),
+}
+
+
+class Metrics:
+    """Counters of one scheduler. They show on ``/metrics`` of a server with ``--enable-metrics``."""
+
+    def __init__(self, manager: CheckpointManager) -> None:
+        self._manager = manager
+        self._instruments = Instruments(_COUNTERS, _GAUGES)
+        # Routers may ask before the first request.
+        self._instruments.show({"milepost_smallest_reusable_prefix_tokens": manager.room.grid_tokens})
+        self._num_updated = -1
+
+    def update(self) -> None:
+        """Add what has changed since the last time. Next to free where nothing has."""
+        manager, counts = self._manager, self._manager.counts
+        if counts.settled == self._num_updated:
+            return
+        self._num_updated = counts.settled
+        account = manager.statistics()
+        self._instruments.count(
+            account_totals(account)
+            | {
+                "milepost_checkpoints_planned": counts.planned,
+                "milepost_checkpoints_kept": counts.kept,
+                "milepost_checkpoints_hit": counts.hits,
+                "milepost_answer_checkpoints": counts.answers,
+                "milepost_off_grid_positions": counts.off_grid,
+                "milepost_checkpoints_taken": counts.evicted_by_sglang,
+            }
+        )
+        self._instruments.show({"milepost_checkpoints_held": account.num_checkpoints})
