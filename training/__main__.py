@@ -94,6 +94,7 @@ def _line(progress: Progress) -> str:
     return (
         f"step {progress.step:5,}  {progress.num_tokens / 1e6:6.2f} M tokens  length {progress.length:5,}  "
         f"text {progress.text_loss:.3f}  answers {progress.answer_loss:.3f}  hint {progress.hint_loss:.2f}  "
+        + ("" if progress.lost_loss is None else f"lost {progress.lost_loss:.3f}  ")
         + "  ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())
     ).rstrip()
 

@@ -12,6 +12,7 @@ from transformers import Qwen3_5ForCausalLM
 
 from milepost.embedded.questions import KINDS
 from training.attention_hint import attention_hint
+from training.lost_states import lost_states, unlikelihood
 from training.sequences import ANSWER, TEXT, SequenceMaker, TrainingBatch
 
 __all__ = ["Plan", "Progress", "train"]
@@ -20,6 +21,8 @@ __all__ = ["Plan", "Progress", "train"]
 _TEXT_WEIGHT = 0.15
 # And what the hint to the attention counts for.
 _HINT_WEIGHT = 0.2
+# Every so many steps the same sequences are read once more with lost states.
+_LOST_EVERY = 2
 # Sequences twice as long begin at this share of right answers, the mean over their kinds.
 _MASTERED = 0.6
 _LAST_LENGTH = 8_192
@@ -57,6 +60,7 @@ class Progress:
         text_loss: Nats a token of documents and plain text.
         answer_loss: Nats a token of answers.
         hint_loss: See ``attention_hint``.
+        lost_loss: What it still knows from lost states (``unlikelihood``); None where it was not asked.
         accuracy: Where it was measured: the share of right answers about held-out documents, by kind.
     """
 
@@ -66,6 +70,7 @@ class Progress:
     text_loss: float
     answer_loss: float
     hint_loss: float
+    lost_loss: float | None
     accuracy: dict[str, float] | None
 
 
@@ -79,28 +84,24 @@ def train(
     for step in range(1, plan.num_steps + 1):
         length = rng.choice(_lengths(plan.first_length, longest))
         batch = learned.batch(max(1, plan.tokens_per_step // length), length)
-        text_loss, answer_loss, hint_loss = _learn(model, batch, optimizers, rate=plan.rate(step))
+        losses = _learn(model, batch)
+        lost_loss = _unlearn(model, batch) if step % _LOST_EVERY == 0 else None
+        _step(model, optimizers, rate=plan.rate(step))
         num_tokens += batch.tokens.size
         accuracy = None
         if step % plan.evaluate_every == 0:
             accuracy = _accuracy(model, held_out, longest, tokens_at_once=plan.tokens_per_step)
             if np.mean(list(accuracy.values())) > _MASTERED:
                 longest = min(2 * longest, _LAST_LENGTH)
-        yield Progress(step, num_tokens, length, text_loss, answer_loss, hint_loss, accuracy)
+        yield Progress(step, num_tokens, length, *losses, lost_loss, accuracy)
 
 
 def _lengths(first: int, last: int) -> list[int]:
     return list(takewhile(lambda length: length <= last, (first << doublings for doublings in range(32))))
 
 
-def _learn(
-    model: Qwen3_5ForCausalLM,
-    batch: TrainingBatch,
-    optimizers: list[torch.optim.Optimizer],
-    *,
-    rate: float,
-) -> tuple[float, float, float]:
-    """Take one step; return the losses of text and answers before it."""
+def _learn(model: Qwen3_5ForCausalLM, batch: TrainingBatch) -> tuple[float, float, float]:
+    """Add the gradient of text, answers and the hint; return their losses."""
     tokens = torch.from_numpy(batch.tokens)
     with attention_hint(model) as hint:
         logits = _logits(model, tokens)[:, :-1]
@@ -112,13 +113,29 @@ def _learn(
     answer_loss = answers.sum() / max(1, answers.numel())
     hint_loss = hint.loss(tokens, torch.from_numpy(batch.parts) >= ANSWER)
     (answer_loss + _TEXT_WEIGHT * text_loss + _HINT_WEIGHT * hint_loss).backward()
+    return text_loss.item(), answer_loss.item(), hint_loss.item()
+
+
+def _unlearn(model: Qwen3_5ForCausalLM, batch: TrainingBatch) -> float | None:
+    """Add the gradient of knowing what states told once they are lost; return that loss."""
+    is_found = torch.from_numpy(batch.is_found)[:, 1:]
+    if not is_found.any():
+        return None
+    tokens = torch.from_numpy(batch.tokens)
+    with lost_states(torch.from_numpy(batch.document_ends)):
+        logits = _logits(model, tokens)[:, :-1]
+    loss = unlikelihood(logits[is_found], tokens[:, 1:][is_found])
+    loss.backward()
+    return loss.item()
+
+
+def _step(model: Qwen3_5ForCausalLM, optimizers: list[torch.optim.Optimizer], *, rate: float) -> None:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return text_loss.item(), answer_loss.item(), hint_loss.item()
 
 
 @torch.no_grad()

@@ -103,13 +103,13 @@ def _right_answers(
     right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     while sum(map(len, right.values())) < num_answers:
         batch = maker.batch(1, length, plain_share=0.0)
-        hits = _likeliest(model, batch, is_lost=is_lost) == batch.tokens[0, 1:]
+        hits = likeliest(model, batch, is_lost=is_lost) == batch.tokens[0, 1:]
         for kind, is_right in batch.judged(0, hits):
             right[kind].append(is_right)
     return right
 
 
-def _likeliest(model: Qwen3_5ForCausalLM, batch: TrainingBatch, *, is_lost: bool) -> np.ndarray:
+def likeliest(model: Qwen3_5ForCausalLM, batch: TrainingBatch, *, is_lost: bool) -> np.ndarray:
     """Return the likeliest token after each but the last; the state after the document may be lost."""
     tokens = torch.from_numpy(batch.tokens[0])
     driver = TransformersDriver(model)

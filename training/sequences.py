@@ -1,7 +1,7 @@
 """What a training sequence is: a document with notes, then questions and answers about it; or plain text."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
-from milepost.embedded.questions import KINDS, annotate, ask_about
+from milepost.embedded.questions import KINDS, Question, annotate, ask_about
 from training.vocabulary import END, ROLE_MARKS
 
 __all__ = ["ANSWER", "QUESTION", "TEXT", "SequenceMaker", "TrainingBatch"]
@@ -39,11 +39,18 @@ class TrainingBatch:
         tokens: Token ids.
         parts: What each token is part of.
         answers: Which answer of its sequence it belongs to, from 1; 0 elsewhere.
+        is_found: Whether it stands for what had to be found in the document: the value, the colour, the line.
     """
 
     tokens: npt.NDArray[np.int64]
     parts: npt.NDArray[np.int8]
     answers: npt.NDArray[np.int32]
+    is_found: npt.NDArray[np.bool_]
+
+    @property
+    def document_ends(self) -> npt.NDArray[np.int64]:
+        """Where each sequence's document ends, and its questions begin; shape ``[num_sequences]``."""
+        return np.array([int(np.flatnonzero(row == TEXT)[-1]) + 1 for row in self.parts])
 
     def judged(self, row: int, hits: npt.NDArray[np.bool_]) -> Iterator[tuple[str, bool]]:
         """Yield the kind of each whole answer of a sequence, and whether all of its tokens were hit.
@@ -64,11 +71,15 @@ class _Sequence:
     tokens: list[int] = field(default_factory=list)
     parts: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    is_found: list[bool] = field(default_factory=list)
 
-    def add(self, tokens: list[int], part: int, *, answer: int = 0) -> None:
+    def add(
+        self, tokens: list[int], part: int, *, answer: int = 0, is_found: Sequence[bool] | None = None
+    ) -> None:
         self.tokens += tokens
         self.parts += [part] * len(tokens)
         self.answers += [answer] * len(tokens)
+        self.is_found += is_found or [False] * len(tokens)
 
 
 class SequenceMaker:
@@ -90,6 +101,7 @@ class SequenceMaker:
             np.array([each.tokens[:length] for each in made], np.int64),
             np.array([each.parts[:length] for each in made], np.int8),
             np.array([each.answers[:length] for each in made], np.int32),
+            np.array([each.is_found[:length] for each in made], np.bool_),
         )
 
     def _plain(self, length: int) -> _Sequence:
@@ -125,12 +137,19 @@ class SequenceMaker:
         for number, question in enumerate(ask_about(annotated, rng=rng), start=1):
             asked = [*opening, *self._encode(question.text), self._end, self._marks["assistant"]]
             made.add(asked, QUESTION)
-            answer = [*self._encode(question.answer), self._end]
-            made.add(answer, ANSWER + KINDS.index(question.kind), answer=number)
+            answer, is_found = self._answered(question)
+            made.add(answer, ANSWER + KINDS.index(question.kind), answer=number, is_found=is_found)
             if len(made.tokens) >= length:
                 break
             opening = [self._marks["user"]]
         return made
+
+    def _answered(self, question: Question) -> tuple[list[int], list[bool]]:
+        """Return the tokens of an answer and its end, and which of them stand for what had to be found."""
+        encoded = self._tokenizer(question.answer, add_special_tokens=False, return_offsets_mapping=True)
+        begins = question.answer.rindex(question.expected)
+        is_found = [end > begins for _, end in encoded["offset_mapping"]]
+        return [*encoded["input_ids"], self._end], [*is_found, False]
 
     def _text(self, num_characters: int) -> str:
         """Return text of about this length, of several windows where one is too short."""

@@ -18,14 +18,14 @@ def demo(
         typer.Option(
             metavar="MODEL",
             callback=refuse_missing,
-            help="Folder or hub id of a causal LM. Default: a small one built on the spot.",
+            help="Folder or hub id of a causal LM. Default: the small trained one in the package.",
         ),
     ] = None,
     documents: Annotated[
         Path | None,
         typer.Option(
             help="A text file, or JSON lines (.jsonl, .gz, .zst) with 'document' and 'questions'. "
-            "Default: the documentation inside Python."
+            "Default: sources inside Python, with notes between their lines."
         ),
     ] = None,
     max_documents: Annotated[int, typer.Option(min=1, help="Documents to ask about.")] = 6,
