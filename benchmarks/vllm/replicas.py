@@ -8,8 +8,8 @@ about documents, and conversations. Ways to choose a server:
 * ``round_robin``, ``cache_aware`` and ``kv_aware``: vllm-router before both, with its policy of that name
   (`pip install vllm-router` in an environment of its own, and `--router` or the path leads to it; left out
   where there is none). The first takes turns; the second sends a prompt to where its beginning was sent
-  before; the third follows KV events, and what it believes to be cached is in its log. It takes every event
-  for one of attention, so the plugin's replicas leave those of states out (``state_events``);
+  before; the third follows KV events, and what it believes to be cached is in its log. It follows group 0
+  alone, which are states, so the plugin's replicas leave those out (``state_events``);
 * ``states``: the client chooses, by an index of attention blocks and states (`routing/resumable_index.py`).
   Only here is it known who was promised what, so here promises are compared with what was resumed;
 * ``data parallel``: one server with two engines, between which vLLM itself chooses.

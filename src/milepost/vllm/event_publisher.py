@@ -37,7 +37,8 @@ class ResumableEvents(EventPublisher):
         inner: vLLM's own publisher.
         kv_groups: The attention groups, at least one.
         state_groups: The recurrent groups.
-        tells_states: Whether events of recurrent groups pass.
+        tells_states: Whether events of recurrent groups pass. Where they do not, groups of attention are told
+            of as 0 and so on: vLLM numbers them behind, and some routers follow group 0 alone.
     """
 
     def __init__(
@@ -52,6 +53,10 @@ class ResumableEvents(EventPublisher):
         self.inner = inner
         self._kv_groups, self._state_groups = tuple(kv_groups), tuple(state_groups)
         self._tells_states = tells_states
+        # By what number each group is told of.
+        self._numbers: dict[Any, int] = {}
+        if not tells_states:
+            self._numbers.update({group: at for at, group in enumerate(kv_groups)})
         self._prefixes = ResumablePrefixes(kv_groups=kv_groups, state_groups=state_groups)
         # Where each block of KV was told of first: the event, and which of its blocks.
         self._sources: dict[tuple[Any, int], tuple[Any, int]] = {}
@@ -83,7 +88,7 @@ class ResumableEvents(EventPublisher):
                 self._block_starts.pop(prefix_hash, None)
         self._removed.clear()
         if left:
-            events.events = left
+            events.events = [self._renumbered(event) for event in left]
             self.inner.publish(events)
 
     def shutdown(self) -> None:
@@ -122,6 +127,11 @@ class ResumableEvents(EventPublisher):
                     del self._sources[prefix_hash, event.group_idx]
                     self._removed.append(prefix_hash)
         return self._changes()
+
+    def _renumbered(self, event: Any) -> Any:
+        group = getattr(event, "group_idx", None)
+        number = self._numbers.get(group, group)
+        return event if number == group else msgspec.structs.replace(event, group_idx=number)
 
     def _store_kv(self, event: Any) -> None:
         parent = event.parent_block_hash

@@ -27,7 +27,7 @@ class Options:
         resumable_events: KV events tell of attention blocks only as long as a request can resume from them;
             False publishes them as vLLM does.
         state_events: Events of recurrent states are published beside those of attention; False leaves them
-            out, for routers that take every event for one of attention.
+            out and counts the groups of attention from 0, for routers that follow group 0 alone.
         learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
             at shutdown.
     """
