@@ -5,6 +5,8 @@ import random
 import pytest
 from benchmarks.sglang.bare_engine import BareEngine
 
+from milepost.placement import Placement
+
 
 def tokens(seed, count):
     drawn = random.Random(seed)
@@ -26,6 +28,15 @@ def test_a_document_is_found_by_the_second_request_on_it_where_sglang_needs_thre
 
     assert hits[stock] == [0, 2048, 2944]
     assert hits[planned] == [0, 2944, 2944]
+
+
+def test_where_slots_are_free_a_chunk_without_a_plan_leaves_what_sglang_keeps(monkeypatch):
+    engine = BareEngine("milepost", num_states=60, num_kv_tokens=8000)
+    monkeypatch.setattr(engine.manager._told, "plan", lambda *_: Placement())
+    captured = [ask(engine, document, document)[1] for document in range(8)]
+
+    assert engine.allocator.available_size() < 3150, "there is no room for the KV of another prompt"
+    assert captured == [[2048, 3136]] * 8
 
 
 def test_nothing_is_kept_where_nothing_is_planned(monkeypatch):

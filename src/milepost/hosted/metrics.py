@@ -31,9 +31,8 @@ def account_totals(account: CacheStatistics) -> dict[str, int]:
 
     >>> from milepost.prefix_cache import PrefixCache
     >>> from milepost.footprint import Footprint
-    >>> cache = PrefixCache(
-    ...     capacity_bytes=8, footprint=Footprint(checkpoint_bytes=1, kv_bytes_per_token=0), policy="every:64"
-    ... )
+    >>> footprint = Footprint(checkpoint_bytes=1, kv_bytes_per_token=0)
+    >>> cache = PrefixCache(capacity_bytes=8, footprint=footprint, policy="balanced:4")
     >>> account_totals(cache.statistics())["milepost_requests"]
     0
     """

@@ -139,8 +139,8 @@ class CheckpointManager:
         lease.resume_deeper(hit_told)
         lease.limit_checkpoints(len(ends))
         planned = room.one_of_each(cache.plan(lease).positions, hit, ends)
-        if self._num_spare() >= len(ends) and room.free_kv_tokens() >= num_tokens - hit:
-            # Nothing has to go for them.
+        if self._num_spare() >= len(ends):
+            # No state has to go for them, and what their KV is worth is seen when KV is short.
             planned = room.with_chunk_ends(planned, hit, ends)
         request = self._requests[request_id] = PlannedRequest(lease, keys, num_tokens, hit, planned)
         self._late.append(request)
