@@ -10,8 +10,10 @@ about documents, and conversations. Ways to choose a server:
   where there is none). The first takes turns; the second sends a prompt to where its beginning was sent
   before; the third follows KV events, and what it believes to be cached is in its log. It follows group 0
   alone, which are states, so the plugin's replicas leave those out (``state_events``);
-* ``states``: the client chooses, by an index of attention blocks and states (`routing/resumable_index.py`).
-  Only here is it known who was promised what, so here promises are compared with what was resumed;
+* ``states``: the client chooses, by an index of attention blocks and states (`routing/resumable_index.py`);
+  ``blocks and states``: likewise, and half of what attention blocks alone promise counts, so that a prompt
+  comes to where others like it were. Only in these two is it known who was promised what, so there promises
+  are compared with what was resumed;
 * ``data parallel``: one server with two engines, between which vLLM itself chooses.
 
 Every way starts from new servers, a minute each. Made for two cores.
@@ -42,8 +44,10 @@ from benchmarks.vllm.traffic.sessions import draw_sessions
 __all__ = ["WAYS", "Outcome"]
 
 _POLICIES = ("round_robin", "cache_aware", "kv_aware")
-_STATES, _DATA_PARALLEL = "states", "data parallel"
-WAYS = (*_POLICIES, _STATES, _DATA_PARALLEL)
+# How much counts of what attention blocks alone promise.
+_BLOCKS_SHARES = {"states": 0.0, "blocks and states": 0.5}
+_DATA_PARALLEL = "data parallel"
+WAYS = (*_POLICIES, *_BLOCKS_SHARES, _DATA_PARALLEL)
 _NUM_USERS, _ANSWER_TOKENS = 4, 16
 _NUM_BLOCKS, _BLOCK_TOKENS, _MATCH_UNIT = 120, 64, 64
 # As soon as one has two requests more than the other, the other gets the next.
@@ -100,9 +104,14 @@ def _run(setting: Setting, way: str, *, model: Path, num_requests: int, command:
             )
             router.wait()
             asked, log = [router.url], router.log
-        elif way == _STATES:
+        elif way in _BLOCKS_SHARES:
             promises = promises_of(model, listener, block_tokens=block_tokens, match_unit=_MATCH_UNIT)
-        client = Client(asked, answer_tokens=_ANSWER_TOKENS, promises=promises)
+        client = Client(
+            asked,
+            answer_tokens=_ANSWER_TOKENS,
+            promises=promises,
+            blocks_share=_BLOCKS_SHARES.get(way, 0.0),
+        )
         client.serve(draw_sessions(num_requests), num_users=_NUM_USERS)
         computed = [tokens for url in urls for tokens in computed_tokens_of(url)]
         prompt_tokens = sum(answer.prompt_tokens for answer in client.answers)

@@ -20,19 +20,29 @@ Promises: TypeAlias = Callable[[str], tuple[int, list[tuple[int, int]]]]
 @final
 class Client:
     """Sends what several users ask at a time. Where it chooses, a prompt goes to where the fewest tokens are
-    to be computed before its answer begins, by blocks and states.
+    to be computed before its answer begins, by blocks and states, less a share of what only its attention
+    blocks promise: who parts from others there has a state kept that the next ones resume from.
 
     Args:
         urls: Of the replicas, or of the one that stands for them.
         answer_tokens: Length of each answer.
         promises: What to choose by; None sends all to the first.
+        blocks_share: Of what only attention blocks promise, how much counts.
     """
 
-    def __init__(self, urls: Sequence[str], *, answer_tokens: int, promises: Promises | None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        answer_tokens: int,
+        promises: Promises | None,
+        blocks_share: float = 0.0,
+    ) -> None:
         self.answers: list[Answer] = []
         #: Tokens that attention blocks promised beyond what was resumed, and that blocks and states did.
         self.beyond_attention = self.beyond_states = 0
         self._urls, self._answer_tokens, self._promises = urls, answer_tokens, promises
+        self._blocks_share = blocks_share
         self._waiting = [0] * len(urls)
         self._lock = threading.Lock()
 
@@ -57,14 +67,18 @@ class Client:
         num_tokens, promised = self._promises(prompt)
         with self._lock:
             to_compute = [num_tokens - resumable for _, resumable in promised]
-            chosen = min(range(len(self._urls)), key=lambda at: self._waiting[at] + to_compute[at])
+            costs = [
+                self._waiting[at] + to_compute[at] - self._blocks_share * max(0, by_blocks - by_states)
+                for at, (by_blocks, by_states) in enumerate(promised)
+            ]
+            chosen = costs.index(min(costs))
             self._waiting[chosen] += to_compute[chosen]
         answer = ask(self._urls[chosen], prompt, answer_tokens=self._answer_tokens)
-        by_attention, by_states = promised[chosen]
+        by_blocks, by_states = promised[chosen]
         with self._lock:
             self._waiting[chosen] -= to_compute[chosen]
             self.answers.append(answer)
-            self.beyond_attention += max(0, by_attention - answer.cached_tokens)
+            self.beyond_attention += max(0, by_blocks - answer.cached_tokens)
             self.beyond_states += max(0, by_states - answer.cached_tokens)
         return answer.text
 

@@ -1,0 +1,73 @@
+"""The client of the running replicas sends a prompt to where the least is to be computed, and keeps count."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from benchmarks.vllm.routing.client import Client
+from benchmarks.vllm.traffic.sessions import Session, draw_sessions
+
+NUM_TOKENS, CACHED = 1000, 400
+
+
+class Worker(BaseHTTPRequestHandler):
+    """A replica that resumes the same of every prompt."""
+
+    def do_POST(self):
+        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["prompt"])
+        usage = {"prompt_tokens": NUM_TOKENS, "prompt_tokens_details": {"cached_tokens": CACHED}}
+        content = json.dumps({"choices": [{"text": " and so on "}], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def workers():
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Worker) for _ in range(2)]
+    for server in servers:
+        server.asked = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield servers
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def served(workers, promised, **options):
+    urls = [f"http://127.0.0.1:{worker.server_port}" for worker in workers]
+    promises = None if promised is None else lambda _: (NUM_TOKENS, promised)
+    client = Client(urls, answer_tokens=4, promises=promises, **options)
+    client.serve([Session(prompts=["one", "two"], goes_on=True)], num_users=1)
+    return client
+
+
+def test_a_prompt_goes_to_where_most_can_be_resumed(workers):
+    client = served(workers, [(900, 300), (500, 500)])
+    assert [worker.asked for worker in workers] == [[], ["one", "one and so on two"]]
+    assert [answer.cached_tokens for answer in client.answers] == [CACHED, CACHED]
+    assert (client.beyond_attention, client.beyond_states) == (200, 200)
+
+
+def test_or_to_where_it_was_seen_if_that_counts(workers):
+    client = served(workers, [(900, 300), (500, 500)], blocks_share=0.5)
+    assert [len(worker.asked) for worker in workers] == [2, 0]
+    assert (client.beyond_attention, client.beyond_states) == (1000, 0)
+
+
+def test_without_promises_all_goes_to_the_first(workers):
+    client = served(workers, None)
+    assert [len(worker.asked) for worker in workers] == [2, 0]
+    assert (client.beyond_attention, client.beyond_states) == (0, 0)
+
+
+def test_sessions_are_half_about_documents_and_the_same_each_time():
+    sessions = draw_sessions(16)
+    assert sessions == draw_sessions(16)
+    assert sum(len(each.prompts) for each in sessions) == 16
+    assert sum(each.goes_on for each in sessions) == 2
