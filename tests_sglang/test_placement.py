@@ -98,10 +98,16 @@ def test_salts_and_adapters_share_nothing():
         assert ask(engine, 1, 2, salt=salt, extra_key=extra_key)[0] > 0
 
 
-def test_breakpoints_of_a_client_are_hints_and_nonsense_is_left_out():
-    engine = BareEngine("milepost")
+def test_a_client_can_say_where_its_messages_end(monkeypatch):
+    engine, told = BareEngine("milepost"), []
+    admit = engine.manager.admit
+    monkeypatch.setattr(
+        engine.manager, "admit", lambda *args, **kw: told.append(kw["breakpoints"]) or admit(*args, **kw)
+    )
     for given in ([3000], (64.0, 128), "everything", [None, -5, 1 << 40], 7, {"at": 3}):
         ask(engine, 1, 1, custom_params={"milepost_breakpoints": given})
+
+    assert told == [(3000,), (64, 128), (), (), (), ()], "nonsense is left out"
     engine.check()
 
 

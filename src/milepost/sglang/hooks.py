@@ -1,19 +1,17 @@
 """What is hooked into SGLang's scheduler, in processes whose cache is planned."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sglang.srt.managers.schedule_policy import AddReqResult
 
+from milepost.hosted.hints import breakpoints_of
 from milepost.sglang.checkpoint_manager import CheckpointManager
 from milepost.sglang.planned_cache import PlannedRadixCache
 from milepost.sglang.prompt_keys import tenant_of
 
 __all__ = ["HOOKS", "add_chunk", "place_state", "run_batch", "select_admission"]
-
-# Key in ``custom_params``: token positions where messages end.
-_BREAKPOINTS_KEY = "milepost_breakpoints"
 
 
 def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any:
@@ -37,7 +35,9 @@ def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any
             hit=start,
             chunk_end=end,
             chunk_tokens=cache.chunk_tokens,
-            breakpoints=_breakpoints(req),
+            breakpoints=breakpoints_of(
+                getattr(req.sampling_params, "custom_params", None), num_tokens=len(req.origin_input_ids)
+            ),
         )
     position = manager.position_in(req.rid, start, end)
     if position is None:
@@ -119,15 +119,6 @@ def _untracked(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any:
         return prepare(batch, req)
     finally:
         req.extend_end = end
-
-
-def _breakpoints(req: Any) -> Sequence[int]:
-    given = (getattr(req.sampling_params, "custom_params", None) or {}).get(_BREAKPOINTS_KEY)
-    if not isinstance(given, list | tuple):
-        return ()
-    # A hint, from a client: what makes no sense is left out.
-    num_tokens = len(req.origin_input_ids)
-    return tuple(int(at) for at in given if isinstance(at, int | float) and 0 < at <= num_tokens)
 
 
 _MANAGERS = "sglang.srt.managers"

@@ -10,6 +10,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, MambaSp
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 from vllm.v1.request import RequestStatus
 
+from milepost.hosted.hints import breakpoints_of
 from milepost.policies import parse_policy
 from milepost.vllm.attention_manager import PlannedAttentionManager
 from milepost.vllm.cache_kinds import ATTENTION_ROLE, STATE_ROLE, role_of
@@ -26,9 +27,6 @@ from milepost.vllm.tier_claims import claim
 from milepost.vllm.tier_joining import join_tiers
 
 __all__ = ["PlannedAsyncScheduler", "PlannedScheduler", "Scheduler"]
-
-# Key in ``SamplingParams.extra_args`` and ``vllm_xargs``: token positions where messages end.
-_BREAKPOINTS_KEY = "milepost_breakpoints"
 
 # Since 0.33 both schedulers give the blocks of drafts a hash when a step has come in; before, only the
 # asynchronous one did, and the other when it scheduled the next.
@@ -114,7 +112,11 @@ class _Planned(_Base):
             hit=hit,
             shared=shared,
             may_hit=self.kv_cache_manager.prefix_cache_lookup_enabled(request),
-            breakpoints=_breakpoints(request),
+            breakpoints=breakpoints_of(
+                # ``vllm_xargs`` of a client.
+                getattr(request.sampling_params, "extra_args", None),
+                num_tokens=request.num_prompt_tokens,
+            ),
         )
         # Where prompts diverge is planned for with the rest.
         return blocks, hit, 0, has_diverged
@@ -269,15 +271,4 @@ def _layout(scheduler: Any, kv_cache_config: KVCacheConfig) -> PoolLayout:
         scratch_blocks=sum(spec.num_speculative_blocks for spec in states),
         lookahead_tokens=lookahead,
         rest_tokens=max(1, lookahead, int(getattr(scheduler, "num_prefill_lookahead", 0))),
-    )
-
-
-def _breakpoints(request: Any) -> tuple[int, ...]:
-    parameters = request.sampling_params
-    given = parameters.extra_args.get(_BREAKPOINTS_KEY) if parameters and parameters.extra_args else None
-    if not isinstance(given, list | tuple):
-        return ()
-    # A hint, from a client: what makes no sense is left out.
-    return tuple(
-        int(at) for at in given if isinstance(at, int | float) and 0 < at <= request.num_prompt_tokens
     )
