@@ -48,11 +48,23 @@ class Replica:
 
     def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
         """Take request ``index``, and note what a router would expect of it."""
+        self.promised_tokens[index], self.resumable_tokens[index] = self.promises(prompt)
+        self._server.submit(index, prompt, answer_tokens=answer_tokens)
+
+    def promises(self, prompt: TokenArray) -> tuple[int, int]:
+        """Return how much of a prompt each index promises now: of attention blocks, and of states too."""
         units = self.unit_hashes(prompt)
         blocks = units[self._units_per_block - 1 :: self._units_per_block]
-        self.promised_tokens[index] = min(self.index.promised_tokens(blocks), len(prompt) - 1)
-        self.resumable_tokens[index] = self.resumable_index.promised_tokens(units, num_tokens=len(prompt))
-        self._server.submit(index, prompt, answer_tokens=answer_tokens)
+        return (
+            min(self.index.promised_tokens(blocks), len(prompt) - 1),
+            self.resumable_index.promised_tokens(units, num_tokens=len(prompt)),
+        )
+
+    @property
+    def block_worth(self) -> float:
+        """What its metrics say of the worth of a block that was evicted lately; 0 where they say nothing."""
+        manager = getattr(self.scheduler, "checkpoint_manager", None)
+        return 0.0 if manager is None else float(manager.evicted_block_worth)
 
     def step(self) -> list[Progress]:
         """Work on the requests that it has."""

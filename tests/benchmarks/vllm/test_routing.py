@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from benchmarks.vllm.routing.client import Client
+from benchmarks.vllm.routing.routers import ROUTERS, SeenReplica
 from benchmarks.vllm.traffic.sessions import Session, draw_sessions
 
 NUM_TOKENS, CACHED = 1000, 400
@@ -71,3 +72,44 @@ def test_sessions_are_half_about_documents_and_the_same_each_time():
     assert sessions == draw_sessions(16)
     assert sum(len(each.prompts) for each in sessions) == 16
     assert sum(each.goes_on for each in sessions) == 2
+
+
+def seen(*, waiting=0, promised=0, resumable=0, worth=0.0):
+    return SeenReplica(
+        waiting_tokens=waiting,
+        promised_tokens=promised,
+        resumable_tokens=resumable,
+        block_worth=worth,
+        block_tokens=100,
+    )
+
+
+def chosen(name, *replicas):
+    return ROUTERS[name]().choose(["a", "b"], NUM_TOKENS, replicas)
+
+
+def test_a_router_by_states_goes_to_where_most_can_be_resumed():
+    assert chosen("states", seen(promised=900, resumable=300), seen(resumable=500)) == 1
+
+
+def test_blocks_count_for_half_of_what_only_they_promise():
+    assert chosen("blocks and states", seen(promised=900, resumable=300), seen(resumable=500)) == 0
+
+
+@pytest.mark.parametrize("name", ["states", "blocks and states", "and worth"])
+def test_nothing_is_worth_a_wait_of_more_than_two_prompts(name):
+    assert chosen(name, seen(resumable=900, waiting=2 * NUM_TOKENS + 1), seen()) == 1
+    assert chosen(name, seen(resumable=900, waiting=2 * NUM_TOKENS), seen()) == 0
+
+
+def test_a_prompt_displaces_least_where_blocks_are_worth_least():
+    assert chosen("and worth", seen(worth=1.0), seen(worth=0.1)) == 1
+    assert chosen("blocks and states", seen(worth=1.0), seen(worth=0.1)) == 0
+
+
+def test_by_affinity_a_prompt_goes_to_where_its_beginning_was_sent():
+    router = ROUTERS["affinity"]()
+    first = router.choose(["a", "b"], NUM_TOKENS, [seen(), seen()])
+    other = router.choose(["x", "y"], NUM_TOKENS, [seen(), seen()])
+    assert {first, other} == {0, 1}
+    assert router.choose(["a", "b", "c"], NUM_TOKENS, [seen(), seen()]) == first
