@@ -10,10 +10,14 @@ which vLLM computes elsewhere, do not. What it does while the model computes, be
 and its outcome, keeps nobody waiting and is told apart. Part of the rest is vLLM's own work for the steps
 that checkpoints take, by what a step of stock vLLM takes on average. Target: a request waits at most 100
 microseconds longer than with vLLM's own.
+
+The last rows are of the asynchronous scheduler, vLLM's default, which schedules while the model computes:
+see ``benchmarks.vllm.hidden_overhead``.
 """
 
 import gc
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,7 @@ from benchmarks.vllm.servers.bare_server import BareServer
 from benchmarks.vllm.servers.settings import MILEPOST, STOCK, Setting
 from benchmarks.vllm.traffic.asks import TokenArray
 
-__all__ = ["measure"]
+__all__ = ["bare_server", "diverging_prompts", "measure"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -59,21 +63,26 @@ def _spent(folder: Path, num_blocks: int, match_unit: int) -> tuple[FloatArray, 
     """Return of each request, for stock and for the plugin, how many microseconds are waited for and how many
     pass while the model computes, and its steps; each ``[requests, 3]``.
     """
-    servers = [_server(folder, setting, num_blocks, match_unit) for setting in (STOCK, MILEPOST)]
+    servers = [bare_server(folder, setting, num_blocks, match_unit) for setting in (STOCK, MILEPOST)]
     spent: tuple[list[tuple[float, float, int]], ...] = ([], [])
-    random = np.random.default_rng(0)
-    documents = [random.integers(16, 512, _PROMPT_TOKENS, dtype=np.int32) for _ in range(_NUM_DOCUMENTS)]
     gc.freeze()
-    for index in range(_NUM_WARM + _NUM_MEASURED):
-        depth = int(random.integers(1, _PROMPT_TOKENS))
-        own = random.integers(16, 512, _PROMPT_TOKENS - depth, dtype=np.int32)
-        prompt = np.concatenate([documents[int(random.integers(_NUM_DOCUMENTS))][:depth], own])
+    for index, prompt in enumerate(diverging_prompts(_NUM_WARM + _NUM_MEASURED)):
         for server, of_server in zip(servers, spent, strict=True):
             waited, meanwhile, num_steps = _serve(server, index, prompt)
             if index >= _NUM_WARM:
                 of_server.append((waited * 1e6, meanwhile * 1e6, num_steps))
     stock, plugin = (np.array(of_server) for of_server in spent)
     return stock, plugin
+
+
+def diverging_prompts(num_prompts: int) -> Iterator[TokenArray]:
+    """Yield prompts of 32,000 tokens, the beginnings of 100 documents and something of their own."""
+    random = np.random.default_rng(0)
+    documents = [random.integers(16, 512, _PROMPT_TOKENS, dtype=np.int32) for _ in range(_NUM_DOCUMENTS)]
+    for _ in range(num_prompts):
+        depth = int(random.integers(1, _PROMPT_TOKENS))
+        own = random.integers(16, 512, _PROMPT_TOKENS - depth, dtype=np.int32)
+        yield np.concatenate([documents[int(random.integers(_NUM_DOCUMENTS))][:depth], own])
 
 
 def _serve(server: BareServer, index: int, prompt: TokenArray) -> tuple[float, float, int]:
@@ -97,7 +106,10 @@ def _serve(server: BareServer, index: int, prompt: TokenArray) -> tuple[float, f
     return waited, meanwhile, num_steps
 
 
-def _server(folder: Path, setting: Setting, num_blocks: int, match_unit: int) -> BareServer:
+def bare_server(
+    folder: Path, setting: Setting, num_blocks: int, match_unit: int, *, is_async: bool = False
+) -> BareServer:
+    """Return a server for those prompts, with blocks of 512 tokens."""
     vllm_config, kv_cache_config = bare_config(
         folder,
         block_tokens=_BLOCK_TOKENS,
@@ -105,6 +117,7 @@ def _server(folder: Path, setting: Setting, num_blocks: int, match_unit: int) ->
         most_tokens=_PROMPT_TOKENS + _BLOCK_TOKENS,
         num_state_groups=_NUM_STATE_GROUPS,
     )
+    vllm_config.scheduler_config.async_scheduling = is_async
     return BareServer(
         vllm_config,
         kv_cache_config,
@@ -147,7 +160,9 @@ def main() -> None:
     """Measure, and print the rows."""
     arguments = options.parse(options.new_parser("benchmarks.vllm.overhead", __doc__))
     with options.built_model(arguments.model) as folder:
-        print_rows(call("benchmarks.vllm.overhead:measure", folder), as_json=arguments.json)
+        modules = ("overhead", "hidden_overhead")
+        rows = [row for name in modules for row in call(f"benchmarks.vllm.{name}:measure", folder)]
+        print_rows(rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -79,3 +79,32 @@ def test_what_it_would_have_found_before_is_no_credit_once_it_leads():
     assert not leads(vllm)
     serve_against(vllm, by_learning=90, by_stock=0, num_requests=50, first=300)
     assert leads(vllm), "it may prove itself anew"
+
+
+def test_an_answer_is_not_held_for_the_comparison_and_the_next_plan_goes_by_it():
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000)
+    leader = vllm.checkpoint_manager._cache.leader
+    served = []
+    serve, leader._rivals.serve = leader._rivals.serve, lambda lease: served.append(lease) or serve(lease)
+    vllm.serve(range(300))
+    assert served == [], "nothing is played while the answer is held"
+    vllm.checkpoint_manager.use_free_time(0)
+    assert len(served) == 1
+    vllm.serve(range(1000, 1300))
+    vllm.serve(range(2000, 2300))
+    assert len(served) == 2, "what was not played in time is played before the next plan"
+
+
+def test_a_prompt_is_played_when_its_answer_is_done():
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=200, chunk=1000)
+    leader = vllm.checkpoint_manager._cache.leader
+    first, second = vllm.ask(range(300)), vllm.ask(range(1000, 1300))
+    for request in (first, second):
+        while request.computed < len(request.tokens):
+            assert vllm.step(request)
+    vllm.checkpoint_manager.use_free_time(0)
+    assert leader._num_prompts == 0
+    vllm.finish(first)
+    vllm.checkpoint_manager.use_free_time(0)
+    assert leader._num_prompts == 2, "both were computed by then"
+    vllm.finish(second)

@@ -107,3 +107,16 @@ def test_an_output_that_nobody_scheduled_is_left_out():
     cost = StepCost()
     cost.note_output()
     assert cost.stop_tokens == 256
+
+
+def test_steps_that_come_in_wait_for_no_fit(monkeypatch):
+    machine = Machine(fixed=0.010, per_token=0.0001)
+    fitted = []
+    fit = StepCost._fit
+    monkeypatch.setattr(StepCost, "_fit", lambda self: fitted.append(self) or fit(self))
+    machine.serve(30)
+    assert fitted == []
+    machine.cost.settle()
+    machine.cost.settle()
+    assert len(fitted) == 1
+    assert machine.cost.stop_tokens == pytest.approx(100, rel=0.05)

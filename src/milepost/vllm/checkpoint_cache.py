@@ -88,6 +88,7 @@ class CheckpointCache:
             make_cache=lambda capacity, rule: new_cache(capacity_bytes=capacity, policy=rule),
             stop_tokens=stop_tokens,
         )
+        self._is_comparison_due = False
         # Tokens after the last whole hash of each prompt: to be computed, whatever was seen.
         self._num_untold = 0
 
@@ -100,6 +101,7 @@ class CheckpointCache:
     @property
     def is_led_by_learning(self) -> bool:
         """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
+        self._compare_rules()
         return self.leader.is_led_by_learning
 
     @property
@@ -115,7 +117,8 @@ class CheckpointCache:
         self._late.append(request)
 
     def catch_up(self) -> None:
-        """Tell the cache what it has not been told yet."""
+        """Tell the cache what it has not been told yet, and see which rule does better by now."""
+        self._compare_rules()
         self.following.catch_up()
         late, self._late = self._late, []
         for request in late:
@@ -171,12 +174,12 @@ class CheckpointCache:
                 if not cache.evict_least():
                     return
 
-    def compare_rules(self) -> None:
-        """See which rule does better by now, which no request should wait for."""
-        if self.leader.catch_up():
-            # What stock vLLM keeps beside the checkpoints is memory for others.
-            with self._memory.deferred():
-                self._memory.doubt_everything()
+    def compare_later(self) -> None:
+        """Have it be seen which rule does better by now, before anything is decided: the answer that has just
+        come to its end is not held for it.
+        """
+        self.leader.end_round()
+        self._is_comparison_due = True
 
     def clear(self) -> None:
         """Forget all checkpoints; what was learned stays."""
@@ -201,11 +204,20 @@ class CheckpointCache:
         """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
         self._told.check()
 
+    def _compare_rules(self) -> None:
+        if not self._is_comparison_due:
+            return
+        self._is_comparison_due = False
+        if self.leader.catch_up():
+            # What stock vLLM keeps beside the checkpoints is memory for others.
+            with self._memory.deferred():
+                self._memory.doubt_everything()
+
     def _commit(self, request: RequestState) -> None:
         lease, planned = request.lease, request.stops
         request.enter(Stage.COMMITTED)
         with self._memory.deferred():
-            if not self.is_led_by_learning:
+            if not self.leader.is_led_by_learning:
                 self._told.resize(_NO_LIMIT)
             self._told.commit(lease, Placement(planned), request.prompt)
             stored = tuple(c.position for c in lease.pinned if c.position in planned)
@@ -242,7 +254,7 @@ class CheckpointCache:
     def _forget(self, dropped: Sequence[Any]) -> None:
         payloads = [blocks for blocks in dropped if blocks is not None]
         self.following.note_dropped(payloads)
-        if self.is_led_by_learning:
+        if self.leader.is_led_by_learning:
             self._memory.forget(payloads)
         else:
             self._memory.leave(payloads)

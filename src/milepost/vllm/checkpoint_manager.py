@@ -253,11 +253,19 @@ class CheckpointManager:
         request.enter(Stage.FINISHED)
         for served in self.tiers_told:
             served.note(request_id, request)
-        self._cache.compare_rules()
+        self._cache.compare_later()
 
     def catch_up(self) -> None:
         """Tell the cache what has happened, while there is time for it."""
         self._cache.catch_up()
+
+    def use_free_time(self, num_blocks: int) -> None:
+        """Do what no request should wait for, while the model computes: tell the cache what has happened, see
+        what a stop costs, and have ``num_blocks`` clean blocks come next.
+        """
+        self._cache.catch_up()
+        self.step_cost.settle()
+        self._cache.make_room(num_blocks)
 
     def make_room(self, num_blocks: int) -> None:
         """Have ``num_blocks`` clean blocks come next, as far as evicting checkpoints makes them; or leave it

@@ -58,6 +58,7 @@ class Leader:
         #: Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory.
         self.is_led_by_learning = policy.lessons is None or learned_from is not None
         self._rivals: _Rivals | None = None
+        self._noted: list[tuple[Lease, int]] = []
         self._unplayed: list[tuple[Lease, int]] = []
         if policy.lessons is not None:
             rival = learned()
@@ -70,11 +71,16 @@ class Leader:
     def note(self, lease: Lease, *, found: int) -> None:
         """Note a prompt that is being served, of which vLLM found ``found`` tokens."""
         if self._rivals is not None:
-            self._unplayed.append((lease, found))
+            self._noted.append((lease, found))
+
+    def end_round(self) -> None:
+        """Have what was noted be played by the next :meth:`catch_up`."""
+        self._unplayed += self._noted
+        self._noted.clear()
 
     def catch_up(self) -> bool:
-        """Play what was noted, which no request should wait for; return whether the learned rule leads from
-        now on and did not before.
+        """Play the rounds that have ended, which no request should wait for; return whether the learned rule
+        leads from now on and did not before.
         """
         unplayed, self._unplayed = self._unplayed, []
         did_lead = self.is_led_by_learning

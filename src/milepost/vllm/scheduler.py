@@ -86,6 +86,8 @@ class _Planned(_Base):
             manager.checkpoint_manager = self.checkpoint_manager
             manager.resumable_events = self.resumable_events
         self._metrics = Metrics(self.checkpoint_manager)
+        # Since the last step came in.
+        self._had_free_time = False
         logger.info(
             "Milepost plans the checkpoints: the smallest prefix that can be reused is %d tokens, a "
             "checkpoint takes %d of the pool's %d blocks, a block holds %d tokens of KV.%s",
@@ -172,8 +174,9 @@ class _Planned(_Base):
 
     def get_grammar_bitmask(self, *args: Any, **kwargs: Any) -> Any:
         # vLLM asks for it when it has sent a step to the workers: while the model computes, time is free.
-        self.checkpoint_manager.catch_up()
-        self.checkpoint_manager.make_room(self._num_blocks_soon())
+        self.checkpoint_manager.use_free_time(self._num_blocks_soon())
+        self._metrics.update()
+        self._had_free_time = True
         return super().get_grammar_bitmask(*args, **kwargs)
 
     def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +184,9 @@ class _Planned(_Base):
         if scheduler_output.total_num_scheduled_tokens:
             self.checkpoint_manager.step_cost.note_output()
         self.checkpoint_manager.catch_up()
-        self._metrics.update()
+        if not self._had_free_time:
+            self._metrics.update()
+        self._had_free_time = False
         return super().update_from_output(scheduler_output, *args, **kwargs)
 
     def _has_state(self, request_id: str, position: int) -> bool:

@@ -49,15 +49,20 @@ class StepCost:
         self._scheduled: deque[tuple[float, int]] = deque()
         self._last_end = 0.0
         self._num_unfitted = 0
-        #: What a stop costs, in tokens computed.
-        self.stop_tokens = _UNKNOWN_TOKENS
+        self._stop_tokens = _UNKNOWN_TOKENS
+
+    @property
+    def stop_tokens(self) -> int:
+        """What a stop costs, in tokens computed."""
+        self.settle()
+        return self._stop_tokens
 
     def note_schedule(self, num_prefill_tokens: int) -> None:
         """Note that a step was scheduled, which computes ``num_prefill_tokens``."""
         self._scheduled.append((self._clock(), num_prefill_tokens))
 
     def note_output(self) -> None:
-        """Note that the oldest step that was scheduled has come in. O(1), but for every sixteenth step."""
+        """Note that the oldest step that was scheduled has come in. O(1)."""
         if not self._scheduled:
             return
         end = self._clock()
@@ -68,6 +73,11 @@ class StepCost:
             return
         (self._prefills if num_prefill_tokens else self._decodes).append((num_prefill_tokens, seconds))
         self._num_unfitted += 1
+
+    def settle(self) -> None:
+        """Take in the steps that have come in, if there are enough, while there is time for it; else that is
+        done when it is asked.
+        """
         if self._num_unfitted >= _STEPS_PER_FIT and len(self._prefills) >= _NEEDED:
             self._num_unfitted = 0
             self._fit()
@@ -79,9 +89,11 @@ class StepCost:
             return
         fixed, per_token = _line(num_tokens, seconds)
         if per_token * _MOST_TOKENS <= fixed:
-            self.stop_tokens = _MOST_TOKENS
+            self._stop_tokens = _MOST_TOKENS
         else:
-            self.stop_tokens = max(_LEAST_TOKENS, round(fixed / per_token)) if per_token > 0 else _MOST_TOKENS
+            self._stop_tokens = (
+                max(_LEAST_TOKENS, round(fixed / per_token)) if per_token > 0 else _MOST_TOKENS
+            )
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
