@@ -15,6 +15,7 @@ SCRIPT = {
     "Read a.py": "<think>\nwhich file?\n\n</think>\n\nI look.\n" + CALL,
     "Read both": CALL + "\n" + CALL.replace("a.py", "b.py"),
     "one line": "<think>\nshort\n</think>\n\nOne line.",
+    "indented": "<think>\nTwo.\n</think>\n\n    return 2\n",
     "Break": "<tool_call>\nhm\n</tool_call>",
 }
 
