@@ -10,10 +10,9 @@ about documents, and conversations. Ways to choose a server:
   where there is none). The first takes turns; the second sends a prompt to where its beginning was sent
   before; the third follows KV events, and what it believes to be cached is in its log. It follows group 0
   alone, which are states, so the plugin's replicas leave those out (``state_events``);
-* ``states``: the client chooses, by an index of attention blocks and states (`routing/resumable_index.py`);
-  ``blocks and states``: likewise, and half of what attention blocks alone promise counts, so that a prompt
-  comes to where others like it were. Only in these two is it known who was promised what, so there promises
-  are compared with what was resumed;
+* ``states`` and ``blocks and states``: the client chooses, as the routers of that name do
+  (`routing/routers.py`), by what the events of each server tell. Only here is it known who was promised what,
+  so here promises are compared with what was resumed;
 * ``data parallel``: one server with two engines, between which vLLM itself chooses.
 
 Every way starts from new servers, a minute each. Made for two cores.
@@ -36,18 +35,18 @@ from rich.table import Table
 from benchmarks.vllm import options
 from benchmarks.vllm.routing import processes
 from benchmarks.vllm.routing.asking import block_tokens_of, computed_tokens_of
-from benchmarks.vllm.routing.client import Client, promises_of
+from benchmarks.vllm.routing.client import Choice, Client, promises_of
 from benchmarks.vllm.routing.event_listener import EventListener
+from benchmarks.vllm.routing.routers import ROUTERS
 from benchmarks.vllm.servers.settings import MILEPOST, STOCK, Setting
 from benchmarks.vllm.traffic.sessions import draw_sessions
 
 __all__ = ["WAYS", "Outcome"]
 
 _POLICIES = ("round_robin", "cache_aware", "kv_aware")
-# How much counts of what attention blocks alone promise.
-_BLOCKS_SHARES = {"states": 0.0, "blocks and states": 0.5}
+_BY_PROMISES = ("states", "blocks and states")
 _DATA_PARALLEL = "data parallel"
-WAYS = (*_POLICIES, *_BLOCKS_SHARES, _DATA_PARALLEL)
+WAYS = (*_POLICIES, *_BY_PROMISES, _DATA_PARALLEL)
 _NUM_USERS, _ANSWER_TOKENS = 4, 16
 _NUM_BLOCKS, _BLOCK_TOKENS, _MATCH_UNIT = 120, 64, 64
 # As soon as one has two requests more than the other, the other gets the next.
@@ -90,7 +89,7 @@ def _run(setting: Setting, way: str, *, model: Path, num_requests: int, command:
         urls = _start_servers(stack, setting, way, model=model, folder=folder, events_ports=ports[:2])
         block_tokens = block_tokens_of(urls[0])
         listener.watch(block_tokens=block_tokens, match_unit=_MATCH_UNIT)
-        asked, promises, log = urls, None, None
+        asked, choice, log = urls, None, None
         if way in _POLICIES:
             assert command is not None
             arguments = [*_BALANCE]
@@ -104,14 +103,13 @@ def _run(setting: Setting, way: str, *, model: Path, num_requests: int, command:
             )
             router.wait()
             asked, log = [router.url], router.log
-        elif way in _BLOCKS_SHARES:
-            promises = promises_of(model, listener, block_tokens=block_tokens, match_unit=_MATCH_UNIT)
-        client = Client(
-            asked,
-            answer_tokens=_ANSWER_TOKENS,
-            promises=promises,
-            blocks_share=_BLOCKS_SHARES.get(way, 0.0),
-        )
+        elif way in _BY_PROMISES:
+            choice = Choice(
+                router=ROUTERS[way](),
+                promises=promises_of(model, listener, block_tokens=block_tokens, match_unit=_MATCH_UNIT),
+                block_tokens=block_tokens,
+            )
+        client = Client(asked, answer_tokens=_ANSWER_TOKENS, choice=choice)
         client.serve(draw_sessions(num_requests), num_users=_NUM_USERS)
         computed = [tokens for url in urls for tokens in computed_tokens_of(url)]
         prompt_tokens = sum(answer.prompt_tokens for answer in client.answers)
@@ -123,8 +121,8 @@ def _run(setting: Setting, way: str, *, model: Path, num_requests: int, command:
             cached_share=sum(answer.cached_tokens for answer in client.answers) / prompt_tokens,
             busiest=max(computed) * len(computed) / sum(computed),
             believed_share=_believed_tokens(log) / prompt_tokens if log and way == "kv_aware" else None,
-            beyond_attention_share=client.beyond_attention / prompt_tokens if promises else None,
-            beyond_states_share=client.beyond_states / prompt_tokens if promises else None,
+            beyond_attention_share=client.beyond_attention / prompt_tokens if choice else None,
+            beyond_states_share=client.beyond_states / prompt_tokens if choice else None,
             num_lost=listener.num_lost,
         )
 

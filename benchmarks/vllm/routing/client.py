@@ -3,46 +3,52 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from benchmarks.vllm.routing.asking import Answer, ask
 from benchmarks.vllm.routing.event_listener import EventListener
+from benchmarks.vllm.routing.routers import Router, SeenReplica
 from benchmarks.vllm.traffic.sessions import Session
 
-__all__ = ["Client", "Promises", "promises_of"]
+__all__ = ["Choice", "Client", "Promises", "promises_of"]
 
 #: Of a text: how many tokens it has, and what each replica's attention blocks promise of it, and its blocks
 #: and states.
 Promises: TypeAlias = Callable[[str], tuple[int, list[tuple[int, int]]]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a client chooses among replicas.
+
+    Attributes:
+        router: One that goes by what is promised.
+        promises: By which it knows.
+        block_tokens: Tokens of a block.
+    """
+
+    router: Router
+    promises: Promises
+    block_tokens: int
+
+
 @final
 class Client:
-    """Sends what several users ask at a time. Where it chooses, a prompt goes to where the fewest tokens are
-    to be computed before its answer begins, by blocks and states, less a share of what only its attention
-    blocks promise: who parts from others there has a state kept that the next ones resume from.
+    """Sends what several users ask at a time.
 
     Args:
         urls: Of the replicas, or of the one that stands for them.
         answer_tokens: Length of each answer.
-        promises: What to choose by; None sends all to the first.
-        blocks_share: Of what only attention blocks promise, how much counts.
+        choice: How it chooses among the replicas; None sends all to the first.
     """
 
-    def __init__(
-        self,
-        urls: Sequence[str],
-        *,
-        answer_tokens: int,
-        promises: Promises | None,
-        blocks_share: float = 0.0,
-    ) -> None:
+    def __init__(self, urls: Sequence[str], *, answer_tokens: int, choice: Choice | None = None) -> None:
         self.answers: list[Answer] = []
         #: Tokens that attention blocks promised beyond what was resumed, and that blocks and states did.
         self.beyond_attention = self.beyond_states = 0
-        self._urls, self._answer_tokens, self._promises = urls, answer_tokens, promises
-        self._blocks_share = blocks_share
+        self._urls, self._answer_tokens, self._choice = urls, answer_tokens, choice
         self._waiting = [0] * len(urls)
         self._lock = threading.Lock()
 
@@ -59,24 +65,30 @@ class Client:
             text += self._ask(text)
 
     def _ask(self, prompt: str) -> str:
-        if self._promises is None:
+        if self._choice is None:
             answer = ask(self._urls[0], prompt, answer_tokens=self._answer_tokens)
             with self._lock:
                 self.answers.append(answer)
             return answer.text
-        num_tokens, promised = self._promises(prompt)
+        num_tokens, promised = self._choice.promises(prompt)
         with self._lock:
-            to_compute = [num_tokens - resumable for _, resumable in promised]
-            costs = [
-                self._waiting[at] + to_compute[at] - self._blocks_share * max(0, by_blocks - by_states)
-                for at, (by_blocks, by_states) in enumerate(promised)
+            seen = [
+                SeenReplica(
+                    waiting_tokens=waiting,
+                    promised_tokens=by_blocks,
+                    resumable_tokens=by_states,
+                    block_worth=0.0,
+                    block_tokens=self._choice.block_tokens,
+                )
+                for waiting, (by_blocks, by_states) in zip(self._waiting, promised, strict=True)
             ]
-            chosen = costs.index(min(costs))
-            self._waiting[chosen] += to_compute[chosen]
+            chosen = self._choice.router.choose((), num_tokens, seen)
+            to_compute = num_tokens - seen[chosen].resumable_tokens
+            self._waiting[chosen] += to_compute
         answer = ask(self._urls[chosen], prompt, answer_tokens=self._answer_tokens)
         by_blocks, by_states = promised[chosen]
         with self._lock:
-            self._waiting[chosen] -= to_compute[chosen]
+            self._waiting[chosen] -= to_compute
             self.answers.append(answer)
             self.beyond_attention += max(0, by_blocks - answer.cached_tokens)
             self.beyond_states += max(0, by_states - answer.cached_tokens)

@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from benchmarks.vllm.routing.client import Client
+from benchmarks.vllm.routing.client import Choice, Client
 from benchmarks.vllm.routing.routers import ROUTERS, SeenReplica
 from benchmarks.vllm.traffic.sessions import Session, draw_sessions
 
@@ -40,10 +40,10 @@ def workers():
         server.server_close()
 
 
-def served(workers, promised, **options):
+def served(workers, promised, *, router="states"):
     urls = [f"http://127.0.0.1:{worker.server_port}" for worker in workers]
-    promises = None if promised is None else lambda _: (NUM_TOKENS, promised)
-    client = Client(urls, answer_tokens=4, promises=promises, **options)
+    choice = Choice(router=ROUTERS[router](), promises=lambda _: (NUM_TOKENS, promised), block_tokens=100)
+    client = Client(urls, answer_tokens=4, choice=choice if promised else None)
     client.serve([Session(prompts=["one", "two"], goes_on=True)], num_users=1)
     return client
 
@@ -56,7 +56,7 @@ def test_a_prompt_goes_to_where_most_can_be_resumed(workers):
 
 
 def test_or_to_where_it_was_seen_if_that_counts(workers):
-    client = served(workers, [(900, 300), (500, 500)], blocks_share=0.5)
+    client = served(workers, [(900, 300), (500, 500)], router="blocks and states")
     assert [len(worker.asked) for worker in workers] == [2, 0]
     assert (client.beyond_attention, client.beyond_states) == (1000, 0)
 
