@@ -63,7 +63,7 @@ def test_kv_that_no_wanted_state_needs_goes_before_any_that_is_of_use():
     order = engine.cache.tree_core.eviction_strategy
     assert [order.get_priority(leaf)[0] for leaf in leaves] == [1, 1, 1, 1]
 
-    engine.manager._cache.evict_least()
+    engine.manager._cache.current.evict_least()
     (unwanted,) = engine.manager.states.unwanted
     assert min(leaves, key=order.get_priority).id == unwanted
     engine.cache.evict(EvictParams(num_tokens=1))

@@ -32,7 +32,7 @@ def test_a_document_is_found_by_the_second_request_on_it_where_sglang_needs_thre
 
 def test_where_slots_are_free_a_chunk_without_a_plan_leaves_what_sglang_keeps(monkeypatch):
     engine = BareEngine("milepost", num_states=60, num_kv_tokens=8000)
-    monkeypatch.setattr(engine.manager._told, "plan", lambda *_: Placement())
+    monkeypatch.setattr(engine.manager._cache.current, "plan", lambda *_: Placement())
     captured = [ask(engine, document, document)[1] for document in range(8)]
 
     assert engine.allocator.available_size() < 3150, "there is no room for the KV of another prompt"

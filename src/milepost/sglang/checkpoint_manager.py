@@ -12,9 +12,6 @@ and whenever SGLang needs a slot for a state, ``next_victim`` says whose. SGLang
 nothing is resumed from that it has not found, and each state that leaves its tree is reported by
 ``leave_tree`` before anything else happens, so the cache never believes in one that is gone.
 
-Nothing waits for what the cache has to do beyond the plan. It is told while the model computes, and before
-anything else reads or changes it, so it decides as if it were told at once.
-
 All ranks of a model decide alike: no clock, no randomness, and no order but that of requests.
 """
 
@@ -23,16 +20,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from milepost.accounting import CacheStatistics
-from milepost.footprint import Footprint
-from milepost.hosted_cache import HostedCache
-from milepost.placement import Placement
 from milepost.policies import CachePolicy, load_lessons, save_lessons
+from milepost.sglang.checkpoint_cache import CheckpointCache
 from milepost.sglang.counts import CheckpointCounts
 from milepost.sglang.options import Options
-from milepost.sglang.planned_request import PlannedRequest, PlannedStates
+from milepost.sglang.planned_request import PlannedRequest
 from milepost.sglang.prompt_keys import UnitHash
 from milepost.sglang.room import StateRoom
-from milepost.sglang.states import TreeState, TreeStates
+from milepost.sglang.states import TreeState
 
 __all__ = ["CheckpointManager"]
 
@@ -40,10 +35,6 @@ logger = logging.getLogger(__name__)
 
 # SGLang ends its schedulers without notice, so what was learned is saved every so many requests.
 _SETTLED_PER_SAVE = 256
-# KV has a pool and an order of its own, so the cache is to keep none: a segment is longer than any prompt.
-_NO_SEGMENTS = 1 << 40
-# Prompt tokens remembered beyond what the KV pool holds: next to nothing, 8 bytes for 64 of them.
-_HISTORY_PER_POOL = 30
 
 
 @final
@@ -72,29 +63,10 @@ class CheckpointManager:
         if options.learned is not None and options.learned.exists():
             load_lessons(policy, options.learned)
         self._learned = options.learned if saves_lessons else None
-        history = options.history_tokens
-        # As it is, which may be late; see `_cache`.
-        self._told = HostedCache(
-            capacity_bytes=room.num_states,
-            footprint=Footprint(checkpoint_bytes=1, kv_bytes_per_token=0),
-            policy=policy,
-            grid=room.grid_tokens,
-            segment_tokens=room.grid_tokens * _NO_SEGMENTS,
-            key_tokens=room.unit_tokens,
-            history_tokens=_HISTORY_PER_POOL * room.num_kv_tokens if history is None else history,
-            on_drop=self._on_drop,
-        )
+        self._cache = CheckpointCache(room=room, policy=policy, history_tokens=options.history_tokens)
+        self.states, self.worth_of_kv = self._cache.states, self._cache.worth_of_kv
         self._hash = UnitHash(room.unit_tokens)
-        self._source = PlannedStates()
-        #: The states in SGLang's tree.
-        self.states = TreeStates()
-        #: What a checkpoint is worth for each token of KV that would go with it; ask once caught up.
-        self.worth_of_kv = self._told.worth_of_kv
         self._requests: dict[str, PlannedRequest] = {}
-        # Those that the cache has to be told of.
-        self._late: list[PlannedRequest] = []
-        # States that SGLang took while a lease held their record.
-        self._lost: list[TreeState] = []
 
     def admit(
         self,
@@ -126,7 +98,7 @@ class CheckpointManager:
         num_whole = num_tokens // room.unit_tokens
         num_told = num_whole * room.unit_tokens + (num_tokens % room.unit_tokens > 0)
         keys = self._hash.keys(tokens)
-        cache, hit_told = self._cache, min(hit, num_whole * room.unit_tokens)
+        cache, hit_told = self._cache.current, min(hit, num_whole * room.unit_tokens)
         ends = room.chunk_ends(hit, num_tokens, chunk_end=chunk_end, chunk_tokens=chunk_tokens)
         self._note_room(len(ends))
         lease = cache.acquire(
@@ -143,22 +115,13 @@ class CheckpointManager:
             # No state has to go for them, and what their KV is worth is seen when KV is short.
             planned = room.with_chunk_ends(planned, hit, ends)
         request = self._requests[request_id] = PlannedRequest(lease, keys, num_tokens, hit, planned)
-        self._late.append(request)
+        self._cache.tell_later(request)
         self.counts.planned += len(planned)
         self.counts.hits += hit > 0
 
     def catch_up(self) -> None:
         """Tell the cache of the requests that it has not been told of, while there is time for it."""
-        late, self._late = self._late, []
-        for request in late:
-            planned, request.planned = request.planned, ()
-            self._told.commit(request.lease, Placement(planned), self._source)
-            for checkpoint in request.lease.pinned:
-                state = checkpoint.payload
-                assert isinstance(state, TreeState)
-                state.checkpoint = checkpoint
-                if state.node_id is None and checkpoint.position in planned:
-                    request.states[checkpoint.position] = state
+        self._cache.catch_up()
 
     def is_open(self, request_id: str) -> bool:
         """Return whether a request is planned for."""
@@ -191,10 +154,10 @@ class CheckpointManager:
         self._settle(request)
         keys = self._hash.keys(tokens[:position])
         self._note_room(1)
-        if not self._cache.extend(request.lease, keys, self._source):
+        if not self._cache.current.extend(request.lease, keys, self._cache.source):
             return False
         self.counts.answers += 1
-        with self._cache.acquire(keys, num_tokens=position + 1, tenant=request.lease.tenant) as lease:
+        with self._cache.current.acquire(keys, num_tokens=position + 1, tenant=request.lease.tenant) as lease:
             checkpoint = lease.checkpoint
             if checkpoint is not None and checkpoint.position == position:
                 state = checkpoint.payload
@@ -221,8 +184,7 @@ class CheckpointManager:
         if state is None:
             return
         self.counts.evicted_by_sglang += 1
-        self._lost.append(state)
-        self._drop_lost()
+        self._cache.lose(state)
 
     def next_victim(self, is_locked: Callable[[int], bool]) -> int | None:
         """Return the node whose state goes next; None where SGLang has to choose by itself.
@@ -238,7 +200,7 @@ class CheckpointManager:
                 if not is_locked(node_id):
                     return node_id
             # What goes from the cache is not wanted any more.
-            if not self._cache.evict_least(is_held=lambda state: self._is_held(state, is_locked)):
+            if not self._cache.current.evict_least(is_held=lambda state: self._is_held(state, is_locked)):
                 return None
 
     def note_prefilled(self, request_id: str, num_tokens: int) -> None:
@@ -263,7 +225,7 @@ class CheckpointManager:
         self.states.clear()
         for request_id in list(self._requests):
             self.finish(request_id)
-        self._cache.clear()
+        self._cache.current.clear()
 
     def save(self) -> None:
         """Write what was learned to the file that the options name, if any. Where it cannot be written, that
@@ -279,11 +241,11 @@ class CheckpointManager:
 
     def statistics(self) -> CacheStatistics:
         """Return the account of all admitted requests; memory is in units of the pools."""
-        return self._cache.statistics()
+        return self._cache.current.statistics()
 
     def check(self) -> None:
         """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
-        self._cache.check()
+        self._cache.current.check()
 
     @property
     def num_open(self) -> int:
@@ -295,13 +257,6 @@ class CheckpointManager:
         """The nodes of SGLang's tree that have a state, by what was reported. O(states)."""
         return {*self.states.wanted, *self.states.unwanted}
 
-    @property
-    def _cache(self) -> HostedCache:
-        """The cache, told of all that has happened."""
-        if self._late:
-            self.catch_up()
-        return self._told
-
     def _num_spare(self) -> int:
         """Return how many slots nothing has to be evicted for."""
         promised = sum(len(request.awaited) for request in self._requests.values())
@@ -309,36 +264,25 @@ class CheckpointManager:
 
     def _note_room(self, most_states: int) -> None:
         """Tell the cache what it may take now: what it has, and as many more as are spare and of use."""
-        self._cache.resize(max(1, self._cache.stored_bytes + min(most_states, self._num_spare())))
+        cache = self._cache.current
+        cache.resize(max(1, cache.stored_bytes + min(most_states, self._num_spare())))
 
     def _settle(self, request: PlannedRequest) -> None:
         """Take back what was promised of a prompt and not captured, and let go of the rest."""
         if request.is_settled:
             return
         request.is_settled = True
-        self._cache.confirm(request.lease, _is_in_tree)
+        self._cache.current.confirm(request.lease, _is_in_tree)
         request.states.clear()
         self.counts.settled += 1
-        self._drop_lost()
+        self._cache.drop_lost()
 
     def _take_back(self, request: PlannedRequest) -> None:
         """Drop the state of an answer that was not captured after all."""
         for state in request.states.values():
             if state.checkpoint is not None:
-                self._cache.evict(state.checkpoint)
+                self._cache.current.evict(state.checkpoint)
         request.states.clear()
-
-    def _drop_lost(self) -> None:
-        self._lost = [state for state in self._lost if state.is_wanted and not self._evict_lost(state)]
-
-    def _evict_lost(self, state: TreeState) -> bool:
-        assert state.checkpoint is not None
-        return state.node_id is not None or self._cache.evict(state.checkpoint)
-
-    def _on_drop(self, dropped: Sequence[Any]) -> None:
-        for state in dropped:
-            if isinstance(state, TreeState):
-                self.states.reject(state)
 
     @staticmethod
     def _is_held(state: Any, is_locked: Callable[[int], bool]) -> bool:
