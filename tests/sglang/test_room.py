@@ -6,7 +6,9 @@ from milepost.sglang.room import StateRoom
 
 
 def room(grid_tokens=64):
-    return StateRoom(num_states=8, num_kv_tokens=4096, grid_tokens=grid_tokens, free_states=int)
+    return StateRoom(
+        num_states=8, num_kv_tokens=4096, grid_tokens=grid_tokens, free_states=int, free_kv_tokens=int
+    )
 
 
 @pytest.mark.parametrize(("grid", "unit"), [(64, 64), (128, 64), (96, 96), (256, 64)])

@@ -75,4 +75,5 @@ def _room(params: Any) -> StateRoom:
         num_kv_tokens=kv.size,
         grid_tokens=mamba_checkpoint_grid(params.page_size),
         free_states=states.available_size,
+        free_kv_tokens=kv.available_size,
     )

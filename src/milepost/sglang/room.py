@@ -20,12 +20,14 @@ class StateRoom:
         num_kv_tokens: Tokens that the pool of KV holds.
         grid_tokens: States sit at multiples of this many tokens.
         free_states: Returns how many slots are free now.
+        free_kv_tokens: Returns how many tokens of KV are free now.
     """
 
     num_states: int
     num_kv_tokens: int
     grid_tokens: int
     free_states: Callable[[], int]
+    free_kv_tokens: Callable[[], int]
 
     @property
     def unit_tokens(self) -> int:
@@ -37,7 +39,9 @@ class StateRoom:
     ) -> tuple[int, ...]:
         """Return where the chunks of a prompt are expected to end, ascending, the last at ``num_tokens``.
 
-        >>> room = StateRoom(num_states=8, num_kv_tokens=4096, grid_tokens=64, free_states=int)
+        >>> room = StateRoom(
+        ...     num_states=8, num_kv_tokens=4096, grid_tokens=64, free_states=int, free_kv_tokens=int
+        ... )
         >>> room.chunk_ends(0, 3000, chunk_end=1024, chunk_tokens=1500)
         (1024, 2496, 3000)
         """
@@ -50,7 +54,9 @@ class StateRoom:
         """Return ``positions`` and, of each chunk without any, where its last whole grid step ends, which is
         what SGLang captures by itself.
 
-        >>> room = StateRoom(num_states=8, num_kv_tokens=4096, grid_tokens=64, free_states=int)
+        >>> room = StateRoom(
+        ...     num_states=8, num_kv_tokens=4096, grid_tokens=64, free_states=int, free_kv_tokens=int
+        ... )
         >>> room.with_chunk_ends((64,), 0, (2048, 3000))
         (64, 2944)
         """
