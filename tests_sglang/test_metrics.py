@@ -31,11 +31,13 @@ states = [scraped()]
 hits = sum(ask(engine, n % 3, n)[0] for n in range(9))
 states.append(scraped())
 engine.flush()
+idle = scraped()
 ask(engine, 0, 99)
 states.append(scraped())
 other = BareEngine(options={"enable_metrics": True}, context={"tp_rank": 1})
 states.append(other.cache.metrics is None)
 states.append(engine.manager.counts.planned)
+states.append(idle)
 print(json.dumps([hits, *states]), file=sys.stderr)
 """
 
@@ -82,6 +84,12 @@ def test_a_flush_is_told_apart_from_evictions(scraped):
         flushed["milepost_lost_to_eviction_tokens_total"] == served["milepost_lost_to_eviction_tokens_total"]
     )
     assert flushed["milepost_checkpoints_planned_total"] == scraped[5]
+
+
+def test_after_a_flush_nothing_is_held_though_no_request_comes(scraped):
+    served, idle = scraped[2], scraped[6]
+    assert served["milepost_checkpoints_held"] > 0
+    assert idle["milepost_checkpoints_held"] == 0
 
 
 def test_one_rank_of_a_model_tells(scraped):

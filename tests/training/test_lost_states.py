@@ -59,6 +59,7 @@ def test_a_loss_elsewhere_is_another_one(model, batch):
 def test_what_had_to_be_found_is_marked(tokenizer):
     batch = SequenceMaker(MadeUpText(), tokenizer, seed=6).batch(2, 600, plain_share=0.0)
     assert not batch.is_found[batch.answers == 0].any()
+    num_values = 0
     for tokens, answers, is_found in zip(batch.tokens, batch.answers, batch.is_found, strict=True):
         for number in range(1, int(answers.max())):
             here = answers == number
@@ -66,6 +67,8 @@ def test_what_had_to_be_found_is_marked(tokenizer):
             assert answer.removesuffix("<|end|>").endswith(found)
             if answer.startswith(("The value of", "Now the")):
                 assert found.strip(" .") == answer.removesuffix(".<|end|>").split()[-1]
+                num_values += 1
+    assert num_values > 2
 
 
 def test_unlikelihood_is_least_where_the_token_is_unlikely():

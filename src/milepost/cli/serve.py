@@ -10,6 +10,7 @@ import typer
 
 from milepost.cli.options import EngineCapacity, EnginePolicy, Numerics, refuse_missing
 from milepost.embedded import EMBEDDED
+from milepost.server.settings import MOST_STREAM_INTERVAL_MS
 
 __all__ = ["serve"]
 
@@ -74,7 +75,9 @@ def serve(
     stream_interval_ms: Annotated[
         int,
         typer.Option(
-            min=0, help="Tokens that come within so many milliseconds are streamed together; 0: each alone."
+            min=0,
+            max=MOST_STREAM_INTERVAL_MS,
+            help="Tokens that come within so many milliseconds are streamed together; 0: each alone.",
         ),
     ] = 20,
     max_answer_tokens: Annotated[

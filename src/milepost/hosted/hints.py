@@ -22,4 +22,5 @@ def breakpoints_of(parameters: Any, *, num_tokens: int) -> tuple[int, ...]:
     if not isinstance(given, list | tuple):
         return ()
     numbers = (at for at in given if isinstance(at, int | float) and not isinstance(at, bool))
-    return tuple(int(at) for at in numbers if 0 < at <= num_tokens)
+    # Between two tokens there is no position: 0.5 would become 0, which is none either.
+    return tuple(int(at) for at in numbers if 0 < at <= num_tokens and at == int(at))

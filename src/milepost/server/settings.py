@@ -9,12 +9,12 @@ from milepost.byte_size import parse_bytes
 from milepost.counts import as_count
 from milepost.errors import ConfigurationError
 
-__all__ = ["ServeSettings"]
+__all__ = ["MOST_STREAM_INTERVAL_MS", "ServeSettings"]
 
 _MOST_PORT = 65_535
 _SHORTEST_KEY = 8
 # Readers see a text grow by jumps from here on.
-_MOST_INTERVAL_MS = 1_000
+MOST_STREAM_INTERVAL_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,9 @@ class ServeSettings:
             operator_key=operator_key,
             salt_by_key=salt_by_key,
             max_queue=as_count("max_queue", max_queue),
-            stream_interval_ms=as_count("stream_interval_ms", stream_interval_ms, most=_MOST_INTERVAL_MS),
+            stream_interval_ms=as_count(
+                "stream_interval_ms", stream_interval_ms, most=MOST_STREAM_INTERVAL_MS
+            ),
             max_answer_tokens=as_count("max_answer_tokens", max_answer_tokens, least=1),
             max_body_bytes=parse_bytes(max_body),
             includes_recomputed=includes_recomputed,

@@ -228,6 +228,7 @@ class CheckpointManager:
         for request_id in list(self._requests):
             self.finish(request_id)
         self._cache.current.clear()
+        self.counts.resets += 1
 
     def save(self) -> None:
         """Write what was learned to the file that the options name, if any. Where it cannot be written, that

@@ -16,7 +16,8 @@ class CheckpointCounts:
         answers: States kept inside answers, beside those that were planned.
         off_grid: Planned positions that could not be captured, since a chunk began off the grid.
         evicted_by_sglang: States that went with their KV, or against the order of the cache.
-        settled: Requests whose promises are kept or taken back; changes with each of the above.
+        settled: Requests whose promises are kept or taken back.
+        resets: Times that all checkpoints were forgotten at once.
     """
 
     planned: int = 0
@@ -26,3 +27,4 @@ class CheckpointCounts:
     off_grid: int = 0
     evicted_by_sglang: int = 0
     settled: int = 0
+    resets: int = 0

@@ -1,7 +1,10 @@
 """The account of the checkpoints on SGLang's own ``/metrics``."""
 
+from dataclasses import replace
+
 from milepost.hosted.metrics import ACCOUNT_COUNTERS, Instruments, account_totals
 from milepost.sglang.checkpoint_manager import CheckpointManager
+from milepost.sglang.counts import CheckpointCounts
 
 __all__ = ["Metrics"]
 
@@ -29,14 +32,14 @@ class Metrics:
         self._instruments = Instruments(_COUNTERS, _GAUGES)
         # Routers may ask before the first request.
         self._instruments.show({"milepost_smallest_reusable_prefix_tokens": manager.room.grid_tokens})
-        self._num_updated = -1
+        self._told: CheckpointCounts | None = None
 
     def update(self) -> None:
         """Add what has changed since the last time. Next to free where nothing has."""
         manager, counts = self._manager, self._manager.counts
-        if counts.settled == self._num_updated:
+        if counts == self._told:
             return
-        self._num_updated = counts.settled
+        self._told = replace(counts)
         account = manager.statistics()
         self._instruments.count(
             account_totals(account)

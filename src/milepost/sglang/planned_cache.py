@@ -143,3 +143,6 @@ class PlannedRadixCache(UnifiedRadixCache):
         super().reset()
         if self.checkpoint_manager is not None:
             self.checkpoint_manager.clear()
+        if self.metrics is not None:
+            # No request may come for long.
+            self.metrics.update()

@@ -127,9 +127,9 @@ class EvictionQueue:
                 return first
 
     def worth_of_kv(self, checkpoint: Checkpoint) -> float:
-        """Return what a stored ``checkpoint`` is worth for each token of KV that only it needs. It is ranked
-        for that only where its circumstances have changed since it was, or something pins it. O(1), or
-        O(log n).
+        """Return about what a stored ``checkpoint`` is worth for each token of KV that only it needs: as it
+        was ranked last. It is ranked anew only where it is marked for that, or something pins it; what stands
+        below it may have gone since, and then that was another number. O(1), or O(log n).
         """
         if self._scales_version != self.policy.scales_version:
             self._scales_version, self._scales = self.policy.scales_version, self.policy.scales.tolist()

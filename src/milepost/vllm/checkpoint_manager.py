@@ -282,6 +282,7 @@ class CheckpointManager:
             if request.stage is Stage.WAITING:
                 self._requests.pop(request_id).enter(Stage.FINISHED)
         self._cache.clear()
+        self.counts.resets += 1
 
     def save(self) -> None:
         """Write what was learned to the file that the options name, if any."""

@@ -17,7 +17,8 @@ class CheckpointCounts:
         answers: States kept inside answers, beside those that were planned.
         loaded: Prompt tokens that a KV connector brought, of those that were not computed.
         stale: Checkpoints that vLLM had evicted by itself.
-        confirmed: Requests whose checkpoints are all captured; changes with each of the above.
+        confirmed: Requests whose checkpoints are all captured.
+        resets: Times that all checkpoints were forgotten at once.
     """
 
     planned: int = 0
@@ -28,3 +29,4 @@ class CheckpointCounts:
     loaded: int = 0
     stale: int = 0
     confirmed: int = 0
+    resets: int = 0

@@ -1,7 +1,10 @@
 """The account of the checkpoints on vLLM's own ``/metrics``."""
 
+from dataclasses import replace
+
 from milepost.hosted.metrics import ACCOUNT_COUNTERS, Instruments, account_totals
 from milepost.vllm.checkpoint_manager import CheckpointManager
+from milepost.vllm.counts import CheckpointCounts
 
 __all__ = ["Metrics"]
 
@@ -19,7 +22,8 @@ _GAUGES = {
     "milepost_smallest_reusable_prefix_tokens": ("livemax", "Shorter prefixes are never reused."),
     "milepost_evicted_block_worth_tokens": (
         "livemin",
-        "What a block was worth that was evicted lately: tokens that it would have saved each later request.",
+        "What a block was worth that was evicted lately: tokens that it would have saved each later request. "
+        "0 while stock's rule leads.",
     ),
     "milepost_learned_rule_leads": ("livesum", "Engine cores in which the learned rule leads, not stock's."),
 }
@@ -35,14 +39,14 @@ class Metrics:
         self._instruments = Instruments(_COUNTERS, _GAUGES)
         # Routers may ask before the first request.
         self._instruments.show({"milepost_smallest_reusable_prefix_tokens": manager.layout.grid_tokens})
-        self._num_updated = -1
+        self._told: CheckpointCounts | None = None
 
     def update(self) -> None:
         """Add what has changed since the last time. Next to free where nothing has."""
         manager, counts = self._manager, self._manager.counts
-        if counts.confirmed == self._num_updated:
+        if counts == self._told:
             return
-        self._num_updated = counts.confirmed
+        self._told = replace(counts)
         account = manager.statistics()
         self._instruments.count(
             account_totals(account)

@@ -82,6 +82,11 @@ class _Planned(_Base):
                 tells_states=options.state_events,
             )
             self.kv_event_publisher = self.resumable_events
+        elif not options.state_events:
+            logger.warning(
+                "state_events=false has no effect: it leaves states out of KV events that promise what can "
+                "be resumed, and there are none (no KV events, resumable_events=false, or no attention)."
+            )
         for manager in self.kv_cache_manager.coordinator.single_type_managers:
             manager.checkpoint_manager = self.checkpoint_manager
             manager.resumable_events = self.resumable_events
