@@ -7,6 +7,7 @@ import pytest
 from milepost.footprint import Footprint
 from milepost.hosted_cache import HostedCache
 from milepost.placement import Dense
+from milepost.policies import parse_policy
 
 GRID = 4
 PROMPT = range(30)
@@ -27,11 +28,11 @@ class Source:
         return list(range(start, end, GRID))
 
 
-def new_cache(dropped: list | None = None) -> HostedCache:
+def new_cache(dropped: list | None = None, *, policy=None) -> HostedCache:
     return HostedCache(
         capacity_bytes=10_000,
         footprint=Footprint(checkpoint_bytes=50, kv_bytes_per_token=1),
-        policy=Dense(every=8),
+        policy=policy or Dense(every=8),
         grid=GRID,
         on_drop=None if dropped is None else dropped.extend,
     )
@@ -159,4 +160,21 @@ def test_kv_that_others_need_too_makes_a_checkpoint_worth_more_for_each_token_of
     assert cache.worth_of_kv(deepest) <= cache.worth_of_kv(shallower), "the deeper one was used no later"
     before = cache.statistics()
     assert cache.statistics() == before
+    cache.check()
+
+
+@pytest.mark.parametrize("policy", ["learned", "vllm", "sglang", "marconi:alpha=0.5"])
+def test_what_kv_is_worth_is_told_while_it_is_pinned_and_after_the_model_learned_more(policy):
+    cache = new_cache(policy=parse_policy(policy))
+    worths = []
+    for number in range(60):
+        serve(cache, [*PROMPT, *range(100 + number, 112 + number)])
+        with cache.acquire([*PROMPT, 7]) as lease:
+            if lease.checkpoint is not None:
+                pinned = cache.worth_of_kv(lease.checkpoint)
+        if lease.checkpoint is not None:
+            worths.append((pinned, cache.worth_of_kv(lease.checkpoint)))
+    assert len(worths) > 40
+    assert all(pinned >= 0 and free >= 0 for pinned, free in worths)
+    assert len(set(worths)) > 1, "it changes with what is learned, or with time"
     cache.check()

@@ -168,19 +168,17 @@ class EvictionQueue:
 
     def freed_bytes(self, checkpoint: Checkpoint, *, without: Set[int] = frozenset()) -> int:
         """Return the bytes that its eviction frees, after that of others, where the policy asks for them."""
-        if not self.policy.weighs_neighbours:
-            return checkpoint.num_bytes
-        kv_tokens = exclusive_kv_tokens(checkpoint, without=without)
-        return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
+        return checkpoint.num_bytes + self._kv_tokens(checkpoint, without) * self._kv_bytes_per_token
 
     def _rank(self, checkpoint: Checkpoint) -> bool:
         return self._order.enter(checkpoint, self._note_freed_bytes(checkpoint))
 
     def _note_freed_bytes(self, checkpoint: Checkpoint) -> int:
-        if not self.policy.weighs_neighbours:
-            return checkpoint.num_bytes
-        kv_tokens = checkpoint.kv_tokens = exclusive_kv_tokens(checkpoint)
-        return checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
+        checkpoint.kv_tokens = self._kv_tokens(checkpoint)
+        return checkpoint.num_bytes + checkpoint.kv_tokens * self._kv_bytes_per_token
+
+    def _kv_tokens(self, checkpoint: Checkpoint, without: Set[int] = frozenset()) -> int:
+        return exclusive_kv_tokens(checkpoint, without=without) if self.policy.weighs_neighbours else 0
 
     def _rank_stale(self) -> None:
         for checkpoint in self._stale.values():
