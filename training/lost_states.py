@@ -13,6 +13,8 @@ import torch
 from torch.nn.functional import log_softmax
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
+from training.quick_layers import exchanged
+
 __all__ = ["lost_states", "unlikelihood"]
 
 # exp of it is nothing beside any state, and no infinity.
@@ -42,12 +44,8 @@ def lost_states(ends: torch.Tensor) -> Iterator[None]:
         after = convolve(channels_first.masked_fill(~is_after, 0.0), *arguments, **options)
         return torch.where(is_after, after, before)
 
-    modeling_qwen3_5.torch_chunk_gated_delta_rule = forgetful_rule
-    modeling_qwen3_5.causal_conv1d_fn = forgetful_convolution
-    try:
+    with exchanged(forgetful_rule, forgetful_convolution):
         yield
-    finally:
-        modeling_qwen3_5.torch_chunk_gated_delta_rule, modeling_qwen3_5.causal_conv1d_fn = rule, convolve
 
 
 def unlikelihood(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 engines, so that one dashboard shows them all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any, final
 
 from prometheus_client import REGISTRY, Counter, Gauge
@@ -65,6 +66,22 @@ class Instruments:
             name: _metric(Gauge, name, text, multiprocess_mode=mode) for name, (mode, text) in gauges.items()
         }
         self._seen = dict.fromkeys(counters, 0)
+        self._told: Any = None
+
+    def update(self, counts: Any, tell: Callable[[], tuple[Mapping[str, int], Mapping[str, float]]]) -> None:
+        """Count and show what ``tell`` returns, if anything has changed since the last time. Next to free
+        where nothing has.
+
+        Args:
+            counts: What became of the checkpoints by now, a dataclass.
+            tell: Returns what the counters stand at, and what the gauges show.
+        """
+        if counts == self._told:
+            return
+        self._told = copy(counts)
+        totals, values = tell()
+        self.count(totals)
+        self.show(values)
 
     def count(self, totals: Mapping[str, int]) -> None:
         """Add to the counters what has come since the last time."""

@@ -1,10 +1,7 @@
 """The account of the checkpoints on SGLang's own ``/metrics``."""
 
-from dataclasses import replace
-
 from milepost.hosted.metrics import ACCOUNT_COUNTERS, Instruments, account_totals
 from milepost.sglang.checkpoint_manager import CheckpointManager
-from milepost.sglang.counts import CheckpointCounts
 
 __all__ = ["Metrics"]
 
@@ -32,16 +29,15 @@ class Metrics:
         self._instruments = Instruments(_COUNTERS, _GAUGES)
         # Routers may ask before the first request.
         self._instruments.show({"milepost_smallest_reusable_prefix_tokens": manager.room.grid_tokens})
-        self._told: CheckpointCounts | None = None
 
     def update(self) -> None:
         """Add what has changed since the last time. Next to free where nothing has."""
+        self._instruments.update(self._manager.counts, self._account)
+
+    def _account(self) -> tuple[dict[str, int], dict[str, float]]:
         manager, counts = self._manager, self._manager.counts
-        if counts == self._told:
-            return
-        self._told = replace(counts)
         account = manager.statistics()
-        self._instruments.count(
+        return (
             account_totals(account)
             | {
                 "milepost_checkpoints_planned": counts.planned,
@@ -50,6 +46,6 @@ class Metrics:
                 "milepost_answer_checkpoints": counts.answers,
                 "milepost_off_grid_positions": counts.off_grid,
                 "milepost_checkpoints_taken": counts.evicted_by_sglang,
-            }
+            },
+            {"milepost_checkpoints_held": account.num_checkpoints},
         )
-        self._instruments.show({"milepost_checkpoints_held": account.num_checkpoints})

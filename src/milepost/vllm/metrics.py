@@ -1,10 +1,7 @@
 """The account of the checkpoints on vLLM's own ``/metrics``."""
 
-from dataclasses import replace
-
 from milepost.hosted.metrics import ACCOUNT_COUNTERS, Instruments, account_totals
 from milepost.vllm.checkpoint_manager import CheckpointManager
-from milepost.vllm.counts import CheckpointCounts
 
 __all__ = ["Metrics"]
 
@@ -39,16 +36,15 @@ class Metrics:
         self._instruments = Instruments(_COUNTERS, _GAUGES)
         # Routers may ask before the first request.
         self._instruments.show({"milepost_smallest_reusable_prefix_tokens": manager.layout.grid_tokens})
-        self._told: CheckpointCounts | None = None
 
     def update(self) -> None:
         """Add what has changed since the last time. Next to free where nothing has."""
+        self._instruments.update(self._manager.counts, self._account)
+
+    def _account(self) -> tuple[dict[str, int], dict[str, float]]:
         manager, counts = self._manager, self._manager.counts
-        if counts == self._told:
-            return
-        self._told = replace(counts)
         account = manager.statistics()
-        self._instruments.count(
+        return (
             account_totals(account)
             | {
                 "milepost_checkpoints_planned": counts.planned,
@@ -56,12 +52,10 @@ class Metrics:
                 "milepost_checkpoints_hit": counts.hits,
                 "milepost_prefill_stops": counts.stops,
                 "milepost_loaded_tokens": counts.loaded,
-            }
-        )
-        self._instruments.show(
+            },
             {
                 "milepost_checkpoints_held": account.num_checkpoints,
                 "milepost_evicted_block_worth_tokens": manager.evicted_block_worth,
                 "milepost_learned_rule_leads": manager.is_led_by_learning,
-            }
+            },
         )
