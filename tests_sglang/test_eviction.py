@@ -1,8 +1,11 @@
 """Which states and which KV go: what nobody wants, then what is worth least, and never what is in use."""
 
+import pytest
 from benchmarks.sglang.bare_engine import BareEngine
 from sglang.srt.mem_cache.base_prefix_cache import EvictParams
+from sglang.srt.mem_cache.unified_cache.components import ComponentType
 from test_placement import ask, tokens
+from traffic import Traffic
 
 
 def test_documents_that_are_asked_about_again_and_again_stay_while_others_pass_by():
@@ -59,15 +62,44 @@ def test_kv_that_no_wanted_state_needs_goes_before_any_that_is_of_use():
     for document in range(4):
         # One chunk each, so that each leaves one state, with nothing after it.
         engine.serve(tokens(document, 1500))
-    leaves = list(engine.cache.tree_core.evictable_device_leaves)
-    order = engine.cache.tree_core.eviction_strategy
-    assert [order.get_priority(leaf)[0] for leaf in leaves] == [1, 1, 1, 1]
-
+    # What KV is worth is known by now, and changes for one of them.
+    engine.cache.use_free_time()
     engine.manager._cache.current.evict_least()
     (unwanted,) = engine.manager.states.unwanted
-    assert min(leaves, key=order.get_priority).id == unwanted
+    assert len(engine.positions()) == 4
     engine.cache.evict(EvictParams(num_tokens=1))
     assert len(engine.positions()) == 3
     assert unwanted not in engine.manager.nodes_with_states
     engine.check()
     engine.check_leaks()
+
+
+@pytest.mark.parametrize("page", [1, 64])
+def test_kv_goes_in_the_order_that_ranking_all_of_it_anew_would_give(page):
+    engine = BareEngine(page=page, num_states=80, num_kv_tokens=12_032, chunk=512)
+    kv, walks = engine.cache.components[ComponentType.FULL], []
+    pop = kv._order.pop
+
+    def noted(leaves):
+        walks.append((min(map(kv._order._priority, leaves)), kv._order._priority(leaf := pop(leaves))))
+        return leaf
+
+    kv._order.pop = noted
+    Traffic(engine, seed=2).run(300)
+
+    assert len(walks) > 100
+    is_least = [chosen == least for least, chosen in walks]
+    assert sum(is_least) > 0.9 * len(walks), "of the rest, what they are worth has fallen lately"
+    assert all(chosen[0] == least[0] for least, chosen in walks), "what no state needs goes first"
+
+
+def test_after_a_flush_no_end_of_the_old_tree_is_held():
+    engine = BareEngine(num_states=40, num_kv_tokens=1 << 15)
+    for document in range(4):
+        engine.serve(tokens(document, 1500))
+    order = engine.cache.components[ComponentType.FULL]._order
+    engine.cache.use_free_time()
+    assert len(order) > 0
+    engine.flush()
+
+    assert len(order) == 0

@@ -16,7 +16,7 @@ from milepost.sglang.checkpoint_manager import CheckpointManager
 from milepost.sglang.compatibility import why_not
 from milepost.sglang.hooks import HOOKS
 from milepost.sglang.options import Options
-from milepost.sglang.planned_cache import PlannedRadixCache, PlannedStateComponent
+from milepost.sglang.planned_cache import PlannedKVComponent, PlannedRadixCache, PlannedStateComponent
 from milepost.sglang.room import StateRoom
 
 __all__ = ["make_cache"]
@@ -42,6 +42,7 @@ def make_cache(ctx: Any) -> Any:
     params.component_registry_override = {
         **(params.component_registry_override or {}),
         ComponentType.MAMBA: PlannedStateComponent,
+        ComponentType.FULL: PlannedKVComponent,
     }
     cache = create_unified_radix_cache(ctx, cache_class=PlannedRadixCache)
     room = _room(params)

@@ -7,6 +7,7 @@ from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.managers.schedule_policy import PrefillAdder
 from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.mem_cache import registry
+from sglang.srt.mem_cache.unified_cache.components.full import FullComponent
 from sglang.srt.mem_cache.unified_cache.components.mamba import MambaComponent
 from sglang.srt.mem_cache.unified_cache.unified_tree_core import UnifiedTreeCore
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
@@ -36,6 +37,8 @@ _SIGNATURES: tuple[Signature, ...] = (
     (MambaComponent, "evict_component", ("self", "node")),
     (MambaComponent, "_evict_device_start", ("self", "request_cnt")),
     (MambaComponent, "_evict_device_next_node", ("self", "tracker")),
+    (FullComponent, "_evict_device_start", ("self", "request_cnt")),
+    (FullComponent, "_evict_device_next_node", ("self", "tracker")),
     (UnifiedTreeCore, "node_by_id", ("self", "node_id")),
 )
 

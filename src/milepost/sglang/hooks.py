@@ -101,9 +101,8 @@ def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, *
         kwargs: As well.
     """
     result = run(scheduler, batch, *args, **kwargs)
-    manager = _manager_of(scheduler.tree_cache)
-    if manager is not None:
-        manager.catch_up()
+    if isinstance(scheduler.tree_cache, PlannedRadixCache):
+        scheduler.tree_cache.use_free_time()
     return result
 
 

@@ -1,19 +1,20 @@
-"""SGLang's radix cache and its component of states, with planned checkpoints."""
+"""SGLang's radix cache and its components of states and KV, with planned checkpoints."""
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
-from sglang.srt.mem_cache.evict_policy import EvictionStrategy
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
 from sglang.srt.mem_cache.unified_cache.components.base import EvictLayer
+from sglang.srt.mem_cache.unified_cache.components.full import FullComponent
 from sglang.srt.mem_cache.unified_cache.components.mamba import MambaComponent
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
 from milepost.sglang.checkpoint_manager import CheckpointManager
+from milepost.sglang.leaf_order import LeafOrder
 
 if TYPE_CHECKING:
     from milepost.sglang.metrics import Metrics
 
-__all__ = ["PlannedRadixCache", "PlannedStateComponent", "WorthOfKV"]
+__all__ = ["PlannedKVComponent", "PlannedRadixCache", "PlannedStateComponent"]
 
 
 class PlannedStateComponent(MambaComponent):
@@ -71,22 +72,56 @@ class PlannedStateComponent(MambaComponent):
         return bool(self.tree_core.node_by_id(node_id).component_data[self.component_type].lock_ref)
 
 
-@final
-class WorthOfKV(EvictionStrategy):
-    """Which KV goes first, of that at the ends of SGLang's tree: what no wanted state needs, by age; then
-    what is worth least for each token.
+class PlannedKVComponent(FullComponent):
+    """Gives up that KV first that no wanted state needs, the oldest of it; then what is worth least for each
+    token.
     """
 
-    def __init__(self, manager: CheckpointManager) -> None:
-        self._wanted = manager.states.wanted
-        self._worth_of_kv = manager.worth_of_kv
+    # Set by the cache, once there is a manager.
+    _order: LeafOrder | None = None
 
-    def get_priority(self, node: Any) -> tuple[int, float, float]:
-        """Return what a node is ordered by; asked of all ends of the tree whenever KV is needed."""
-        state = self._wanted.get(node.id)
-        if state is None or state.checkpoint is None:
-            return (0, 0.0, node.last_access_time)
-        return (1, self._worth_of_kv(state.checkpoint), node.last_access_time)
+    def plan_with(self, manager: CheckpointManager) -> None:
+        """Have the states of ``manager`` decide from now on."""
+        wanted, worth_of_kv = manager.states.wanted, manager.worth_of_kv
+
+        def priority(leaf: Any) -> tuple[float, ...]:
+            state = wanted.get(leaf.id)
+            if state is None or state.checkpoint is None:
+                return (0, 0.0, leaf.last_access_time)
+            return (1, worth_of_kv(state.checkpoint), leaf.last_access_time)
+
+        order = self._order = LeafOrder(priority)
+        manager.states.on_worthless = lambda node_id: order.forget(self.tree_core.node_by_id(node_id))
+
+    def clear(self) -> None:
+        """Forget the ends of a tree that was emptied."""
+        if self._order is not None:
+            self._order.clear()
+
+    def use_free_time(self) -> None:
+        """Rank a few ends of the tree again."""
+        if self._order is not None:
+            self._order.rank_ahead(self.tree_core.evictable_device_leaves)
+
+    def _evict_device_start(self, request_cnt: int) -> None:
+        if self._order is None:
+            super()._evict_device_start(request_cnt)
+            return
+        self._evict_device_request_cnt = request_cnt
+        self._evict_device_last_node = None
+        self._order.update(self.tree_core.evictable_device_leaves)
+
+    def _evict_device_next_node(self, tracker: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._order is None:
+            return super()._evict_device_next_node(tracker, *args, **kwargs)
+        leaves, last = self.tree_core.evictable_device_leaves, self._evict_device_last_node
+        if last is not None and last.parent in leaves:
+            self._order.rank(last.parent)
+        self._evict_device_last_node = None
+        if tracker[self.component_type] >= self._evict_device_request_cnt:
+            return None
+        leaf = self._evict_device_last_node = self._order.pop(leaves)
+        return None if leaf is None else leaf.id
 
 
 class PlannedRadixCache(UnifiedRadixCache):
@@ -110,7 +145,13 @@ class PlannedRadixCache(UnifiedRadixCache):
         """Have ``manager`` decide from now on."""
         self.checkpoint_manager = manager
         self.components[ComponentType.MAMBA].checkpoint_manager = manager
-        self.tree_core.eviction_strategy = WorthOfKV(manager)
+        self.components[ComponentType.FULL].plan_with(manager)
+
+    def use_free_time(self) -> None:
+        """Do what nobody has to wait for: a batch was launched."""
+        if self.checkpoint_manager is not None:
+            self.checkpoint_manager.catch_up()
+            self.components[ComponentType.FULL].use_free_time()
 
     def checkpoint_into_tree(self, req: Any, *, up_to: int, **kwargs: Any) -> None:
         """Do as SGLang does, and take back promises once a prompt is done."""
@@ -143,6 +184,7 @@ class PlannedRadixCache(UnifiedRadixCache):
         super().reset()
         if self.checkpoint_manager is not None:
             self.checkpoint_manager.clear()
+            self.components[ComponentType.FULL].clear()
         if self.metrics is not None:
             # No request may come for long.
             self.metrics.update()

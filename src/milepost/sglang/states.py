@@ -1,5 +1,6 @@
 """The states that SGLang's tree holds, by the node that each is at the end of."""
 
+from collections.abc import Callable
 from typing import final
 
 from milepost.store import Checkpoint
@@ -38,6 +39,8 @@ class TreeStates:
     def __init__(self) -> None:
         self.wanted: dict[int, TreeState] = {}
         self.unwanted: dict[int, None] = {}
+        #: Called with each node whose state is not wanted any more, or gone.
+        self.on_worthless: Callable[[int], None] = _ignore
 
     def enter(self, node_id: int, state: TreeState | None) -> None:
         """Note that a state is at ``node_id`` now; None for one that nobody planned."""
@@ -55,14 +58,17 @@ class TreeStates:
         state = self.wanted.pop(node_id, None)
         if state is not None:
             state.node_id = None
+            self.on_worthless(node_id)
         return state
 
     def reject(self, state: TreeState) -> None:
         """Note that the cache wants ``state`` no more; harmless where it is not in the tree."""
-        if state.node_id is not None:
-            self.unwanted[state.node_id] = None
-            del self.wanted[state.node_id]
+        node_id = state.node_id
+        if node_id is not None:
+            self.unwanted[node_id] = None
+            del self.wanted[node_id]
             state.node_id = None
+            self.on_worthless(node_id)
 
     def clear(self) -> None:
         """Forget all of them: the tree was emptied."""
@@ -70,3 +76,7 @@ class TreeStates:
             state.node_id = None
         self.wanted.clear()
         self.unwanted.clear()
+
+
+def _ignore(node_id: int) -> None:
+    """Nobody keeps an order of what the states are worth."""
