@@ -22,7 +22,7 @@ def test_what_is_given_is_taken():
     ("text", "says"),
     [
         ("{", "is no JSON"),
-        ("[]", "is no object"),
+        ("[]", "give an object"),
         ('{"learnt": "x"}', "known are history_tokens, learned"),
         ('{"learned": 5}', "give a path"),
         ('{"history_tokens": -1}', "a whole number of at least 0"),

@@ -15,12 +15,12 @@ nothing is resumed from that it has not found, and each state that leaves its tr
 All ranks of a model decide alike: no clock, no randomness, and no order but that of requests.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from milepost.accounting import CacheStatistics
-from milepost.policies import CachePolicy, load_lessons, save_lessons
+from milepost.hosted.lessons import KeptLessons
+from milepost.policies import CachePolicy
 from milepost.sglang.checkpoint_cache import CheckpointCache
 from milepost.sglang.counts import CheckpointCounts
 from milepost.sglang.options import Options
@@ -30,8 +30,6 @@ from milepost.sglang.room import StateRoom
 from milepost.sglang.states import TreeState
 
 __all__ = ["CheckpointManager"]
-
-logger = logging.getLogger(__name__)
 
 # SGLang ends its schedulers without notice, so what was learned is saved every so many requests.
 _SETTLED_PER_SAVE = 256
@@ -60,9 +58,7 @@ class CheckpointManager:
         self.room = room
         self.counts = CheckpointCounts()
         self.policy = policy
-        if options.learned is not None and options.learned.exists():
-            load_lessons(policy, options.learned)
-        self._learned = options.learned if saves_lessons else None
+        self._lessons = KeptLessons(policy, options.learned, saves=saves_lessons)
         self._cache = CheckpointCache(room=room, policy=policy, history_tokens=options.history_tokens)
         self.states, self.worth_of_kv = self._cache.states, self._cache.worth_of_kv
         self._hash = UnitHash(room.unit_tokens)
@@ -231,16 +227,8 @@ class CheckpointManager:
         self.counts.resets += 1
 
     def save(self) -> None:
-        """Write what was learned to the file that the options name, if any. Where it cannot be written, that
-        is said once, and not tried again.
-        """
-        if self._learned is None:
-            return
-        try:
-            save_lessons(self.policy, self._learned)
-        except OSError as error:
-            logger.warning("What is learned of the traffic is not saved: %s", error)
-            self._learned = None
+        """Write what was learned to the file that the options name, if any."""
+        self._lessons.save()
 
     def statistics(self) -> CacheStatistics:
         """Return the account of all admitted requests; memory is in units of the pools."""

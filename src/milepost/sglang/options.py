@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from milepost.errors import ConfigurationError
+from milepost.hosted.settings import PATH, at_least, read_settings
 
 __all__ = ["VARIABLE", "Options"]
 
 VARIABLE = "MILEPOST_SGLANG"
-_RULES = {"history_tokens": "a whole number of at least 0", "learned": "a path"}
+_RULES = {"history_tokens": at_least(0), "learned": PATH}
+_EXAMPLE = '{"learned": "/var/lib/milepost/lessons.json"}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,24 +46,7 @@ class Options:
         try:
             given: Any = json.loads(text)
         except ValueError as error:
-            raise ConfigurationError(f"{VARIABLE}={text!r} is no JSON ({error}); {_EXAMPLE}") from None
-        if not isinstance(given, dict):
-            raise ConfigurationError(f"{VARIABLE}={text!r} is no object; {_EXAMPLE}")
-        for name, value in given.items():
-            if name not in _RULES:
-                raise ConfigurationError(f"{VARIABLE} has {name!r}; known are {', '.join(sorted(_RULES))}")
-            if name == "learned":
-                is_good = isinstance(value, str)
-            else:
-                # A bool is an int to Python, not to a reader of a configuration.
-                is_good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            if not is_good:
-                raise ConfigurationError(f"{VARIABLE}: {name} is {value!r}; give {_RULES[name]}")
-        learned = given.get("learned")
-        return cls(
-            history_tokens=given.get("history_tokens"),
-            learned=None if learned is None else Path(learned).expanduser(),
-        )
-
-
-_EXAMPLE = """give an object, as in '{"learned": "/var/lib/milepost/lessons.json"}'"""
+            raise ConfigurationError(
+                f"{VARIABLE}={text!r} is no JSON ({error}); give an object, as in '{_EXAMPLE}'"
+            ) from None
+        return cls(**read_settings(given, _RULES, where=VARIABLE, example=_EXAMPLE))

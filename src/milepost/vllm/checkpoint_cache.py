@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, final
 
 from milepost.accounting import CacheStatistics
+from milepost.hosted.lessons import KeptLessons
 from milepost.hosted_cache import HostedCache
 from milepost.placement import Placement
-from milepost.policies import CachePolicy, load_lessons, save_lessons
+from milepost.policies import CachePolicy
 from milepost.policies.reuse_model import ReuseModel
 from milepost.vllm.counts import CheckpointCounts
 from milepost.vllm.following import Following
@@ -60,10 +61,7 @@ class CheckpointCache:
         self._layout = layout
         self._memory = memory
         self._counts = counts
-        self._learned = options.learned
-        learned_from = self._learned if self._learned is not None and self._learned.exists() else None
-        if learned_from is not None:
-            load_lessons(policy, learned_from)
+        self._lessons = KeptLessons(policy, options.learned)
         history = options.history_tokens
         new_cache = partial(
             HostedCache,
@@ -84,7 +82,7 @@ class CheckpointCache:
         self.leader = Leader(
             layout,
             policy=policy,
-            learned_from=learned_from,
+            learned_from=self._lessons.loaded_from,
             make_cache=lambda capacity, rule: new_cache(capacity_bytes=capacity, policy=rule),
             stop_tokens=stop_tokens,
         )
@@ -190,8 +188,7 @@ class CheckpointCache:
     def save(self) -> None:
         """Write what was learned to the file that the options name, if any."""
         self.catch_up()
-        if self._learned is not None:
-            save_lessons(self.policy, self._learned)
+        self._lessons.save()
 
     def statistics(self) -> CacheStatistics:
         """Return the account, up to the last :meth:`catch_up`; memory is in units of the layout."""

@@ -1,15 +1,25 @@
 """What can be set, through ``--additional-config '{"milepost": {...}}'``. Nothing needs to be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from milepost.errors import ConfigurationError
+from milepost.hosted.settings import FLAG, PATH, at_least, read_settings
 
 __all__ = ["Options"]
 
 _KEY = "milepost"
+_RULES = {
+    "enabled": FLAG,
+    "max_stops": at_least(1),
+    "stop_tokens": at_least(0),
+    "history_tokens": at_least(0),
+    "resumable_events": FLAG,
+    "state_events": FLAG,
+    "learned": PATH,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,42 +60,15 @@ class Options:
         >>> Options.read({"milepost": {"max_stops": 2}}).max_stops
         2
         """
-        given = (additional_config or {}).get(_KEY, {})
-        if not isinstance(given, Mapping):
-            raise ConfigurationError(
-                f"additional_config[{_KEY!r}] is {given!r}; give an object, as in "
-                '{"milepost": {"max_stops": 4}}'
-            )
-        known = {field.name: field for field in fields(cls)}
-        for name in given:
-            if name not in known:
-                raise ConfigurationError(
-                    f"additional_config[{_KEY!r}] has {name!r}; known are {', '.join(sorted(known))}"
-                )
-        options = dict(given)
-        _require(options, "enabled", bool)
-        _require(options, "max_stops", int, least=1)
-        _require(options, "stop_tokens", int, least=0)
-        _require(options, "history_tokens", int, least=0)
-        _require(options, "resumable_events", bool)
-        _require(options, "state_events", bool)
+        options = read_settings(
+            (additional_config or {}).get(_KEY, {}),
+            _RULES,
+            where=f"additional_config[{_KEY!r}]",
+            example='{"milepost": {"max_stops": 4}}',
+        )
         if not options.get("state_events", True) and not options.get("resumable_events", True):
             raise ConfigurationError(
                 f"additional_config[{_KEY!r}] has 'state_events': false and 'resumable_events': false; "
                 "events are left out only of those that are looked at: leave 'resumable_events' out"
             )
-        _require(options, "learned", str)
-        if "learned" in options:
-            options["learned"] = Path(options["learned"]).expanduser()
         return cls(**options)
-
-
-def _require(options: dict[str, Any], name: str, kind: type, *, least: int | None = None) -> None:
-    if name not in options:
-        return
-    value = options[name]
-    # A bool is an int to Python, not to a reader of a configuration.
-    is_of_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if not is_of_kind or (least is not None and value < least):
-        rule = {bool: "true or false", int: f"a whole number of at least {least}", str: "a path"}[kind]
-        raise ConfigurationError(f"additional_config[{_KEY!r}][{name!r}] is {value!r}; give {rule}")

@@ -224,10 +224,7 @@ class _Planned(_Base):
 
     def shutdown(self) -> None:
         super().shutdown()
-        try:
-            self.checkpoint_manager.save()
-        except OSError as error:
-            logger.warning("What was learned of the traffic is lost: %s", error)
+        self.checkpoint_manager.save()
 
 
 class PlannedScheduler(_Planned, StockScheduler):
