@@ -213,7 +213,7 @@ class SmallVllm:
 
     def plan_request(self, request):
         """Return how many tokens can be found for it, and tell the manager."""
-        self.checkpoint_manager.catch_up()
+        self.checkpoint_manager.prepare_lookup()
         hit = self._hit(request) if request.may_hit else 0
         request.hit, request.shared = hit, self._shared(request) if request.may_hit else 0
         self.checkpoint_manager.plan_request(
@@ -258,7 +258,7 @@ class SmallVllm:
         self.checkpoint_manager.on_step(request.name, end)
         self.num_chunks += 1
         if self.batch == 0 or self.num_chunks % self.batch == 0:
-            self.checkpoint_manager.catch_up()
+            self.checkpoint_manager.use_free_time(0)
         return True
 
     def finish(self, request):

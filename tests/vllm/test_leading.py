@@ -108,3 +108,30 @@ def test_a_prompt_is_played_when_its_answer_is_done():
     vllm.checkpoint_manager.use_free_time(0)
     assert leader._num_prompts == 2, "both were computed by then"
     vllm.finish(second)
+
+
+def test_no_answer_that_ends_in_the_same_step_waits_for_the_rules_to_be_compared():
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=110, chunk=1000)
+    leader = vllm.checkpoint_manager._cache.leader
+    running = [vllm.ask(range(1000 * number, 1000 * number + 300)) for number in range(2)]
+    for request in running:
+        assert vllm.step(request)
+    for request in running:
+        vllm.finish(request)
+        assert leader._num_prompts == 0
+    assert not leads(vllm), "and to ask who leads plays nothing"
+    assert leader._num_prompts == 0
+    vllm.checkpoint_manager.use_free_time(0)
+    assert leader._num_prompts == 2
+
+
+def test_before_a_prompt_is_looked_up_it_is_seen_who_leads():
+    vllm = SmallVllm(has_to_prove_itself=True, num_blocks=400)
+    num_served = 0
+    while not leads(vllm):
+        serve_against(vllm, by_learning=90, by_stock=0, num_requests=1, first=num_served)
+        num_served += 1
+        is_ahead = leads(vllm)
+        vllm.checkpoint_manager.prepare_lookup()
+        assert num_served < 50
+    assert not is_ahead, "nothing was compared when the last answer ended"

@@ -38,7 +38,10 @@ class _Nobody:
     def kv_limit(self, name):
         return 1 << 40
 
-    def catch_up(self):
+    def prepare_lookup(self):
+        pass
+
+    def use_free_time(self, num_blocks):
         pass
 
     def make_room(self, num_blocks):

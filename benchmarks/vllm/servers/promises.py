@@ -19,14 +19,14 @@ class PromiseWatch:
 
     def __post_init__(self) -> None:
         manager, coordinator = self.scheduler.checkpoint_manager, self.scheduler.kv_cache_manager.coordinator
-        keep_answer, cache_blocks = manager._keep_answer, coordinator.cache_blocks
+        promise, cache_blocks = manager._answers._promise, coordinator.cache_blocks
 
-        def watched_keep_answer(request: Any, block_hashes: Any, position: int) -> None:
+        def watched_promise(request: Any, prompt: Any, boundary: int) -> None:
             num_answers = manager.counts.answers
-            keep_answer(request, block_hashes, position)
+            promise(request, prompt, boundary)
             if manager.counts.answers > num_answers:
                 # By the hash that a prompt would be looked up by, whatever the plugin made of it.
-                self._pending.append(block_hashes[position // manager.layout.match_tokens - 1])
+                self._pending.append(prompt.hashes[boundary // manager.layout.match_tokens - 1])
 
         def watched_cache_blocks(*args: Any, **kwargs: Any) -> None:
             cache_blocks(*args, **kwargs)
@@ -35,7 +35,7 @@ class PromiseWatch:
                 self.num_stored += self._is_stored(prefix_hash)
             self._pending.clear()
 
-        manager._keep_answer = watched_keep_answer
+        manager._answers._promise = watched_promise
         coordinator.cache_blocks = watched_cache_blocks
 
     def _is_stored(self, prefix_hash: bytes) -> bool:

@@ -86,7 +86,6 @@ class CheckpointCache:
             make_cache=lambda capacity, rule: new_cache(capacity_bytes=capacity, policy=rule),
             stop_tokens=stop_tokens,
         )
-        self._is_comparison_due = False
         # Tokens after the last whole hash of each prompt: to be computed, whatever was seen.
         self._num_untold = 0
 
@@ -99,7 +98,6 @@ class CheckpointCache:
     @property
     def is_led_by_learning(self) -> bool:
         """Whether the learned rule leads; else all is as in stock vLLM, but for extras in spare memory."""
-        self._compare_rules()
         return self.leader.is_led_by_learning
 
     @property
@@ -115,8 +113,7 @@ class CheckpointCache:
         self._late.append(request)
 
     def catch_up(self) -> None:
-        """Tell the cache what it has not been told yet, and see which rule does better by now."""
-        self._compare_rules()
+        """Tell the cache what it has not been told yet."""
         self.following.catch_up()
         late, self._late = self._late, []
         for request in late:
@@ -173,11 +170,19 @@ class CheckpointCache:
                     return
 
     def compare_later(self) -> None:
-        """Have it be seen which rule does better by now, before anything is decided: the answer that has just
-        come to its end is not held for it.
+        """Have the next :meth:`compare_rules` see which rule does better by now: the answers that come to
+        their ends in this step are not held for it.
         """
         self.leader.end_round()
-        self._is_comparison_due = True
+
+    def compare_rules(self) -> None:
+        """See which rule does better by now, and give up what the one that leads from now on does not keep.
+        What was compared before costs nothing.
+        """
+        if self.leader.catch_up():
+            # What stock vLLM keeps beside the checkpoints is memory for others.
+            with self._memory.deferred():
+                self._memory.doubt_everything()
 
     def clear(self) -> None:
         """Forget all checkpoints; what was learned stays."""
@@ -200,15 +205,6 @@ class CheckpointCache:
     def check(self) -> None:
         """Recompute every invariant of the cache; raise ``CacheCorruptionError`` where one is broken."""
         self._told.check()
-
-    def _compare_rules(self) -> None:
-        if not self._is_comparison_due:
-            return
-        self._is_comparison_due = False
-        if self.leader.catch_up():
-            # What stock vLLM keeps beside the checkpoints is memory for others.
-            with self._memory.deferred():
-                self._memory.doubt_everything()
 
     def _commit(self, request: RequestState) -> None:
         lease, planned = request.lease, request.stops

@@ -17,13 +17,14 @@ from typing import final
 
 from milepost.accounting import CacheStatistics
 from milepost.policies import CachePolicy
-from milepost.vllm.belief import acquire_as_found
+from milepost.vllm.answers import AnswerKeeper
 from milepost.vllm.checkpoint_cache import CheckpointCache
 from milepost.vllm.counts import CheckpointCounts
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.options import Options
 from milepost.vllm.pool import BlockMemory
-from milepost.vllm.prompt_blocks import PromptBlocks, hash_keys, num_hashed
+from milepost.vllm.prompt_blocks import num_hashed
+from milepost.vllm.request_planner import RequestPlanner
 from milepost.vllm.request_state import RequestState, Stage
 from milepost.vllm.served_prompts import ServedPrompts
 from milepost.vllm.step_cost import StepCost
@@ -63,7 +64,6 @@ class CheckpointManager:
         self.step_cost = StepCost()
         self._stop_tokens = options.stop_tokens
         self._memory = memory
-        self._has_state = has_state
         self._cache = CheckpointCache(
             layout=layout,
             memory=memory,
@@ -72,12 +72,18 @@ class CheckpointManager:
             counts=self.counts,
             stop_tokens=self._cost_of_a_stop,
         )
-        self._planner = StopPlanner(
+        stops = StopPlanner(
             self._cache,
             memory=memory,
             layout=layout,
             max_stops=options.max_stops,
             stop_tokens=self._cost_of_a_stop,
+        )
+        self._planner = RequestPlanner(
+            self._cache, memory=memory, layout=layout, stops=stops, counts=self.counts
+        )
+        self._answers = AnswerKeeper(
+            self._cache, memory=memory, layout=layout, stops=stops, counts=self.counts, has_state=has_state
         )
         #: Where tiers are told of the requests that are done.
         self.tiers_told: Sequence[ServedPrompts] = ()
@@ -94,17 +100,8 @@ class CheckpointManager:
         may_hit: bool = True,
         breakpoints: Sequence[int] = (),
     ) -> None:
-        """Plan a request that vLLM found ``hit`` tokens of. Called anew for as long as it waits, and when it
-        was preempted.
-
-        Args:
-            request_id: vLLM's.
-            block_hashes: Of all whole blocks of ``match_tokens`` tokens of the prompt that are hashed yet.
-            num_tokens: Length of the prompt.
-            hit: Tokens that it will resume from.
-            shared: Tokens up to which vLLM has seen that it is shared, where those are more; else 0.
-            may_hit: False where the request must not read the cache, whatever is there.
-            breakpoints: Positions of its messages' ends, where the client said so.
+        """Plan a request that vLLM found ``hit`` tokens of; the arguments are those of
+        :meth:`RequestPlanner.plan`. Called anew for as long as it waits, and when it was preempted.
         """
         earlier = self._requests.get(request_id)
         if earlier is not None:
@@ -115,32 +112,11 @@ class CheckpointManager:
                 earlier.stops, earlier.kv_limit = (), hit
                 return
             self._requests.pop(request_id).enter(Stage.FINISHED)
-        layout, match_tokens = self.layout, self.layout.match_tokens
-        num_hashed = layout.hashed_tokens(num_tokens)
-        is_too_short = num_hashed < layout.grid_tokens or num_tokens <= layout.grid_tokens
-        if is_too_short or num_hashed > len(block_hashes) * match_tokens:
-            return
-        # Depths are known in whole match units, so the length is told in them too: a rest of many tokens
-        # would blur how far from its end a prompt was shared.
-        num_told = min(num_tokens, num_hashed + layout.rest_tokens)
-        lease, num_stale = acquire_as_found(
-            self._cache.current,
-            self._memory,
-            hash_keys(block_hashes, num_told, match_tokens),
-            num_told,
-            hit=hit,
-            may_hit=may_hit,
-            breakpoints=[position for position in breakpoints if position <= num_told],
+        request = self._planner.plan(
+            block_hashes, num_tokens, hit=hit, shared=shared, may_hit=may_hit, breakpoints=breakpoints
         )
-        self.counts.stale += num_stale
-        if lease.checkpoint is not None and shared < hit + layout.block_tokens:
-            # Stock vLLM would keep a state here now.
-            self._cache.following.note_used(lease.checkpoint)
-        stops, given = self._planner.plan(lease, num_tokens, hit=hit, shared=shared)
-        prompt = PromptBlocks(block_hashes, layout, self._memory)
-        self._requests[request_id] = RequestState(
-            lease, prompt, hit, stops, given, shared=shared, num_untold=num_tokens - num_told
-        )
+        if request is not None:
+            self._requests[request_id] = request
 
     def note_loaded(self, request_id: str, position: int, *, is_kept: bool) -> None:
         """Plan a request anew that resumes at ``position``, deeper than vLLM's own blocks allow: a KV
@@ -152,18 +128,8 @@ class CheckpointManager:
             is_kept: Whether the state there will be in a block of its own, which the pool can keep.
         """
         request = self._requests.get(request_id)
-        if request is None or request.stage is not Stage.WAITING or position <= request.hit:
-            return
-        is_given = position in request.given
-        request.num_loaded += position - request.hit
-        self._cache.take_in_loaded(request, position, is_kept=is_kept)
-        request.hit = position
-        request.stops, request.given = self._planner.plan(
-            request.lease, request.num_prompt_tokens, hit=position, shared=request.shared
-        )
-        if is_given:
-            # Stock vLLM keeps what was loaded there too.
-            request.given = (position, *request.given)
+        if request is not None and request.stage is Stage.WAITING and position > request.hit:
+            self._planner.plan_loaded(request, position, is_kept=is_kept)
 
     def loaded_position(self, request_id: str) -> int:
         """Return where the state that a connector brought is to be kept, 0 where it is not."""
@@ -207,9 +173,7 @@ class CheckpointManager:
         if request is None:
             return ()
         num_tokens = num_hashed(num_tokens, block_hashes, self.layout.match_tokens)
-        boundary = num_tokens // self.layout.block_tokens * self.layout.block_tokens
-        if request.answer_reaches(boundary) and self._has_state(request_id, boundary):
-            self._keep_answer(request, block_hashes, boundary)
+        self._answers.keep(request_id, request, block_hashes, num_tokens)
         return self.commit(request_id)
 
     def kv_limit(self, request_id: str) -> int:
@@ -259,11 +223,18 @@ class CheckpointManager:
         """Tell the cache what has happened, while there is time for it."""
         self._cache.catch_up()
 
-    def use_free_time(self, num_blocks: int) -> None:
-        """Do what no request should wait for, while the model computes: tell the cache what has happened, see
-        what a stop costs, and have ``num_blocks`` clean blocks come next.
+    def prepare_lookup(self) -> None:
+        """Do what has to be done before vLLM looks a request up and it is planned: tell the cache what has
+        happened, and see which rule leads. What has to go for that goes before vLLM finds it.
         """
+        self._cache.compare_rules()
         self._cache.catch_up()
+
+    def use_free_time(self, num_blocks: int) -> None:
+        """Do what no request should wait for, while the model computes: as for a lookup, see what a stop
+        costs, and have ``num_blocks`` clean blocks come next.
+        """
+        self.prepare_lookup()
         self.step_cost.settle()
         self._cache.make_room(num_blocks)
 
@@ -317,25 +288,6 @@ class CheckpointManager:
 
     def _cost_of_a_stop(self) -> int:
         return self.step_cost.stop_tokens if self._stop_tokens is None else self._stop_tokens
-
-    def _keep_answer(self, request: RequestState, block_hashes: Sequence[bytes], position: int) -> None:
-        cache, layout = self._cache.current, self.layout
-        hashed = request.kv_hashed // layout.block_tokens * layout.block_tokens
-        prompt = PromptBlocks(block_hashes, layout, self._memory)
-        if hashed and not self._memory.holds_kv(prompt.ending(hashed)):
-            # The KV of the prompt was evicted, and its blocks are not given their hashes again.
-            return
-        if not self._planner.may_keep_answer():
-            return
-        keys = hash_keys(block_hashes, position, layout.match_tokens)
-        with self._memory.deferred():
-            stored = cache.extend(request.lease, keys, prompt)
-        if stored:
-            request.stops, request.kv_limit, request.kv_hashed = (stored,), stored, stored
-            self.counts.answers += 1
-            with cache.acquire(keys, num_tokens=position + 1) as lease:
-                if lease.checkpoint is not None:
-                    self._cache.following.note_kept(lease.checkpoint, is_extra=True)
 
     def _request(self, request_id: str) -> RequestState | None:
         """Return a request that is planned for, up to date whatever vLLM has called before."""

@@ -105,8 +105,7 @@ class _Planned(_Base):
         )  # fmt: skip
 
     def _get_local_prefix_cache_hit(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        # What has to go goes before vLLM finds it.
-        self.checkpoint_manager.catch_up()
+        self.checkpoint_manager.prepare_lookup()
         events = self.kv_cache_manager.block_pool.kv_event_queue
         num_told = len(events)
         blocks, hit, shared, has_diverged = super()._get_local_prefix_cache_hit(request, *args, **kwargs)
