@@ -1,4 +1,4 @@
-"""Plans a request that vLLM is about to admit: how far it follows earlier prompts, and where its prefill stops."""
+"""Plans a request that vLLM is about to admit: how far it follows earlier prompts, and where it stops."""
 
 from collections.abc import Sequence
 from typing import final
