@@ -2,11 +2,11 @@
 
     python -m benchmarks [NAME ...] [--json] [--logs DIR] [--traces DIR]
 
-Names: planner, bookkeeping, policies (skipped without recorded traces), sensitivity, capture, resume, look,
-paper (skipped without the logs of the paper's runs), engines (decoding in rows, a chat, scoring; those on
-llama.cpp are `python -m benchmarks.llamacpp`, in an environment that has it), exactness. All of them take
-about an hour on two cores that do nothing else; what else they do shows in the times, much less in the
-ratios.
+Names: planner, bookkeeping, policies, ablation and regret (skipped without recorded traces), sensitivity,
+capture, resume, look, paper (skipped without the logs of the paper's runs), engines (decoding in rows, a
+chat, scoring; those on llama.cpp are `python -m benchmarks.llamacpp`, in an environment that has it),
+exactness. All of them take about an hour on two cores that do nothing else; what else they do shows in the
+times, much less in the ratios.
 """
 
 import argparse
@@ -31,14 +31,33 @@ def _bookkeeping() -> Sequence[Row]:
     return bookkeeping.measure()
 
 
-def _policies(traces: Path | None) -> Sequence[Row]:
-    from benchmarks import policies
+def _on_traces(traces: Path | None, measure: Callable[[Path], Sequence[Row]]) -> Sequence[Row]:
+    """Return what is measured on recorded traces, or say which are missing."""
+    from benchmarks.policies import missing_traces
 
-    if traces is None or (reason := policies.missing_traces(traces)):
+    if traces is None or (reason := missing_traces(traces)):
         reason = "--traces DIR is missing" if traces is None else reason
         Console(stderr=True).print(f"skipped: {reason}", markup=False)
         return ()
+    return measure(traces)
+
+
+def _policies(traces: Path) -> Sequence[Row]:
+    from benchmarks import policies
+
     return policies.rows(*policies.measure(traces))
+
+
+def _ablation(traces: Path) -> Sequence[Row]:
+    from benchmarks.policies import ablation
+
+    return ablation.rows(*ablation.measure_ablation(traces))
+
+
+def _regret(traces: Path) -> Sequence[Row]:
+    from benchmarks import regret
+
+    return [regret.row(point) for point in regret.measure(traces)]
 
 
 def _capture() -> Sequence[Row]:
@@ -92,7 +111,9 @@ def _benchmarks(*, logs: Path | None, traces: Path | None) -> dict[str, Callable
     return {
         "planner": _planner,
         "bookkeeping": _bookkeeping,
-        "policies": lambda: _policies(traces),
+        "policies": lambda: _on_traces(traces, _policies),
+        "ablation": lambda: _on_traces(traces, _ablation),
+        "regret": lambda: _on_traces(traces, _regret),
         "sensitivity": lambda: _sensitivity(traces),
         "capture": _capture,
         "resume": _resume,

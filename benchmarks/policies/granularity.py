@@ -20,12 +20,21 @@ from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES, BenchmarkTr
 from benchmarks.printing import Row
 from milepost.simulator import Setting, SweepPoint, SweepProgress, TraceSource, nominal_footprint, sweep
 
-__all__ = ["LADDER", "POLICIES", "GridPoint", "granularity_rows", "measure_granularity"]
+__all__ = [
+    "COARSE",
+    "LADDER",
+    "POLICIES",
+    "GridPoint",
+    "granularity_rows",
+    "measure_granularity",
+    "measure_on_grid",
+]
 
 #: One step at a time, from what engines do to the learned policy.
 LADDER = ("tail+junction", "tail+junction/learned", "learned")
 POLICIES = ("vllm", "marconi", "tail", "junction", *LADDER)
-_COARSE = (512, 1024)
+#: Multiples that states and KV sit at beside the traces' own blocks.
+COARSE = (512, 1024)
 _TOLERANCE = 0.002
 
 
@@ -59,7 +68,11 @@ def measure_granularity(
     watch: Callable[[SweepProgress], None] | None = None,
 ) -> list[GridPoint]:
     """Return all points, trace by trace, capacity by capacity, the finest grid first."""
-    found = [point for grid in (None, *_COARSE) for point in _on_grid(folder, grid, jobs, output, watch)]
+
+    def on_grid(grid: int | None) -> list[GridPoint]:
+        return measure_on_grid(folder, grid, policies=POLICIES, jobs=jobs, output=output, watch=watch)
+
+    found = [point for grid in (None, *COARSE) for point in on_grid(grid)]
     order = [trace.title for trace in TRACES]
     return sorted(found, key=lambda point: (order.index(point.trace), point.capacity_kv_tokens, point.grid))
 
@@ -69,14 +82,31 @@ def granularity_rows(points: Sequence[GridPoint]) -> list[Row]:
     return [row for name, on_grid in _by_granularity(points) for row in _rows(name, on_grid)]
 
 
-def _on_grid(
+def measure_on_grid(
     folder: Path,
     grid: int | None,
+    *,
+    policies: Sequence[str],
     jobs: int,
-    output: Path | None,
-    watch: Callable[[SweepProgress], None] | None,
-) -> Iterator[GridPoint]:
-    footprint = nominal_footprint(float(CHECKPOINT_KV_TOKENS))
+    checkpoint_kv_tokens: int = CHECKPOINT_KV_TOKENS,
+    max_requests: int | None = None,
+    output: Path | None = None,
+    watch: Callable[[SweepProgress], None] | None = None,
+) -> list[GridPoint]:
+    """Return the points of one grid, None for each trace's own blocks; traces that have larger blocks are
+    left out.
+
+    Args:
+        folder: Of the traces.
+        grid: States and KV sit at multiples of this many tokens.
+        policies: By their notation.
+        jobs: Processes at once.
+        checkpoint_kv_tokens: What a state costs; 0 for a model that has none.
+        max_requests: Only so many of each trace, the first.
+        output: Keeps finished runs.
+        watch: Told how far it is.
+    """
+    footprint = nominal_footprint(float(checkpoint_kv_tokens))
     places: list[tuple[BenchmarkTrace, int]] = [
         (trace, capacity)
         for trace in TRACES
@@ -86,32 +116,36 @@ def _on_grid(
     outcome = sweep(
         [
             SweepPoint(
-                TraceSource(str(trace.path_in(folder))),
+                TraceSource(str(trace.path_in(folder)), max_requests=max_requests),
                 Setting(policy=policy, capacity_kv_tokens=capacity, footprint=footprint),
             )
             for trace, capacity in places
-            for policy in POLICIES
+            for policy in policies
         ],
         jobs=jobs,
         grid=grid,
         output=output,
         watch=watch,
     )
+    found = []
     for index, (trace, capacity) in enumerate(places):
-        results = outcome.results[index * len(POLICIES) : (index + 1) * len(POLICIES)]
-        yield GridPoint(
-            trace=trace.title,
-            capacity_kv_tokens=capacity,
-            grid=grid or trace.block_tokens,
-            is_own=grid is None,
-            ceiling_fraction=results[0].ceiling_fraction,
-            reused={result.policy: result.reused_fraction for result in results},
+        results = outcome.results[index * len(policies) : (index + 1) * len(policies)]
+        found.append(
+            GridPoint(
+                trace=trace.title,
+                capacity_kv_tokens=capacity,
+                grid=grid or trace.block_tokens,
+                is_own=grid is None,
+                ceiling_fraction=results[0].ceiling_fraction,
+                reused={result.policy: result.reused_fraction for result in results},
+            )
         )
+    return found
 
 
 def _by_granularity(points: Sequence[GridPoint]) -> Iterator[tuple[str, list[GridPoint]]]:
     yield "at the trace's blocks", [point for point in points if point.is_own]
-    for grid in _COARSE:
+    for grid in COARSE:
         yield f"at {grid:,}", [point for point in points if point.grid == grid]
 
 
