@@ -61,9 +61,11 @@ def _regret(traces: Path) -> Sequence[Row]:
 
 
 def _capture() -> Sequence[Row]:
+    import torch
+
     from benchmarks import capture
 
-    return capture.measure()
+    return capture.measure(num_tokens=2_048, num_states=8, dtype=torch.bfloat16, num_turns=5)
 
 
 def _resume() -> Sequence[Row]:

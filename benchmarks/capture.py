@@ -1,70 +1,122 @@
-"""What capturing states adds to a cold prefill, and what cutting it into segments does.
+"""What capturing states adds to a cold prefill, and what calls of a length cost.
 
-    python -m benchmarks.capture [--json]
+    python -m benchmarks.capture [--tokens 8192] [--states 32] [--dtype float32] [--turns 3] [--json]
 
-One layer group of Qwen3.5-0.8B in bf16, 2,048 tokens a prompt, through the real engine: cache, plan,
-prefill, commit. Three ways take turns, so that whatever else the machine does falls on all alike: one
-forward call (*one-shot*), strict segments without checkpoints (*segments*), and strict segments with
-checkpoints captured and stored (*captured*). Ratios are medians of the ratios within a turn. Target: captured
-within 1.05 of segments.
+One layer group of Qwen3.5-0.8B. Through the real engine, cache, plan, prefill and commit: *strict* without
+checkpoints, and with them captured and stored where its segments end. Through the driver alone: *one call*
+over the whole prompt, the same call with the states taken from inside of it, and calls that end at each.
+All take turns, so that whatever else the machine does falls on all alike; ratios are medians of the ratios
+within a turn, of processor time. It also says whether calls of another length give other bits: why strict
+prefill never takes a state from inside a call.
 """
 
+import argparse
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from benchmarks.layer_group import build_layer_group
-from benchmarks.printing import Row, run_and_print
+from benchmarks.printing import Row, print_rows
 from milepost.engines.engine import Engine
+from milepost.engines.transformers.driver import TransformersDriver
+from milepost.engines.transformers.families import driver_for
 from milepost.placement import Balanced, NoCheckpoints, PlacementPolicy
 
-_NUM_TOKENS, _NUM_TURNS = 2_048, 15
 _SEGMENT_TOKENS = 256
-_COUNTS = (1, 4, 8)
+_MOST = 1.02
 
 
-def measure() -> list[Row]:
-    """Return the ratios of the three ways."""
-    model = build_layer_group(torch.bfloat16)
+def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: int) -> list[Row]:
+    """Return the ratios of the ways.
+
+    Args:
+        num_tokens: Of the prompt.
+        num_states: Captured on its way.
+        dtype: Of the model.
+        num_turns: After one that warms up.
+    """
+    model = build_layer_group(dtype)
     random = np.random.default_rng(0)
 
     def engine(policy: PlacementPolicy) -> Engine:
-        return Engine.open(model, capacity="2GiB", policy=policy, segment_tokens=_SEGMENT_TOKENS)
+        return Engine.open(model, capacity="4GiB", policy=policy, segment_tokens=_SEGMENT_TOKENS)
 
-    plain = engine(NoCheckpoints())
-    captured = {count: engine(Balanced(count=count)) for count in _COUNTS}
+    def through(each: Engine) -> Callable[[np.ndarray], object]:
+        return lambda prompt: each.generate(prompt, max_new_tokens=1)
 
-    def one_shot(prompt: np.ndarray) -> float:
-        return plain.measure_prefill(len(prompt), segment_tokens=len(prompt))
-
-    def through(each: Engine) -> Callable[[np.ndarray], float]:
-        return lambda prompt: each.generate(prompt, max_new_tokens=1).ttft_seconds
-
-    ways = {"one-shot": one_shot, "segments": through(plain)}
-    ways |= {f"captured {count}": through(each) for count, each in captured.items()}
+    driver = driver_for(model)
+    positions = [num_tokens * (index + 1) // num_states for index in range(num_states)]
+    ways: dict[str, Callable[[np.ndarray], object]] = {
+        "strict": through(engine(NoCheckpoints())),
+        "strict with states": through(engine(Balanced(count=num_states))),
+        "one call": lambda prompt: _in_calls(driver, prompt, [num_tokens]),
+        "one call with states": lambda prompt: _inside(driver, prompt, positions),
+        "a call for each state": lambda prompt: _in_calls(driver, prompt, positions),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(_NUM_TURNS + 1):
+    for turn in range(num_turns + 1):
         # A prompt of its own every time: nothing may be reused here.
-        prompt = random.integers(0, 1024, _NUM_TOKENS, dtype=np.int32)
+        prompt = random.integers(0, 1024, num_tokens, dtype=np.int32)
         names = list(ways)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(ways[name](prompt))
+            started = time.process_time()
+            ways[name](prompt)
+            seconds[name].append(time.process_time() - started)
     # The first turn warms up.
     times = {name: values[1:] for name, values in seconds.items()}
-    rows = [_row(f"captured {count}", "segments", times, target=1.05) for count in _COUNTS]
-    rows.append(_row(f"captured {_COUNTS[-1]}", "one-shot", times, target=None))
-    rows.append(_row("segments", "one-shot", times, target=None))
-    return rows
+    what = f"{num_tokens:,} tokens, {num_states} states"
+    return [
+        _row(what, "strict with states", "strict", times, target=_MOST),
+        _row(what, "one call with states", "one call", times, target=_MOST),
+        _row(what, "a call for each state", "one call", times, target=None),
+        _row(what, "strict", "one call", times, target=None),
+        _bits(driver, random.integers(0, 1024, 4 * _SEGMENT_TOKENS, dtype=np.int32)),
+    ]
 
 
-def _row(name: str, base: str, times: dict[str, list[float]], *, target: float | None) -> Row:
+def _in_calls(driver: TransformersDriver, prompt: np.ndarray, ends: Sequence[int]) -> list[object]:
+    live, tokens = driver.start(num_tokens=prompt.size), torch.from_numpy(prompt.astype("int64"))
+    states = []
+    for end in ends:
+        driver.advance(live, tokens[live.position : end])
+        states.append(driver.capture(live))
+    return states
+
+
+def _inside(driver: TransformersDriver, prompt: np.ndarray, positions: Sequence[int]) -> list[object]:
+    live, tokens = driver.start(num_tokens=prompt.size), torch.from_numpy(prompt.astype("int64"))
+    _, states = driver.advance_through(live, tokens, positions[:-1])
+    return [*states, driver.capture(live)]
+
+
+def _bits(driver: TransformersDriver, prompt: np.ndarray) -> Row:
+    """Compare the KV of one call over a prompt with that of calls of a segment."""
+    tokens, found = torch.from_numpy(prompt.astype("int64")), []
+    for step in (_SEGMENT_TOKENS, prompt.size):
+        live = driver.start(num_tokens=prompt.size)
+        for piece in tokens.split(step):
+            driver.advance(live, piece)
+        found.append((driver.kv(live, 0, prompt.size), driver.capture(live)))
+    (kv, state), (other_kv, other_state) = found
+    is_same = driver.has_same_bits(kv, other_kv) and driver.has_same_bits(state, other_state)
+    return Row(
+        name=f"calls of {_SEGMENT_TOKENS} tokens and one of {prompt.size:,}: state and KV",
+        measured="the same bits" if is_same else "other bits",
+        target="reported",
+        reached=True,
+        numbers={"is_same": int(is_same)},
+    )
+
+
+def _row(what: str, name: str, base: str, times: dict[str, list[float]], *, target: float | None) -> Row:
     ratios = [a / b for a, b in zip(times[name], times[base], strict=True)]
     ratio = statistics.median(ratios)
     return Row(
-        name=f"cold prefill, {name} / {base}",
-        measured=f"{ratio:.3f}",
+        name=f"{what}: {name} / {base}",
+        measured=f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
         target="reported" if target is None else f"<= {target}",
         reached=target is None or ratio <= target,
         numbers={
@@ -75,5 +127,25 @@ def _row(name: str, base: str, times: dict[str, list[float]], *, target: float |
     )
 
 
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=2_048, help="length of the prompt")
+    parser.add_argument("--states", type=int, default=8, help="states captured on its way")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--turns", type=int, default=5, help="turns after the one that warms up")
+    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
+    options = parser.parse_args()
+    rows = measure(
+        num_tokens=options.tokens,
+        num_states=options.states,
+        dtype=getattr(torch, options.dtype),
+        num_turns=options.turns,
+    )
+    print_rows(rows, as_json=options.json)
+
+
 if __name__ == "__main__":
-    run_and_print(measure)
+    main()

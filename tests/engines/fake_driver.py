@@ -12,7 +12,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
 
 from milepost.disk import ModelFacts, Packed, PackedTensor
 from milepost.engines.audit import Audit
-from milepost.engines.base import Cuts, Driver, OneByOne, Rows
+from milepost.engines.base import Capture, Cuts, Driver, OneByOne, Rows
 from milepost.engines.engine import Engine
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.keeping import CacheRequest, keep_in
@@ -201,6 +201,7 @@ def fake_model(
         numerics=Numerics(numerics),
         cuts=cuts
         or (Cuts(every=256, grid=1, stop_tokens=32) if numerics == "fast" else Cuts(every=32, grid=16)),
+        capture=Capture(is_inside=False, reason="it is a fake"),
         segment_tokens=16,
         keeps_answers=numerics == "fast",
         generation_settings=GenerationSettings(settings),

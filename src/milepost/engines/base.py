@@ -20,6 +20,7 @@ from milepost.disk import Packed
 
 __all__ = [
     "Admission",
+    "Capture",
     "Cuts",
     "Driver",
     "Identity",
@@ -82,13 +83,15 @@ class Cuts:
         grid: States are taken at multiples of this. Where it is less than ``every``, a cut wherever a state
             is wanted is one of the promise's.
         least: Fewest tokens of one call, where fewer take another kernel.
-        stop_tokens: What a cut more costs, in tokens computed: the price of a call.
+        stop_tokens: What a state more costs, in tokens computed: the price of a call, where it needs one.
+        are_states_inside: States are taken inside a call, which need not end there.
     """
 
     every: int
     grid: int
     least: int = 1
     stop_tokens: int = 0
+    are_states_inside: bool = False
 
     def next(self, position: int, num_tokens: int, planned: Collection[int]) -> int:
         """Return where the call that begins at ``position`` ends; it takes less than ``least`` more tokens
@@ -102,7 +105,7 @@ class Cuts:
         Complexity: O(positions planned).
         """
         ahead = (each for each in planned if position + self.least <= each < num_tokens)
-        wanted = min(ahead, default=num_tokens)
+        wanted = num_tokens if self.are_states_inside else min(ahead, default=num_tokens)
         end = (position // self.every + 1) * self.every
         if end < position + self.least:
             end += self.every
@@ -117,6 +120,22 @@ class Cuts:
             if position == num_tokens or num_tokens - position >= self.least:
                 kept.append(position)
         return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """How states are taken of a prompt on its way.
+
+    Attributes:
+        is_inside: From inside of a call; else a call ends at each.
+        reason: Why, in words.
+    """
+
+    is_inside: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'from inside a call' if self.is_inside else 'where a call ends'} ({self.reason})"
 
 
 class Rows(ABC):
@@ -206,6 +225,22 @@ class Driver(ABC):
     @abstractmethod
     def advance_all(self, sequence: Any, tokens: torch.Tensor) -> torch.Tensor:
         """As :meth:`advance`, with the logits of all ``tokens``: shape ``[num_tokens, vocabulary_size]``."""
+
+    def advance_through(
+        self, sequence: Any, tokens: torch.Tensor, positions: Sequence[int]
+    ) -> tuple[torch.Tensor, Sequence[State]]:
+        """As :meth:`advance`, with the states at ``positions`` on the way. Only where its cuts say that it
+        can (``Cuts.are_states_inside``).
+
+        Args:
+            sequence: Of this driver.
+            tokens: As for :meth:`advance`.
+            positions: Ascending, each after its first token and before its last.
+
+        Returns:
+            Logits of the last token, and a state for each position.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def capture(self, sequence: Any) -> State:

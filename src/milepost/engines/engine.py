@@ -27,6 +27,7 @@ from milepost.engines.generation import Generation
 from milepost.engines.handover import Handover, hand_over
 from milepost.engines.keeping import AnyCache, CacheRequest, Keeping, Lasting, keep_in
 from milepost.engines.opening import checked_policy, serve_model
+from milepost.engines.prefill import Numerics
 from milepost.engines.prompts import check_listed
 from milepost.engines.recall import Recall
 from milepost.engines.requests import (
@@ -77,6 +78,7 @@ class Engine:
         self.cache = cache
         self.probe = served.probe
         self.numerics = served.numerics
+        self.capture = served.capture
         self.segment_tokens = served.segment_tokens
         self.max_running = max_running
         self._served = served
@@ -239,7 +241,9 @@ class Engine:
             f"one checkpoint of {self.driver.family} takes {format_bytes(self.footprint.checkpoint_bytes)}"
         )
         price = self.footprint.checkpoint_kv_tokens
-        return weight if price is None else f"{weight}, as much as the KV of {price:,.0f} tokens"
+        if price is not None:
+            weight += f", as much as the KV of {price:,.0f} tokens"
+        return weight if self.numerics is Numerics.STRICT else f"{weight}; it is taken {self.capture}"
 
     def encode(self, prompt: Prompt) -> TokenArray:
         """Return ``prompt`` as checked tokens of this model; see :meth:`RequestReader.encode`."""

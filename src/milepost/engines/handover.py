@@ -8,7 +8,7 @@ nobody saw which tokens went in, and a state whose tokens are in doubt is not ke
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,7 +66,13 @@ def hand_over(request: GenerationRequest, *, served: ServedModel, recall: Recall
             f"{served.driver.family} cannot be handed over to generate: {reason}; or use engine.generate"
         )
     run = PromptRun(
-        request.tokens, tenant=request.tenant, breakpoints=request.breakpoints, served=served, recall=recall
+        request.tokens,
+        tenant=request.tenant,
+        breakpoints=request.breakpoints,
+        # The last piece is not computed here, so no state may lie inside it.
+        cuts=replace(served.cuts, are_states_inside=False),
+        served=served,
+        recall=recall,
     )
     try:
         while True:

@@ -77,11 +77,15 @@ class SequencePayloads:
 
     def capture(self) -> None:
         """Take the state where the sequence stands."""
-        position = self._sequence.position
+        self.add(self._driver.capture(self._sequence))
+
+    def add(self, state: State) -> None:
+        """Take a state of the sequence, where it stands or has passed; later than those before."""
+        position = state.position
         boundary = position // self._segment_tokens * self._segment_tokens
         tail = self._driver.kv(self._sequence, boundary, position) if boundary < position else None
         self._captured[position] = StoredState(
-            state=self._driver.capture(self._sequence),
+            state=state,
             tail=tail if tail is not None and tail.num_bytes else None,
             digest=self._digests.at(position),
         )

@@ -13,9 +13,10 @@ from enum import StrEnum
 
 import torch
 
-from milepost.engines.base import Cuts, Driver, LiveSequence
+from milepost.engines.base import Cuts, Driver, LiveSequence, State
 from milepost.engines.digests import PrefixDigests
 from milepost.engines.payloads import SequencePayloads, StoredState
+from milepost.errors import ModelChangedError, UnsupportedModelError
 from milepost.lease import Lease
 
 __all__ = ["Numerics", "Prefill"]
@@ -90,14 +91,23 @@ class Prefill:
         self.planned = self._cuts.thinned(planned, start=0, num_tokens=self.num_tokens)
 
     def step(self) -> None:
-        """Compute up to the next cut, and capture the state after it where one was planned."""
-        end = self._cuts.next(self.live.position, self.num_tokens, self.planned)
-        self.logits = self._driver.advance(self.live, self.tokens[self.live.position : end])
-        if end in self.planned:
+        """Compute up to the next cut, and capture the states on the way and after it that were planned."""
+        start = self.live.position
+        end = self._cuts.next(start, self.num_tokens, self.planned)
+        inside = [each for each in self.planned if start < each < end]
+        states: Sequence[State] = ()
+        if inside:
+            self.logits, states = self._advance_through(self.tokens[start:end], inside)
+        else:
+            self.logits = self._driver.advance(self.live, self.tokens[start:end])
+        if inside or end in self.planned:
             # A device works behind the clock's back: neither its prefill nor its copies may be missed.
             self._driver.wait_for_device()
             started = time.perf_counter()
-            self.payloads.capture()
+            for state in states:
+                self.payloads.add(state)
+            if end in self.planned:
+                self.payloads.capture()
             self._driver.wait_for_device()
             self.capture_seconds += time.perf_counter() - started
 
@@ -117,6 +127,17 @@ class Prefill:
         """Let go of what was computed."""
         self.payloads.drop()
         self._driver.close(self.live)
+
+    def _advance_through(
+        self, tokens: torch.Tensor, inside: Sequence[int]
+    ) -> tuple[torch.Tensor, Sequence[State]]:
+        try:
+            return self._driver.advance_through(self.live, tokens, inside)
+        except UnsupportedModelError as error:
+            raise ModelChangedError(
+                f"states could be taken from inside a call when the model was opened, and by now {error}: "
+                "undo what was changed, or open it again"
+            ) from error
 
     def _resume(self, lease: Lease) -> LiveSequence:
         position = lease.resume_position

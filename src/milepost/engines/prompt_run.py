@@ -10,7 +10,7 @@ import torch
 
 from milepost.accounting import RequestReport
 from milepost.engines.audit import Recomputation
-from milepost.engines.base import LiveSequence
+from milepost.engines.base import Cuts, LiveSequence
 from milepost.engines.claim import Claim
 from milepost.engines.prefill import Prefill
 from milepost.engines.recall import Recall
@@ -52,6 +52,7 @@ class PromptRun:
         pins: What the client asks to have kept.
         sequence_tokens: Length of what it is the beginning of, where that is known and its positions hang on
             it; that of the prompt unless given.
+        cuts: Where it may be cut; where any prompt of the model may unless given.
         served: The model.
         recall: What the cache has.
     """
@@ -64,6 +65,7 @@ class PromptRun:
         breakpoints: tuple[int, ...] = (),
         pins: tuple[Pin, ...] = (),
         sequence_tokens: int | None = None,
+        cuts: Cuts | None = None,
         served: ServedModel,
         recall: Recall,
     ) -> None:
@@ -79,6 +81,7 @@ class PromptRun:
         self.prefill_seconds = self.capture_seconds = self._computing_seconds = 0.0
         self._breakpoints, self._pins = breakpoints, pins
         self._sequence_tokens = tokens.size if sequence_tokens is None else sequence_tokens
+        self._cuts = served.cuts if cuts is None else cuts
         self._served, self._recall = served, recall
         self._audit: Recomputation | None = None
         self._kept_kv: tuple[int, ...] = ()
@@ -228,7 +231,7 @@ class PromptRun:
             planned=() if self._served.footprint.is_stateless else planned,
             digests=self.claim.digests(),
             segment_tokens=self._served.segment_tokens,
-            cuts=self._served.cuts,
+            cuts=self._cuts,
             sequence_tokens=self._sequence_tokens,
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from milepost.byte_size import parse_bytes
 from milepost.counts import as_count
 from milepost.disk import ModelFacts
-from milepost.engines.base import Admission, Cuts, Driver, Probe, RowMaker, Rows
+from milepost.engines.base import Admission, Capture, Cuts, Driver, Probe, RowMaker, Rows
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.ownership import Ownership
 from milepost.engines.prefill import Numerics
@@ -33,6 +33,7 @@ class ServedModel:
         footprint: What its checkpoints and KV cost.
         numerics: What a warm run promises against a cold one.
         cuts: Where a prompt may be cut, for that.
+        capture: How states are taken on the way.
         segment_tokens: KV is stored in pieces of this many tokens.
         rows: Makes room for several answers in one call.
         keeps_answers: Whether a state at an answer's end is as good as one that a prompt left there.
@@ -50,6 +51,7 @@ class ServedModel:
     footprint: Footprint
     numerics: Numerics
     cuts: Cuts
+    capture: Capture
     segment_tokens: int
     rows: RowMaker
     keeps_answers: bool

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from milepost.counts import as_count
-from milepost.engines.base import Cuts
+from milepost.engines.base import Capture, Cuts
 from milepost.engines.digests import engine_fingerprint
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.llamacpp.context import Context, ContextOptions
@@ -86,6 +86,7 @@ def serve_model(
             footprint=measured_footprint(report, segment_tokens=segment),
             numerics=mode,
             cuts=driver.cuts,
+            capture=Capture(is_inside=False, reason="llama.cpp keeps the last state of a call alone"),
             rows=driver.rows,
             segment_tokens=segment,
             # Decoding a token at a time rounds otherwise than a prefill.

@@ -9,7 +9,9 @@ import logging
 
 import torch
 
+from milepost.engines.base import Capture
 from milepost.engines.transformers.driver import TransformersDriver
+from milepost.engines.transformers.inside.choice import choose_capture
 from milepost.engines.transformers.probe import ProbeReport, probe_resume
 from milepost.engines.transformers.watch import ModelIdentity, ModelWatch
 from milepost.errors import MilepostError, ModelChangedError, UnsupportedModelError
@@ -44,6 +46,15 @@ class Admission:
         self._opened = self._watch.look()
         self._can_store = {self._opened.shape: True}
         self._is_trusted = False
+        self._is_inside = False
+
+    def choose_capture(self) -> Capture:
+        """Measure how states are taken on the way (see ``inside``); a model that changes its shape later must
+        bear it too.
+        """
+        capture = choose_capture(self._driver)
+        self._is_inside = capture.is_inside
+        return capture
 
     def require_weights(self) -> None:
         """Raise ``UnsupportedModelError`` where the model was moved to where there are no numbers."""
@@ -110,6 +121,11 @@ class Admission:
 
     def _probe_again(self) -> bool:
         report = probe_resume(self._driver)
+        if self._is_inside and not (capture := choose_capture(self._driver)).is_inside:
+            raise UnsupportedModelError(
+                f"its states were taken from inside a call when it was opened, and are to be taken {capture} "
+                "as it computes now"
+            )
         sizes = report.checkpoint_bytes, report.kv_bytes_per_token
         opened = self.probe.checkpoint_bytes, self.probe.kv_bytes_per_token
         if sizes == opened:

@@ -26,6 +26,8 @@ from milepost.engines.base import Driver
 from milepost.engines.transformers import packing, positions
 from milepost.engines.transformers.adaptation import Adaptation
 from milepost.engines.transformers.cache_argument import cache_argument
+from milepost.engines.transformers.inside.mixers import recurrences_in_pieces
+from milepost.engines.transformers.inside.recording import recording_of
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,
@@ -174,6 +176,24 @@ class TransformersDriver(Driver):
         outputs = self._forward(live, tokens.to(self.model.device), num_logits=tokens.numel())
         logits: torch.Tensor = outputs.logits[0].clone()
         return logits
+
+    def advance_through(
+        self, live: LiveCache, tokens: torch.Tensor, positions: Sequence[int]
+    ) -> tuple[torch.Tensor, list[StateSnapshot]]:
+        """See :meth:`Driver.advance_through`.
+
+        Raises:
+            UnsupportedModelError: what the model computes with is not all known (see ``inside``).
+        """
+        start = live.position
+        offsets = [position - start for position in positions]
+        with (
+            torch.inference_mode(),
+            recurrences_in_pieces(self.model),
+            recording_of(live.cache, offsets, tokens.numel()) as recording,
+        ):
+            logits = self.advance(live, tokens)
+        return logits, recording.snapshots(start)
 
     def capture(self, live: LiveCache) -> StateSnapshot:
         """See :meth:`Driver.capture`."""

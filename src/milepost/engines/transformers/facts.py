@@ -81,7 +81,8 @@ def model_facts(
         "attention": str(text_config._attn_implementation),
         "experts": str(getattr(text_config, "_experts_implementation", None)),
         "numerics": str(numerics),
-        "cuts": f"every {cuts.every}, grid {cuts.grid}, least {cuts.least}",
+        "cuts": f"every {cuts.every}, grid {cuts.grid}, least {cuts.least}"
+        + (", states inside" if cuts.are_states_inside else ""),
         "segment_tokens": str(segment_tokens),
         **_library_facts(),
         **_machine_facts(model.device),

@@ -10,7 +10,7 @@ import transformers
 
 from milepost.counts import as_count
 from milepost.disk import ModelFacts
-from milepost.engines.base import Cuts
+from milepost.engines.base import Capture, Cuts
 from milepost.engines.digests import engine_fingerprint
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.ownership import ownership_of
@@ -30,10 +30,14 @@ from milepost.errors import ConfigurationError
 
 __all__ = ["serve_model"]
 
-# Segments that fast numerics computes at once at most.
-_FAST_SEGMENTS = 8
+# Segments that fast numerics computes at once at most, by kind of device: a CPU is faster with what its
+# caches hold (`python -m benchmarks.capture`: calls of 256 tokens against one call), others starve.
+_FAST_SEGMENTS = {"cpu": 1}
+_OTHER_FAST_SEGMENTS = 8
 # A call of one token takes as long as this many tokens of a long one: 8 to 45 in three families on a CPU.
 _STOP_TOKENS = 32
+# A state from inside a call costs a start of each recurrence more.
+_INSIDE_TOKENS = 8
 
 
 def serve_model(
@@ -61,7 +65,8 @@ def serve_model(
         segment_tokens = _checked_segment(segment_tokens, driver)
         settings = GenerationSettings(driver.model, overrides=generation_config)
         admission = Admission(driver)
-        cuts = _cuts(mode, segment_tokens)
+        capture = _capture(admission, mode)
+        cuts = _cuts(mode, segment_tokens, capture, driver.device.type)
 
         def describe() -> ModelFacts:
             if not isinstance(model, str | Path):
@@ -82,6 +87,7 @@ def serve_model(
             footprint=measure_footprint(driver, admission.probe),
             numerics=mode,
             cuts=cuts,
+            capture=capture,
             segment_tokens=segment_tokens,
             rows=RowChoice(driver),
             # Decoding a token at a time rounds otherwise than a prefill.
@@ -103,13 +109,26 @@ def _check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def _cuts(numerics: Numerics, segment_tokens: int) -> Cuts:
+def _capture(admission: Admission, numerics: Numerics) -> Capture:
+    if not admission.probe.has_state:
+        return Capture(is_inside=False, reason="there are none")
+    if numerics is Numerics.STRICT:
+        return Capture(is_inside=False, reason="a call of another length would round otherwise")
+    return admission.choose_capture()
+
+
+def _cuts(numerics: Numerics, segment_tokens: int, capture: Capture, device: str) -> Cuts:
     """Strict cuts every prompt alike, cached or not: the cuts before a position are then a function of the
-    position alone. Fast cuts wherever a state is wanted.
+    position alone. Fast needs none but for states that cannot be had from inside a call.
     """
     if numerics is Numerics.STRICT:
         return Cuts(every=segment_tokens, grid=segment_tokens)
-    return Cuts(every=_FAST_SEGMENTS * segment_tokens, grid=1, stop_tokens=_STOP_TOKENS)
+    return Cuts(
+        every=_FAST_SEGMENTS.get(device, _OTHER_FAST_SEGMENTS) * segment_tokens,
+        grid=1,
+        stop_tokens=_INSIDE_TOKENS if capture.is_inside else _STOP_TOKENS,
+        are_states_inside=capture.is_inside,
+    )
 
 
 def _fingerprint(

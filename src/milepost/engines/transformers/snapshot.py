@@ -34,6 +34,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from milepost.errors import CacheCorruptionError, UnsupportedModelError
 
 __all__ = [
+    "CONSTANT_TENSORS",
     "KVSegment",
     "StateSnapshot",
     "build_cache",
@@ -51,7 +52,7 @@ _SEQUENCE_AXES: dict[type, dict[str, int]] = {
     DynamicIndexedLayer: {"keys": -2, "values": -2, "indexer_keys": 1, "indexer_position_ids": -1},
 }
 # Constants of a layer that look like state: cloning them would charge a checkpoint for configuration.
-_CONSTANT_TENSORS = frozenset({"_sliding_window_tensor"})
+CONSTANT_TENSORS = frozenset({"_sliding_window_tensor"})
 _BY_REFERENCE = (
     type(None), bool, int, float, complex, str, bytes, type, Enum, FunctionType,
     torch.dtype, torch.device, torch.nn.Module, PreTrainedConfig,
@@ -84,8 +85,15 @@ class StateSnapshot:
     num_bytes: int
 
 
-def capture_state(cache: Any, position: int) -> StateSnapshot:
+def capture_state(
+    cache: Any, position: int, *, copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone
+) -> StateSnapshot:
     """Deep-clone the state of ``cache``, which has seen ``position`` tokens. The cache is unchanged.
+
+    Args:
+        cache: Of any kind.
+        position: Tokens that it has seen.
+        copy_tensor: Returns what the clone has for a tensor of the cache.
 
     Raises:
         UnsupportedModelError: a sequence tensor does not hold exactly ``position`` tokens, or the cache holds
@@ -99,7 +107,7 @@ def capture_state(cache: Any, position: int) -> StateSnapshot:
                 f"layer {layer_index} holds {tensor.shape[axis]} tokens in '{attribute}' after a prompt of "
                 f"{position}: its cache is not a plain sequence, so it cannot be cut into segments"
             )
-    cloner = _Cloner()
+    cloner = _Cloner(copy_tensor)
     frame = cloner.clone(cache, skip=_sequence_attributes(cache))
     return StateSnapshot(position=position, frame=frame, num_bytes=cloner.num_bytes)
 
@@ -276,8 +284,9 @@ class _Cloner:
 
     def _clone_new(self, value: Any, skip: dict[int, frozenset[str]]) -> Any:
         if isinstance(value, torch.Tensor):
-            self.num_bytes += value.nbytes
-            return self.copy_tensor(value.detach())
+            copy = self.copy_tensor(value).detach()
+            self.num_bytes += copy.nbytes
+            return copy
         if type(value) is dict:
             return {key: self.clone(item, skip=skip) for key, item in value.items()}
         if type(value) in (list, tuple):
@@ -299,7 +308,7 @@ class _Cloner:
         for name, item in vars(value).items():
             if name in left_out:
                 copy.__dict__[name] = None
-            elif name in _CONSTANT_TENSORS:
+            elif name in CONSTANT_TENSORS:
                 copy.__dict__[name] = item
             else:
                 outer, self.attribute = self.attribute, name

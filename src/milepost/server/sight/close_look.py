@@ -50,6 +50,7 @@ def look_closely_at(engine: Engine) -> CloseLook:
         facts={
             "family": engine.driver.family,
             "numerics": str(engine.numerics),
+            "states": str(engine.capture),
             "checkpoint": format_bytes(engine.footprint.checkpoint_bytes),
             "KV of 1,000 tokens": format_bytes(1000 * engine.footprint.kv_bytes_per_token),
         },

@@ -19,9 +19,17 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
 from milepost.engines.transformers.cache_argument import cache_among
+from milepost.engines.transformers.inside.recurrences import Recurrence, in_pieces
 from milepost.engines.transformers.patch import ForwardPatch
 
 __all__ = ["new_cache", "patches"]
+
+_RECURRENCE = Recurrence(
+    token_axes=dict.fromkeys(("queries", "keys", "values"), -2),
+    output_axis=-2,
+    initial_state="state",
+    asks_for_state=None,
+)
 
 
 def new_cache(model: PreTrainedModel) -> Any:
@@ -60,7 +68,8 @@ def _forward(
     if attention_mask is not None:
         projected = projected * attention_mask[..., None].to(projected.dtype)
     heads = projected.unflatten(-1, (attention.num_attention_heads, 3 * attention.head_dim)).transpose(1, 2)
-    outputs, state = _blocked(attention, *heads.chunk(3, dim=-1), state=layers[index].recurrent_states[0])
+    blocked = in_pieces(_blocked, _RECURRENCE)
+    outputs, state = blocked(attention, *heads.chunk(3, dim=-1), state=layers[index].recurrent_states[0])
     cache.update_recurrent_state(state, index)
     outputs = attention.norm(outputs.transpose(1, 2).flatten(-2).to(hidden_states.dtype))
     gate = functional.sigmoid(attention.output_gate(hidden_states))

@@ -15,9 +15,17 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
 from milepost.engines.transformers.cache_argument import cache_among
+from milepost.engines.transformers.inside.recurrences import Recurrence, in_pieces
 from milepost.engines.transformers.patch import ForwardPatch
 
 __all__ = ["new_cache", "patches"]
+
+_RECURRENCE = Recurrence(
+    token_axes={"activations": 1, "position_ids": 1},
+    output_axis=1,
+    initial_state="state",
+    asks_for_state=None,
+)
 
 
 def new_cache(model: PreTrainedModel) -> Any:
@@ -55,7 +63,8 @@ def _forward(
     if not isinstance(layer, LinearAttentionLayer):
         return upstream(input_states, position_ids=position_ids, **options)
     branch = _convolve(block, block.linear_x(input_states).transpose(1, 2), cache, layer_index)
-    branch, recurrent_state = _recur(
+    recur = in_pieces(_recur, _RECURRENCE)
+    branch, recurrent_state = recur(
         block.rg_lru, branch.transpose(1, 2), position_ids, layer.recurrent_states[0]
     )
     cache.update_recurrent_state(recurrent_state, layer_index)

@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
-from types import CellType, FunctionType
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -25,7 +25,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from milepost.engines.transformers.cache_argument import cache_among
+from milepost.engines.transformers.inside.recording import current_recording
+from milepost.engines.transformers.inside.recurrences import Recurrence, in_pieces
 from milepost.engines.transformers.patch import ForwardPatch
+from milepost.engines.transformers.rebinding import with_globals
 
 __all__ = ["patches", "seeded_scan"]
 
@@ -34,7 +37,13 @@ _SCAN = "mamba_selective_scan"
 _LEAST_EXPONENT = -64.0
 
 # Initial states of the scans that the running forward call is about to make, in their order.
-_initial_states: ContextVar[Iterator[torch.Tensor]] = ContextVar("initial_states")
+_initial_states: ContextVar[Iterator[torch.Tensor | None]] = ContextVar("initial_states")
+_RECURRENCE = Recurrence(
+    token_axes=dict.fromkeys(("inputs", "steps", "input_matrix", "output_matrix", "z"), -1),
+    output_axis=-1,
+    initial_state="initial_state",
+    asks_for_state="return_last_state",
+)
 
 
 def patches(model: PreTrainedModel) -> Iterable[ForwardPatch]:
@@ -44,8 +53,8 @@ def patches(model: PreTrainedModel) -> Iterable[ForwardPatch]:
         innermost = inspect.unwrap(upstream)
         if _SCAN not in innermost.__code__.co_names:
             continue
-        scan = partial(_scan_from_state, innermost.__globals__[_SCAN])
-        yield ForwardPatch(module, partial(_forward, _with_globals(upstream, **{_SCAN: scan})))
+        scan = partial(_next_scan, innermost.__globals__[_SCAN])
+        yield ForwardPatch(module, partial(_forward, with_globals(upstream, **{_SCAN: scan})))
 
 
 def seeded_scan(
@@ -94,10 +103,11 @@ def _forward(
     cache = cache_among(options)
     state = None if cache is None else cache.layers[mixer.layer_idx].recurrent_states[0]
     # Upstream is right about a first segment and about a single token.
-    if state is None or hidden_states.shape[1] == 1:
+    is_first = state is None and current_recording() is None
+    if is_first or hidden_states.shape[1] == 1:
         return upstream(hidden_states, **options)
     # zamba scans head by head: [batch, heads, channels, state].
-    states = [state] if state.ndim == 3 else list(state.unbind(dim=1))
+    states = repeat(None) if state is None else [state] if state.ndim == 3 else state.unbind(dim=1)
     token = _initial_states.set(iter(states))
     try:
         return forward_from_state(mixer, hidden_states, **options)
@@ -105,23 +115,25 @@ def _forward(
         _initial_states.reset(token)
 
 
-def _scan_from_state(scan: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    return seeded_scan(scan, next(_initial_states.get()), *args, **options)
+def _next_scan(scan: Callable[..., Any], *operands: Any, **options: Any) -> Any:
+    run = in_pieces(partial(_scan_from_state, scan), _RECURRENCE)
+    return run(*operands, initial_state=next(_initial_states.get()), **options)
 
 
-def _with_globals(function: Any, **replacements: Any) -> Any:
-    """Copy a function, with the decorators around it, so that the copy alone sees other globals."""
-    closure = function.__closure__
-    wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None:
-        inner = _with_globals(wrapped, **replacements)
-        closure = tuple(CellType(inner) if cell.cell_contents is wrapped else cell for cell in closure)
-    copy = FunctionType(
-        function.__code__,
-        function.__globals__ | replacements,
-        function.__name__,
-        function.__defaults__,
-        closure,
+def _scan_from_state(
+    scan: Callable[..., Any],
+    inputs: torch.Tensor,
+    steps: torch.Tensor,
+    state_matrix: torch.Tensor,
+    input_matrix: torch.Tensor,
+    output_matrix: torch.Tensor,
+    *,
+    initial_state: torch.Tensor | None,
+    **options: Any,
+) -> Any:
+    operands = (inputs, steps, state_matrix, input_matrix, output_matrix)
+    return (
+        scan(*operands, **options)
+        if initial_state is None
+        else seeded_scan(scan, initial_state, *operands, **options)
     )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy

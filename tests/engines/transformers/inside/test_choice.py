@@ -1,0 +1,132 @@
+"""Where states come from is measured on the model that is opened, and said."""
+
+import logging
+
+import pytest
+import torch
+from resuming import tiny_driver
+
+from families import ALL_FAMILIES, tiny_model
+from milepost import Engine
+from milepost.engines.transformers.families import driver_for
+from milepost.engines.transformers.inside import recording as recording_module
+from milepost.engines.transformers.inside.choice import choose_capture
+from milepost.engines.transformers.inside.recording import Recording
+from milepost.errors import ModelChangedError, UnsupportedModelError
+
+NOT_KNOWN = {"zaya", "xlstm", "rwkv"}
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_a_family_whose_states_are_known_is_captured_inside_a_call(family):
+    choice = choose_capture(tiny_driver(family, torch.float32))
+    assert choice.is_inside == (family not in NOT_KNOWN), str(choice)
+
+
+def test_where_rounding_hides_a_lost_state_a_call_ends_at_each():
+    """In bfloat16 this tiny model carries rounding as far as a state moves in some tokens."""
+    choice = choose_capture(driver_for(tiny_model("kimi_linear", torch.bfloat16)))
+    assert not choice.is_inside
+    assert "not tested: 21 tokens move" in choice.reason
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "mamba2", "lfm2", "gpt_oss", "minimax", "jamba"])
+def test_states_of_a_token_too_early_are_noticed(family, monkeypatch):
+    """The control: the comparison fails where it has to."""
+
+    def a_token_early(self, cache, offsets, num_tokens):
+        upstream(self, cache, [offset - 1 for offset in offsets], num_tokens)
+
+    upstream = Recording.__init__
+    monkeypatch.setattr(Recording, "__init__", a_token_early)
+    choice = choose_capture(tiny_driver(family, torch.float32))
+    assert not choice.is_inside
+    assert "away from that of a call that ends there" in choice.reason
+
+
+def test_states_that_fit_and_do_not_go_on_are_noticed(monkeypatch):
+    """A snapshot that names another position is resumed there."""
+    upstream = Recording.snapshots
+
+    def misplaced(self, position):
+        states = upstream(self, position)
+        return [states[0], type(states[1])(states[1].position - 1, *list_of(states[1])), *states[2:]]
+
+    def list_of(state):
+        return state.frame, state.num_bytes
+
+    monkeypatch.setattr(recording_module.Recording, "snapshots", misplaced)
+    choice = choose_capture(tiny_driver("qwen3_5", torch.float32))
+    assert not choice.is_inside
+    assert "away from uninterrupted ones" in choice.reason
+
+
+def test_the_choice_is_said_when_a_model_is_opened(caplog):
+    with caplog.at_level(logging.INFO, logger="milepost"):
+        engine = Engine.open(tiny_model("qwen3_5"), numerics="fast", capacity="1MB")
+    assert engine.capture.is_inside
+    assert "it is taken from inside a call (logits are" in engine.description
+    assert any("states are taken from inside a call" in record.getMessage() for record in caplog.records)
+
+
+def test_strict_numerics_ends_a_call_at_each():
+    engine = Engine.open(tiny_model("qwen3_5"), capacity="1MB")
+    assert str(engine.capture) == "where a call ends (a call of another length would round otherwise)"
+
+
+def test_a_model_without_states_has_none_to_take():
+    engine = Engine.open(tiny_model("qwen3"), numerics="fast", capacity="1MB")
+    assert engine.capture.reason == "there are none"
+
+
+def test_fast_numerics_takes_states_inside_and_answers_alike():
+    model, tokens = tiny_model("qwen3_5"), list(range(3, 203)) * 4
+    engine = Engine.open(model, numerics="fast", capacity="4MB", policy="balanced:3")
+    calls = []
+    advance = engine.driver.advance
+    engine.driver.advance = lambda live, piece: calls.append(piece.numel()) or advance(live, piece)
+
+    first = engine.generate(tokens, max_new_tokens=3)
+    again = engine.generate(tokens, max_new_tokens=3)
+
+    assert calls[:4] == [256, 256, 256, 32]
+    assert len(first.captured_positions) == 3
+    assert any(position % 256 for position in first.captured_positions)
+    assert again.report.reused == max(first.captured_positions)
+    assert again.tokens == first.tokens
+
+
+def test_a_prompt_that_generate_goes_on_from_leaves_its_states_too():
+    engine = Engine.open(tiny_model("qwen3_5"), numerics="fast", capacity="4MB", policy="balanced:1")
+    tokens = list(range(3, 203))
+    position = engine.resume(tokens).position
+    assert 0 < position < 200
+    assert engine.resume(tokens).report.reused == position
+
+
+def test_a_mixer_that_was_replaced_behind_its_back_is_noticed(monkeypatch):
+    """As if a kernel had taken the place of the whole of it."""
+    model = tiny_model("qwen3_5")
+    engine = Engine.open(model, numerics="fast", capacity="4MB", policy="balanced:1")
+    mixer = model.model.layers[0].linear_attn
+    monkeypatch.setattr(
+        mixer, "forward", lambda *args, **options: type(mixer).forward(mixer, *args, **options)
+    )
+    with pytest.raises(ModelChangedError, match="no known recurrence computes: undo what was changed"):
+        engine.generate(list(range(3, 203)), max_new_tokens=1)
+    monkeypatch.undo()
+    assert engine.generate(list(range(3, 203)), max_new_tokens=1).captured_positions
+
+
+def test_a_model_of_another_shape_must_bear_it_too(monkeypatch):
+    model = tiny_model("qwen3_5")
+    engine = Engine.open(model, numerics="fast", capacity="4MB", policy="balanced:1")
+    mixer = model.model.layers[0].linear_attn
+    monkeypatch.setattr(
+        mixer, "forward", lambda *args, **options: type(mixer).forward(mixer, *args, **options)
+    )
+    model.model.layers[3].mlp.down_proj.register_parameter("bias", torch.nn.Parameter(torch.zeros(64)))
+    with pytest.raises(
+        UnsupportedModelError, match="taken from inside a call when it was opened, and are to be"
+    ):
+        engine.generate(list(range(3, 203)), max_new_tokens=1)
