@@ -30,10 +30,10 @@ from milepost.errors import ConfigurationError
 
 __all__ = ["serve_model"]
 
-# Segments that fast numerics computes at once at most, by kind of device: a CPU is faster with what its
-# caches hold (`python -m benchmarks.capture`: calls of 256 tokens against one call), others starve.
-_FAST_SEGMENTS = {"cpu": 1}
-_OTHER_FAST_SEGMENTS = 8
+# Segments that fast numerics computes at once at most.
+_FAST_SEGMENTS = 8
+# A CPU is faster with what its caches hold: calls of so many tokens against one (`benchmarks.capture`).
+_CPU_TOKENS = 256
 # A call of one token takes as long as this many tokens of a long one: 8 to 45 in three families on a CPU.
 _STOP_TOKENS = 32
 # A state from inside a call costs a start of each recurrence more.
@@ -123,8 +123,9 @@ def _cuts(numerics: Numerics, segment_tokens: int, capture: Capture, device: str
     """
     if numerics is Numerics.STRICT:
         return Cuts(every=segment_tokens, grid=segment_tokens)
+    num_segments = -(-_CPU_TOKENS // segment_tokens) if device == "cpu" else _FAST_SEGMENTS
     return Cuts(
-        every=_FAST_SEGMENTS.get(device, _OTHER_FAST_SEGMENTS) * segment_tokens,
+        every=num_segments * segment_tokens,
         grid=1,
         stop_tokens=_INSIDE_TOKENS if capture.is_inside else _STOP_TOKENS,
         are_states_inside=capture.is_inside,
