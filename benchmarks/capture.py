@@ -6,7 +6,7 @@ One layer group of Qwen3.5-0.8B. Through the real engine, cache, plan, prefill a
 checkpoints, and with them captured and stored where its segments end. Through the driver alone: *one call*
 over the whole prompt, the same call with the states taken from inside of it, and calls that end at each.
 All take turns, so that whatever else the machine does falls on all alike; ratios are medians of the ratios
-within a turn, of processor time. It also says whether calls of another length give other bits: why strict
+within a turn, of processor time (on a GPU, of a clock's). It also says whether calls of another length give other bits: why strict
 prefill never takes a state from inside a call.
 """
 
@@ -38,7 +38,10 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
         dtype: Of the model.
         num_turns: After one that warms up.
     """
-    model = build_layer_group(dtype)
+    has_gpu = torch.cuda.is_available()
+    model = build_layer_group(dtype).to("cuda" if has_gpu else "cpu")
+    # Processor time where a processor computes: what else the machine does is then not in it.
+    clock = time.perf_counter if has_gpu else time.process_time
     random = np.random.default_rng(0)
 
     def engine(policy: PlacementPolicy) -> Engine:
@@ -62,9 +65,10 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
         prompt = random.integers(0, 1024, num_tokens, dtype=np.int32)
         names = list(ways)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            started = time.process_time()
+            started = clock()
             ways[name](prompt)
-            seconds[name].append(time.process_time() - started)
+            driver.wait_for_device()
+            seconds[name].append(clock() - started)
     # The first turn warms up.
     times = {name: values[1:] for name, values in seconds.items()}
     what = f"{num_tokens:,} tokens, {num_states} states"
@@ -78,7 +82,7 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
 
 
 def _in_calls(driver: TransformersDriver, prompt: np.ndarray, ends: Sequence[int]) -> list[object]:
-    live, tokens = driver.start(num_tokens=prompt.size), torch.from_numpy(prompt.astype("int64"))
+    live, tokens = driver.start(num_tokens=prompt.size), _on_device(driver, prompt)
     states = []
     for end in ends:
         driver.advance(live, tokens[live.position : end])
@@ -87,14 +91,18 @@ def _in_calls(driver: TransformersDriver, prompt: np.ndarray, ends: Sequence[int
 
 
 def _inside(driver: TransformersDriver, prompt: np.ndarray, positions: Sequence[int]) -> list[object]:
-    live, tokens = driver.start(num_tokens=prompt.size), torch.from_numpy(prompt.astype("int64"))
+    live, tokens = driver.start(num_tokens=prompt.size), _on_device(driver, prompt)
     _, states = driver.advance_through(live, tokens, positions[:-1])
     return [*states, driver.capture(live)]
 
 
+def _on_device(driver: TransformersDriver, prompt: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(prompt.astype("int64")).to(driver.device)
+
+
 def _bits(driver: TransformersDriver, prompt: np.ndarray) -> Row:
     """Compare the KV of one call over a prompt with that of calls of a segment."""
-    tokens, found = torch.from_numpy(prompt.astype("int64")), []
+    tokens, found = _on_device(driver, prompt), []
     for step in (_SEGMENT_TOKENS, prompt.size):
         live = driver.start(num_tokens=prompt.size)
         for piece in tokens.split(step):

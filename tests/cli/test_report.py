@@ -1,5 +1,6 @@
 """``milepost report``: what it writes, what it refuses, and that it writes the same bytes again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -107,3 +108,28 @@ def test_a_missing_library_is_named_with_its_remedy(tmp_path, monkeypatch, capsy
     code, said = run(*ARGUMENTS, "--output", tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 1
     assert "milepost[report]" in said
+
+
+def test_measured_runs_are_drawn_without_a_policy(tmp_path, monkeypatch, capsys):
+    path, output = tmp_path / "frontier.json", tmp_path / "report"
+    runs = [
+        {
+            "policy": "learned",
+            "capacity_bytes": 1_000_000,
+            "off_ratios": [0.5],
+            "saved_fraction": 0.5,
+            "checkpoints_per_entry": 1.0,
+        }
+    ]
+    workload = {"name": "quality", "title": "Questions", "runs": runs}
+    path.write_text(json.dumps({"format": "milepost frontier 1", "model": "m", "workloads": [workload]}))
+
+    status, said = run("report", path, "--output", output, "--json", monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, said) == (0, "Wrote 4 figure files.")
+    assert len(list((output / "figures").iterdir())) == 4
+
+    status, said = run(
+        "report", path, "synthetic:chat", "--output", output, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert status == 2
+    assert "draw them apart" in said

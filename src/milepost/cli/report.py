@@ -72,15 +72,21 @@ def report(
     what over time, and what the first token waits for. It is one file, loads nothing and runs nothing. What
     happens inside is shown at the middle one of the capacities.
 
+    A file that `python -m benchmarks.frontier --output` wrote is drawn as it was measured: tokens saved by
+    the checkpoints that are held, and time against memory.
+
     Try: `milepost report synthetic:chat --policy learned --policy tail+junction --capacity-kv-tokens 50k
     --capacity-kv-tokens 100k --capacity-kv-tokens 200k --checkpoint-kv-tokens 1536 --output report`
     """
     from rich.console import Console
 
     from milepost.cli.traffic import build_settings, parse_after, report_log, unique
-    from milepost.report import prepare_folder, study_trace, write_report
+    from milepost.report import is_frontier_file, prepare_folder, study_trace, write_report
     from milepost.simulator import TraceSource, distinct_names
 
+    if measured := [path for path in traces if is_frontier_file(path)]:
+        _draw_measured(measured, traces, output, as_json=as_json)
+        return
     warm_up = parse_after(after)
     settings = build_settings(
         policies=policy,
@@ -150,6 +156,25 @@ def report(
             )
         )
     errors.print(f"Wrote {page}, and {len(figures)} figure files beside it.", markup=False, highlight=False)
+
+
+def _draw_measured(measured: list[str], given: list[str], output: Path, *, as_json: bool) -> None:
+    """Draw files of measured runs, which need no policy and no capacity.
+
+    Raises:
+        typer.BadParameter: there are traces among them.
+    """
+    from rich.console import Console
+
+    from milepost.report import write_frontiers
+
+    if len(measured) < len(given):
+        others = ", ".join(path for path in given if path not in measured)
+        raise typer.BadParameter(f"{others} is to be replayed, and the others were measured; draw them apart")
+    figures = write_frontiers(measured, output)
+    if as_json:
+        print(json.dumps({"figures": [str(figure) for figure in figures]}, indent=2))
+    Console(stderr=True).print(f"Wrote {len(figures)} figure files.", markup=False, highlight=False)
 
 
 def _prefill_cost(setting: "Setting", *, has_model: bool, measured: list[str] | None) -> "PrefillCost":

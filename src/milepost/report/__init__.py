@@ -8,7 +8,16 @@ and ``tables`` say the same thing as pictures, as words and as numbers; ``page``
 needs the ``report`` extra; importing this does not.
 """
 
+from milepost.report.frontier_file import is_frontier_file
 from milepost.report.study import TraceStudy, study_trace
-from milepost.report.writing import PAGE_NAME, prepare_folder, write_report
+from milepost.report.writing import PAGE_NAME, prepare_folder, write_frontiers, write_report
 
-__all__ = ["PAGE_NAME", "TraceStudy", "prepare_folder", "study_trace", "write_report"]
+__all__ = [
+    "PAGE_NAME",
+    "TraceStudy",
+    "is_frontier_file",
+    "prepare_folder",
+    "study_trace",
+    "write_frontiers",
+    "write_report",
+]

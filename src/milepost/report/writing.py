@@ -10,11 +10,20 @@ from milepost.errors import ConfigurationError
 from milepost.extras import require_extra
 from milepost.report.drawing_library import load_matplotlib
 from milepost.report.figures import FIGURES, write_files
+from milepost.report.figures.measured import saved_drawing, time_drawing
+from milepost.report.frontier_file import read_frontier
 from milepost.report.page import Provenance, render_page
 from milepost.report.study import TraceStudy
 from milepost.simulator.result_file import code_version
 
-__all__ = ["FIGURES_FOLDER", "PAGE_NAME", "prepare_folder", "used_versions", "write_report"]
+__all__ = [
+    "FIGURES_FOLDER",
+    "PAGE_NAME",
+    "prepare_folder",
+    "used_versions",
+    "write_frontiers",
+    "write_report",
+]
 
 PAGE_NAME = "index.html"
 FIGURES_FOLDER = "figures"
@@ -68,6 +77,26 @@ def write_report(studies: Sequence[TraceStudy], folder: Path, *, command: str) -
             )
     # A file's name need not be text.
     page.write_text(rendered, encoding="utf-8", errors="backslashreplace")
+    return written
+
+
+def write_frontiers(paths: Sequence[str | Path], folder: Path) -> list[Path]:
+    """Write two figures for each workload of files of measured runs, as SVG and PNG; return their paths.
+
+    Raises:
+        ConfigurationError: a file holds no measured runs, or the folder cannot be written.
+    """
+    found = [measured for path in paths for measured in read_frontier(path)]
+    prepare_folder(folder)
+    written: list[Path] = []
+    for measured, stem in zip(found, _stems([each.title for each in found]), strict=True):
+        for drawing in (saved_drawing(measured), time_drawing(measured)):
+            written += write_files(
+                drawing,
+                folder / FIGURES_FOLDER,
+                stem=f"{stem}-{drawing.name}",
+                heading=f"{measured.title}: {drawing.title.lower()}",
+            )
     return written
 
 
