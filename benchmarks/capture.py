@@ -6,8 +6,8 @@ One layer group of Qwen3.5-0.8B. Through the real engine, cache, plan, prefill a
 checkpoints, and with them captured and stored where its segments end. Through the driver alone: *one call*
 over the whole prompt, the same call with the states taken from inside of it, and calls that end at each.
 All take turns, so that whatever else the machine does falls on all alike; ratios are medians of the ratios
-within a turn, of processor time (on a GPU, of a clock's). It also says whether calls of another length give other bits: why strict
-prefill never takes a state from inside a call.
+within a turn, of processor time (on a GPU, of a clock's). It also says whether calls of another length give
+other bits: why strict prefill never takes a state from inside a call.
 """
 
 import argparse
