@@ -107,9 +107,9 @@ class CheckpointManager:
         lease.resume_deeper(hit_told)
         lease.limit_checkpoints(len(ends))
         planned = room.one_of_each(cache.plan(lease).positions, hit, ends)
-        # What is free for the moment, other requests will need to run; half of all slots, they will not.
+        # What is free for the moment, other requests will need to run; a quarter of all slots, they will not.
         num_spare, has_kv = self._num_spare(), room.free_kv_tokens() >= num_tokens - hit
-        if num_spare >= (len(ends) if has_kv else max(len(ends), room.num_states // 2)):
+        if num_spare >= (len(ends) if has_kv else max(len(ends), room.num_states // 4)):
             # No state has to go for them, and what their KV is worth is seen when KV is short.
             planned = room.with_chunk_ends(planned, hit, ends)
         request = self._requests[request_id] = PlannedRequest(lease, keys, num_tokens, hit, planned)
