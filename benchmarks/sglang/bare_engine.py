@@ -23,6 +23,7 @@ from sglang.srt.mem_cache.cache_init_params import CacheInitParams
 from sglang.srt.mem_cache.common import checkpoint_kv_cache, release_kv_cache
 from sglang.srt.mem_cache.memory_pool import HybridLinearKVPool, HybridReqToTokenPool
 from sglang.srt.mem_cache.registry import TreeCacheBuildContext, create_tree_cache
+from sglang.srt.runtime_context import get_parallel
 from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs, set_global_server_args_for_scheduler
 
@@ -63,6 +64,7 @@ class BareEngine:
         context: More of ``TreeCacheBuildContext``.
         params: More of ``CacheInitParams``.
         signs: Whether signatures are written and checked; not where time is measured.
+        replica: Of several servers behind one controller (``--dp-size``).
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class BareEngine:
         eviction_policy="lru",
         core=None,
         signs=True,
+        replica=None,
     ):
         plugin.register()
         self.chunk = chunk
@@ -94,6 +97,7 @@ class BareEngine:
         arguments._mamba_cache_chunk_size = max(64, page)
         arguments.max_mamba_cache_size = num_states
         set_global_server_args_for_scheduler(arguments)
+        get_parallel().override_permanently(dp_rank=replica)
         self.pool = _state_pool(num_states, most_requests)
         kv = HybridLinearKVPool(
             size=num_kv_tokens,

@@ -10,6 +10,6 @@ which state each prefill chunk leaves (:mod:`~milepost.sglang.hooks`), and which
 simulator.
 
 Only :mod:`~milepost.sglang.backend`, :mod:`~milepost.sglang.planned_cache`, :mod:`~milepost.sglang.hooks`,
-:mod:`~milepost.sglang.compatibility` and :mod:`~milepost.sglang.plugin` import SGLang, and nothing does
-before it is asked for.
+:mod:`~milepost.sglang.ranks`, :mod:`~milepost.sglang.compatibility` and :mod:`~milepost.sglang.plugin` import
+SGLang, and nothing does before it is asked for.
 """

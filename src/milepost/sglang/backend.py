@@ -4,6 +4,7 @@ they cannot work, as it is.
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 from sglang.srt.mem_cache.registry import create_unified_radix_cache, default_radix_cache_factory
@@ -17,6 +18,7 @@ from milepost.sglang.compatibility import why_not
 from milepost.sglang.hooks import HOOKS
 from milepost.sglang.options import Options
 from milepost.sglang.planned_cache import PlannedKVComponent, PlannedRadixCache, PlannedStateComponent
+from milepost.sglang.ranks import Rank
 from milepost.sglang.room import StateRoom
 
 __all__ = ["make_cache"]
@@ -46,13 +48,14 @@ def make_cache(ctx: Any) -> Any:
     }
     cache = create_unified_radix_cache(ctx, cache_class=PlannedRadixCache)
     room = _room(params)
-    # All ranks of a model know the same, and one of them tells it.
-    is_first_rank = not ctx.tp_rank and not params.pp_rank
+    rank = Rank.of(ctx)
+    if options.learned is not None:
+        options = replace(options, learned=rank.own(options.learned))
     manager = CheckpointManager(
-        room=room, policy=parse_policy("learned"), options=options, saves_lessons=is_first_rank
+        room=room, policy=parse_policy("learned"), options=options, saves_lessons=rank.is_first
     )
     cache.plan_with(manager)
-    if ctx.server_args.enable_metrics and is_first_rank:
+    if ctx.server_args.enable_metrics and rank.is_first:
         # prometheus_client is not to be imported before SGLang has set up its folder.
         from milepost.sglang.metrics import Metrics
 

@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sglang.srt import runtime_context
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.managers.schedule_policy import PrefillAdder
 from sglang.srt.managers.scheduler import Scheduler
@@ -23,6 +24,8 @@ _SIGNATURES: tuple[Signature, ...] = (
     (PrefillAdder, "_select_prefill_admission", ("self", "req", "total_tokens")),
     (PrefillAdder, "add_chunked_req", ("self", "req")),
     (Scheduler, "run_batch", ("self", "batch")),
+    (runtime_context, "derive_attention_ranks", ("tp_rank", "attn_tp_size", "attn_cp_size")),
+    (runtime_context, "get_parallel", ()),
     (registry, "create_unified_radix_cache", ("ctx", "cache_class")),
     (UnifiedRadixCache, "checkpoint_into_tree", ("self", "req", "up_to")),
     (UnifiedRadixCache, "on_release", ("self", "req", "checkpointed")),
