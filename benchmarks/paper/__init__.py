@@ -37,6 +37,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.fewer import fewer_rows
 from benchmarks.paper.fifo import GRID, FifoResult, replay_fifo
 from benchmarks.paper.learned import fifo_bytes, read_before, replay_cache
 from benchmarks.paper.published import PublishedDP, read_histogram
@@ -122,7 +123,7 @@ def missing_logs(logs: Path) -> list[str]:
 
 
 def measure(logs: Path) -> list[Row]:
-    """Replay both workloads from the files in ``logs``. Takes about ten seconds on one core."""
+    """Replay both workloads from the files in ``logs``. Takes about twenty seconds on one core."""
     return [row for workload in _WORKLOADS for row in _rows(workload, logs)]
 
 
@@ -144,6 +145,13 @@ def _rows(workload: _Workload, logs: Path) -> Iterator[Row]:
     for strategy, count in workload.planned:
         yield from _planned(workload, count, published[strategy], log, rebuilt, histogram)
     yield from _learned(workload, log)
+    yield from fewer_rows(
+        workload.title,
+        log,
+        published,
+        [strategy for strategy, _ in workload.planned],
+        num_cached=workload.num_cached,
+    )
 
 
 def _planned(

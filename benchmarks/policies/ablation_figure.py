@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.drawing import draw_png
 from benchmarks.policies.ablation import Ablation
 from benchmarks.policies.granularity import COARSE, GridPoint
 from benchmarks.policies.points import TRACES
 from milepost.report.amounts import percent
-from milepost.report.figures.canvas import Drawing, Shape, quiet_axes, write_files
+from milepost.report.figures.canvas import Drawing, Shape, quiet_axes
 from milepost.report.palette import COLOURS, looks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_ablation"]
 
 _STEM = "placement_and_eviction"
-_HEADING = "For KV, LRU is nearly enough; for states it is not"
+_HEADING = "For KV, LRU is nearly enough; for states it is not: share of what is reusable"
 _LEARNED = "learned"
 _INCHES_A_ROW = 1.75
 
@@ -54,10 +55,7 @@ def draw_ablation(kv_alone: Ablation, states: Ablation, *, folder: Path) -> Path
         lambda _: 0.7 + _INCHES_A_ROW * len(panels),
         draw,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    svg, png = write_files(drawing, folder, stem=_STEM, heading=f"{_HEADING}: share of what is reusable")
-    svg.unlink()
-    return png
+    return draw_png(drawing, folder)
 
 
 def _draw_panel(axes: "Axes", ablation: Ablation, points: Sequence[GridPoint]) -> None:

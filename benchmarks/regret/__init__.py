@@ -1,7 +1,7 @@
 """How far from the best of all caches, and why: what is lost to not knowing the future, to planning prompt by
 prompt, and to approximation.
 
-    python -m benchmarks.regret --traces DIR [--full] [--exact] [--json]
+    python -m benchmarks.regret --traces DIR [--full] [--exact] [--figure FOLDER] [--json]
 
 For each trace and budget, what is reused by
 

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, required=True, metavar="DIR", help="folder of the traces")
     parser.add_argument("--full", action="store_true", help="whole traces at the budgets of the other pages")
     parser.add_argument("--exact", action="store_true", help="solve the optimum in whole numbers as well")
+    parser.add_argument("--figure", type=Path, metavar="FOLDER", help="draw the parts there")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
     arguments = parser.parse_args()
     if reason := missing_traces(arguments.traces):
@@ -32,6 +33,10 @@ def main() -> None:
         exact=arguments.exact,
         watch=lambda regret: print(f"{regret.trace} {regret.capacity_kv_tokens:,}", file=sys.stderr),
     )
+    if arguments.figure is not None:
+        from benchmarks.regret.figure import draw_regret
+
+        print(draw_regret(found, folder=arguments.figure), file=sys.stderr)
     if not arguments.json:
         _print(found)
     print_rows([row(regret) for regret in found], as_json=arguments.json)

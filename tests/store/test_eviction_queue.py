@@ -112,3 +112,21 @@ def test_one_more_among_many_siblings_has_not_all_of_them_ranked_again(num_sibli
     assert ({each.serial for each in siblings[1:]} <= again) == are_ranked_again
     assert len(again) <= 8
     assert shared.serial in again
+
+
+class WorthOne(Counting):
+    """Each byte is worth one."""
+
+    def rank(self, checkpoint: Checkpoint, freed_bytes: int) -> tuple[int, float]:
+        return 0, 1.0
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "worth"), [(0, 0.0), (4, 7.0), (STATE_BYTES, 10.0), (13, 16.5), (2 * STATE_BYTES, 20.0)]
+)
+def test_half_of_what_a_victim_frees_beyond_what_is_wanted_counts_as_lost(num_bytes, worth):
+    store = new_store(WorthOne(), num_states=3)
+    for number in range(3):
+        put(store, number, 0, 0, 0, tick=number)
+    assert store.evictor.room_worth(num_bytes) == pytest.approx(worth)
+    assert store.checkpoints.count == 3, "nothing was evicted"

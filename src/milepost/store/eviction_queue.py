@@ -21,6 +21,10 @@ __all__ = ["EvictionQueue"]
 # Where more than this many wait to be ranked, a few are with each request: a request marks about a dozen.
 _MOST_MARKED = 512
 _MOST_RANKED_AHEAD = 64
+# What a large victim frees beyond what is wanted is used by others, or lies idle until the victim would have
+# been asked for. Counted as lost in full, it has chats refused whose state is all they ask for; not at all,
+# any short prompt throws a long one out. A plan of everything at once would know.
+_SHARE_LOST_BEYOND = 0.5
 
 
 @final
@@ -149,16 +153,17 @@ class EvictionQueue:
         return scale * worth * freed_bytes / (kv_tokens or 1)
 
     def worth_of(self, num_bytes: int) -> tuple[float, bool]:
-        """Return the total worth of what has to be evicted to free ``num_bytes``, and whether all of it would
-        do. Evicts nothing, and leaves the order as it was. O(victims · log n).
+        """Return what is lost to free ``num_bytes``, the worth of its victims but for some of what they free
+        beyond that; and whether all of it would do. Evicts nothing, and leaves the order as it was.
+        O(victims · log n).
         """
         total = 0.0
         victims: dict[int, tuple[Checkpoint, int, float]] = {}
         while num_bytes > 0 and self:
             checkpoint, worth = self.victim()
             freed_bytes = self.freed_bytes(checkpoint, without=victims.keys())
-            # What a large victim frees beyond that is not lost: others will take it.
-            total += worth * min(freed_bytes, num_bytes)
+            beyond_bytes = max(0, freed_bytes - num_bytes)
+            total += worth * (freed_bytes - (1.0 - _SHARE_LOST_BEYOND) * beyond_bytes)
             num_bytes -= freed_bytes
             victims[checkpoint.serial] = checkpoint, *self._order.rank_of(checkpoint)
             self._order.leave(checkpoint)

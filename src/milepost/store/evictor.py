@@ -87,7 +87,7 @@ class Evictor:
         return self._budget.can_hold(place, num_bytes, pinned=pinned, prompt=path[0].owner)
 
     def room_worth(self, num_bytes: int) -> float:
-        """Return the total worth of what storing ``num_bytes`` more would evict; infinite where not even that
+        """Return what is lost by evicting for ``num_bytes`` more, as worth; infinite where not even that
         is enough. Evicts nothing. O(victims · log n).
         """
         shortage = self._budget.stored_bytes + num_bytes - self._budget.capacity_bytes

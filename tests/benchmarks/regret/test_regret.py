@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from benchmarks.regret.figure import draw_regret
 from benchmarks.regret.foreseen import replay_foreseen
 from benchmarks.regret.learned_jointly import replay_learned_jointly
 from benchmarks.regret.live_tree import as_tree, places_of
@@ -42,6 +43,12 @@ def test_nobody_is_beyond_the_bound_and_memory_is_short(regret):
 def test_who_knows_the_future_and_plans_jointly_is_near_the_best_schedule(regret):
     assert regret.foreseen > 0.8 * regret.schedule
     assert regret.foreseen > regret.learned
+
+
+def test_the_figure_is_one_small_file(regret, tmp_path):
+    path = draw_regret([regret], folder=tmp_path / "images")
+    assert [each.name for each in path.parent.iterdir()] == ["regret.png"]
+    assert path.stat().st_size < 150_000
 
 
 def test_with_plenty_of_memory_all_is_reused(requests):
