@@ -1,0 +1,64 @@
+"""Exact and lossy states in the same budgets on recorded traffic, by replay: prices alone, no model."""
+
+from pathlib import Path
+
+from benchmarks.policies.points import CHECKPOINT_KV_TOKENS, TRACES, BenchmarkTrace
+from benchmarks.printing import Row
+from milepost.simulator import Setting, SimulationResult, nominal_footprint
+from milepost.simulator.simulation import simulate_all
+from milepost.traces import open_trace
+
+__all__ = ["PRICES", "recorded_rows"]
+
+_POLICY = "learned"
+_LEAST_RATIO = 0.9
+# A gated-delta layer of Qwen3.5-0.8B: 16 heads of 128 rows of 128 numbers in float32, and four tokens of
+# 6,144 channels before the convolution in bfloat16, which stay as they are.
+_ROWS, _ROW, _CONVOLUTION_BYTES = 16 * 128, 128, 4 * 6_144 * 2
+_SCALE_BYTES = 4
+
+
+def _price(bits: int) -> float:
+    """Return what a state with rows of ``bits`` bits costs where the exact one costs what it does."""
+    exact = _ROWS * _ROW * 4 + _CONVOLUTION_BYTES
+    quantised = _ROWS * (_ROW * bits / 8 + _SCALE_BYTES) + _CONVOLUTION_BYTES
+    return CHECKPOINT_KV_TOKENS * quantised / exact
+
+
+PRICES = {"exact": float(CHECKPOINT_KV_TOKENS), "int8": _price(8), "6 bit": _price(6), "replay": 0.0}
+"""What a state costs in tokens of KV, by what is kept of it."""
+
+
+def recorded_rows(folder: Path) -> list[Row]:
+    """Return a row for each trace, budget and rival. Minutes."""
+    return [
+        row for trace in TRACES for capacity in trace.capacities for row in _rows(trace, folder, capacity)
+    ]
+
+
+def _rows(trace: BenchmarkTrace, folder: Path, capacity: int) -> list[Row]:
+    settings = [
+        Setting(policy=_POLICY, capacity_kv_tokens=capacity, footprint=nominal_footprint(price))
+        for price in PRICES.values()
+    ]
+    results = dict(zip(PRICES, simulate_all(open_trace(trace.path_in(folder)), settings), strict=True))
+    exact = results.pop("exact")
+    return [_row(trace.title, capacity, name, exact, its) for name, its in results.items()]
+
+
+def _row(title: str, capacity: int, name: str, exact: SimulationResult, its: SimulationResult) -> Row:
+    ratio = exact.reused_tokens / max(1, its.reused_tokens)
+    # What the replay reuses it has to run again in part, so it is judged by time.
+    is_judged = name != "replay"
+    return Row(
+        name=f"{title}, {capacity // 1_000:,}k tokens of KV, exact / {name}",
+        measured=f"{ratio:.3f} ({exact.reused_fraction:.3f} / {its.reused_fraction:.3f})",
+        target=f">= {_LEAST_RATIO}" if is_judged else "reported",
+        reached=not is_judged or ratio >= _LEAST_RATIO,
+        numbers={
+            "ratio": ratio,
+            "exact_reused_share": exact.reused_fraction,
+            "reused_share": its.reused_fraction,
+            "checkpoint_kv_tokens": its.checkpoint_kv_tokens,
+        },
+    )
