@@ -53,6 +53,7 @@ def rows(points: Sequence[Point], grids: Sequence[GridPoint], speed: Speed) -> l
         *(_point_row(point) for point in points),
         *(_ratio_row(points, name, least) for name, least in _LEAST_RATIOS.items()),
         _ceiling_row(points),
+        _work_row(points),
         *granularity_rows(grids),
         _speed_row(speed),
     ]
@@ -97,6 +98,23 @@ def _ceiling_row(points: Sequence[Point]) -> Row:
         target=f">= {_LEAST_OF_CEILING}",
         reached=mean >= _LEAST_OF_CEILING,
         numbers={"mean": mean},
+    )
+
+
+def _work_row(points: Sequence[Point]) -> Row:
+    ratios = [point.work_ratio for point in points]
+    worst = max(points, key=lambda point: point.work_ratio)
+    return Row(
+        name="policies, computed tokens, learned / best peer at its best setting",
+        measured=f"{geometric_mean(ratios):.3f}, geometric mean of {len(points)}; at most "
+        f"{worst.work_ratio:.4f}, at {worst.trace} {worst.capacity_kv_tokens // 1_000:,}k",
+        target="<= 1.0 at every budget",
+        reached=worst.work_ratio <= 1.0,
+        numbers={
+            "geometric_mean": geometric_mean(ratios),
+            "most": worst.work_ratio,
+            "points_above": sum(ratio > 1.0 for ratio in ratios),
+        },
     )
 
 

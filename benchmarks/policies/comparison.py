@@ -48,6 +48,13 @@ class Point:
         return self.ours.reused_fraction - self.best_peer.reused_fraction
 
     @property
+    def work_ratio(self) -> float:
+        """What we compute for a token that the best peer computes: the part of the time that a policy can
+        change, where a token costs the same wherever it stands.
+        """
+        return (1.0 - self.ours.reused_fraction) / (1.0 - self.best_peer.reused_fraction)
+
+    @property
     def regret(self) -> float | None:
         """What knowing the future would reuse beyond us."""
         bound = self.best.get(UPPER_BOUND)

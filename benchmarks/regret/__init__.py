@@ -66,7 +66,8 @@ class Regret:
         num_requests: How many were replayed.
         learned, jointly, clairvoyant, foreseen: What each reuses; see the module.
         bound: What no cache can reuse more than.
-        schedule: What a schedule reuses that was found in whole numbers; None where none was looked for.
+        schedule: What the best schedule reuses that was found in whole numbers, ``foreseen`` being one; None
+            where none was looked for.
         ceiling: What endless memory reuses.
     """
 
@@ -143,6 +144,7 @@ def regret_of(
     if exact:
         # Its own bound is one on states at the nodes alone, so it is no bound on all caches.
         whole = optimum(tree, **memory, exact=True, time_limit_seconds=_EXACT_SECONDS)
+    foreseen = replay_foreseen(tree, **memory)
     jointly = replay_learned_jointly(requests, grid=requests[0].key_tokens, **memory)
     return Regret(
         trace=title,
@@ -151,9 +153,9 @@ def regret_of(
         learned=learned.reused_fraction,
         jointly=jointly / total,
         clairvoyant=clairvoyant.reused_fraction,
-        foreseen=replay_foreseen(tree, **memory) / total,
+        foreseen=foreseen / total,
         bound=relaxed.bound / total,
-        schedule=None if whole.found is None else whole.found / total,
+        schedule=None if whole.found is None else max(whole.found, foreseen) / total,
         ceiling=tree.ceiling_tokens / total,
     )
 
