@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from bare_scheduler import NOTHING, BareEngine, SimulatedWorker, extended, model_output
+from bare_scheduler import BareEngine
+from simulated_worker import NOTHING, SimulatedWorker, extended, model_output
 from vllm.v1.kv_cache_interface import MambaSpec
 from vllm.v1.outputs import DraftTokenIds
 

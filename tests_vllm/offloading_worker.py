@@ -7,8 +7,9 @@ that is loaded for another prefix, is caught when the request reads it.
 import mmap
 import random
 
-from bare_scheduler import BareEngine, SimulatedWorker
+from bare_scheduler import BareEngine
 from benchmarks.vllm.servers.transfers import Piece, Transfers
+from simulated_worker import SimulatedWorker
 from vllm.config import KVTransferConfig
 
 __all__ = ["OffloadingWorker", "engine_with_tier"]

@@ -213,6 +213,12 @@ class HostedCache(PrefixCache):
         """
         return self._store.queue.worth_of_kv(checkpoint)
 
+    def worth_per_byte(self, checkpoint: Checkpoint) -> float:
+        """Return what a stored ``checkpoint`` is worth for each byte that it frees, about right as in
+        :meth:`worth_of_kv`: for an owner that evicts by a rule of its own and wants to know what that costs.
+        """
+        return self._store.queue.worth_per_byte(checkpoint)
+
     def evict_least(self, *, is_held: Callable[[Any], bool] | None = None) -> bool:
         """Evict the checkpoint that is worth least, for an engine that needs its memory; return whether
         there was one that no lease pins.

@@ -121,6 +121,18 @@ def test_what_the_pool_has_taken_is_not_believed_in():
     plugin.check()
 
 
+def test_what_stocks_rule_evicts_has_a_price_too():
+    plugin = SmallVllm(num_blocks=60, has_to_prove_itself=True)
+    plugin.checkpoint_manager._cache.leader._rivals = None
+    manager = plugin.checkpoint_manager
+    assert manager.evicted_block_worth == 0
+    for prompt in prompts(seed=3, num=60, longest=400):
+        plugin.serve(prompt)
+    assert manager.statistics().num_evictions > 10
+    assert not manager.is_led_by_learning
+    assert 0 < manager.evicted_block_worth < 400, "no request saves more than a prompt"
+
+
 def test_where_the_learned_rule_takes_over_only_what_the_cache_keeps_is_found():
     plugin = SmallVllm(num_blocks=60, has_to_prove_itself=True)
     plugin.checkpoint_manager._cache.leader._rivals = None

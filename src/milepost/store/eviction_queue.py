@@ -131,9 +131,17 @@ class EvictionQueue:
                 return first
 
     def worth_of_kv(self, checkpoint: Checkpoint) -> float:
-        """Return about what a stored ``checkpoint`` is worth for each token of KV that only it needs: as it
-        was ranked last. It is ranked anew only where it is marked for that, or something pins it; what stands
-        below it may have gone since, and then that was another number. O(1), or O(log n).
+        """Return about what a stored ``checkpoint`` is worth for each token of KV that only it needs: as
+        :meth:`worth_per_byte`; what stands below it may have gone since, and then that was another number.
+        """
+        kv_tokens = checkpoint.kv_tokens
+        # Its rank is per byte that it frees.
+        freed_bytes = checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
+        return self.worth_per_byte(checkpoint) * freed_bytes / (kv_tokens or 1)
+
+    def worth_per_byte(self, checkpoint: Checkpoint) -> float:
+        """Return about what a stored ``checkpoint`` is worth for each byte that it frees: as it was ranked
+        last. It is ranked anew only where it is marked for that, or something pins it. O(1), or O(log n).
         """
         if self._scales_version != self.policy.scales_version:
             self._scales_version, self._scales = self.policy.scales_version, self.policy.scales.tolist()
@@ -146,11 +154,8 @@ class EvictionQueue:
         else:
             # Pinned, and not to be ranked among others.
             cell, worth = self.policy.rank(checkpoint, self._note_freed_bytes(checkpoint))
-        kv_tokens = checkpoint.kv_tokens
-        # Its rank is per byte that it frees.
-        freed_bytes = checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
         scale: float = self._scales[cell]
-        return scale * worth * freed_bytes / (kv_tokens or 1)
+        return scale * worth
 
     def worth_of(self, num_bytes: int) -> tuple[float, bool]:
         """Return what is lost to free ``num_bytes``, the worth of its victims but for some of what they free

@@ -103,8 +103,10 @@ class CheckpointCache:
     @property
     def price(self) -> float:
         """What a unit of memory was worth that was evicted lately, in tokens saved by each request; 0 where
-        the policy does not learn it.
+        the policy does not learn it. As the policy sees it, whichever rule evicts.
         """
+        if not self.is_led_by_learning:
+            return self.following.price
         lessons = self.policy.lessons
         return lessons.price if isinstance(lessons, ReuseModel) else 0.0
 

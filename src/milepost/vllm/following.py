@@ -15,6 +15,9 @@ from milepost.vllm.pool import BlockMemory, PrefixBlocks
 
 __all__ = ["Following"]
 
+# How much each eviction says about the price, as where the learned rule leads.
+_PRICE_WEIGHT = 0.05
+
 
 @final
 class Following:
@@ -31,6 +34,8 @@ class Following:
         self._kept: dict[bytes, Checkpoint] = {}
         self._extras: dict[bytes, Checkpoint] = {}
         self._at_risk: list[Checkpoint] = []
+        #: What a unit of memory was worth that was evicted lately, in tokens saved by each request.
+        self.price = 0.0
 
     def note_kept(self, checkpoint: Checkpoint, *, is_extra: bool) -> None:
         """Note a checkpoint that was promised."""
@@ -59,7 +64,7 @@ class Following:
                 return
             blocks = _blocks_of(checkpoint)
             with self._memory.deferred():
-                if self._cache.evict(checkpoint):
+                if self._evict(checkpoint):
                     self._memory.doubt_state(blocks)
         self._at_risk += map(self._kept.__getitem__, self._prefixes_ahead(num_blocks))
 
@@ -72,7 +77,15 @@ class Following:
             for checkpoint in at_risk:
                 is_there = checkpoint.payload is not None
                 if is_there and not self._memory.holds(_blocks_of(checkpoint)):
-                    self._cache.evict(checkpoint)
+                    self._evict(checkpoint)
+
+    def _evict(self, checkpoint: Checkpoint) -> bool:
+        """Evict a checkpoint, unless something pins it, and note what that cost."""
+        if not checkpoint.may_go:
+            return False
+        worth = self._cache.worth_per_byte(checkpoint)
+        self.price += (worth - self.price) * (_PRICE_WEIGHT if self.price else 1.0)
+        return self._cache.evict(checkpoint)
 
     def _prefixes_ahead(self, num_blocks: int) -> Sequence[bytes]:
         return [each for each in self._memory.prefixes_ahead(num_blocks) if each in self._kept]

@@ -26,6 +26,8 @@ class PoolLayout:
         lookahead_tokens: Tokens after a block that its hash covers too: those that a drafter has read.
         rest_tokens: Fewest tokens of a prompt after its last state: one, to sample from, or as many as a
             drafter reads ahead.
+        export_tokens: Where the model exports the state at a prompt's tail from inside its last chunk: at
+            multiples of this many tokens after that has begun. None where a chunk has to end there.
     """
 
     num_blocks: int
@@ -37,6 +39,7 @@ class PoolLayout:
     scratch_blocks: int = 0
     lookahead_tokens: int = 0
     rest_tokens: int = 1
+    export_tokens: int | None = None
 
     @property
     def grid_tokens(self) -> int:

@@ -18,7 +18,8 @@ from milepost.placement import NoCheckpoints, Placement
 from milepost.policies import CachePolicy, learned, load_lessons
 from milepost.store import ContentlessPayloads
 from milepost.vllm.layout import PoolLayout
-from milepost.vllm.stock import seen_junction, stock_positions
+from milepost.vllm.placing import placed_positions
+from milepost.vllm.stock import seen_junction, stock_positions, tail_without_a_stop
 
 __all__ = ["Leader"]
 
@@ -139,8 +140,16 @@ class _Rivals:
             if learns:
                 num_new_blocks = layout.blocks_of_plan(given, num_tokens - resumed)
                 has_room = num_new_blocks * layout.block_tokens <= layout.capacity - cache.stored_bytes
-                placement = cache.plan(
-                    lease, given_positions=given if has_room else (), capture_tokens=self._stop_tokens()
+                placement = Placement(
+                    placed_positions(
+                        cache,
+                        lease,
+                        given=given if has_room else (),
+                        exported=tail_without_a_stop(
+                            layout, num_tokens=num_tokens, resumed=resumed, shared=shared
+                        ),
+                        stop_tokens=self._stop_tokens(),
+                    )
                 )
             # While the prompt is computed, all of its KV and two states take the place of others, and what
             # its drafts need.

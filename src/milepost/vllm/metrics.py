@@ -19,8 +19,7 @@ _GAUGES = {
     "milepost_smallest_reusable_prefix_tokens": ("livemax", "Shorter prefixes are never reused."),
     "milepost_evicted_block_worth_tokens": (
         "livemin",
-        "What a block was worth that was evicted lately: tokens that it would have saved each later request. "
-        "0 while stock's rule leads.",
+        "What a block was worth that was evicted lately: tokens that it would have saved each later request.",
     ),
     "milepost_learned_rule_leads": ("livesum", "Engine cores in which the learned rule leads, not stock's."),
 }

@@ -23,6 +23,7 @@ from milepost.vllm.metrics import Metrics
 from milepost.vllm.options import Options
 from milepost.vllm.pool import VllmMemory
 from milepost.vllm.state_manager import PlannedStateManager
+from milepost.vllm.stock import exported_tail
 from milepost.vllm.tier_claims import claim
 from milepost.vllm.tier_joining import join_tiers
 
@@ -156,7 +157,25 @@ class _Planned(_Base):
                     request, num_new_tokens, num_new_local_computed_tokens, num_external_computed_tokens
                 )
             )
-        return self.checkpoint_manager.next_stop(request.request_id, start, end) - start
+        stop = self.checkpoint_manager.next_stop(request.request_id, start, end)
+        if self._is_exported(request, stop, start=start, end=end):
+            # vLLM may see that otherwise; then it would end the chunk.
+            stop = start + super()._mamba_block_aligned_split(
+                request, num_new_tokens, num_new_local_computed_tokens, num_external_computed_tokens
+            )
+        return stop - start
+
+    def _is_exported(self, request: Any, stop: int, *, start: int, end: int) -> bool:
+        """Return whether the chunk that ends a prompt need not end at ``stop``, its last: the model exports
+        the state there.
+        """
+        manager = self.checkpoint_manager
+        return (
+            stop < end
+            and end >= max(request.num_prompt_tokens, request.num_tokens - 1)
+            and stop == exported_tail(manager.layout, start=start, num_tokens=end)
+            and manager.next_stop(request.request_id, stop, end) == end
+        )
 
     def _update_waiting_for_remote_kv(self, request: Any) -> None:
         # Where the load has failed, the request is looked up and planned again.
@@ -277,4 +296,13 @@ def _layout(scheduler: Any, kv_cache_config: KVCacheConfig) -> PoolLayout:
         scratch_blocks=sum(spec.num_speculative_blocks for spec in states),
         lookahead_tokens=lookahead,
         rest_tokens=max(1, lookahead, int(getattr(scheduler, "num_prefill_lookahead", 0))),
+        export_tokens=_export_tokens(scheduler),
     )
+
+
+def _export_tokens(scheduler: Any) -> int | None:
+    # Since 0.32.
+    if not getattr(scheduler, "mamba_has_prefill_checkpoint_blocks", False):
+        return None
+    tokens = scheduler.mamba_prefill_checkpoint_alignment
+    return None if tokens is None else int(tokens)

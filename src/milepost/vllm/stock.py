@@ -7,13 +7,20 @@ For a prompt it keeps (0.32: ``Scheduler._mamba_block_aligned_split``, ``MambaMa
     the junction   the block boundary up to which it shares KV with an earlier prompt, where that is deeper
                    than what it was resumed from
 
-and ends a prefill chunk at each. So a chunk that ends there costs nothing beside stock vLLM.
+and ends a prefill chunk at each. So a chunk that ends there costs nothing beside stock vLLM. Where the model
+exports a state from inside the prompt's last chunk, that is the only tail, and no chunk ends for it.
 """
 
 from milepost.placement import PlacementRequest
 from milepost.vllm.layout import PoolLayout
 
-__all__ = ["MOST_STOCK_POSITIONS", "seen_junction", "stock_positions"]
+__all__ = [
+    "MOST_STOCK_POSITIONS",
+    "exported_tail",
+    "seen_junction",
+    "stock_positions",
+    "tail_without_a_stop",
+]
 
 MOST_STOCK_POSITIONS = 3
 
@@ -28,12 +35,44 @@ def stock_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared
     """
     block_tokens = layout.block_tokens
     last = num_tokens - layout.rest_tokens
-    positions = {
-        shared // block_tokens * block_tokens,
-        last // block_tokens * block_tokens,
-        last // layout.grid_tokens * layout.grid_tokens,
-    }
+    exported = tail_without_a_stop(layout, num_tokens=num_tokens, resumed=resumed, shared=shared)
+    positions = {shared // block_tokens * block_tokens, exported}
+    if not exported:
+        positions |= {last // block_tokens * block_tokens, last // layout.grid_tokens * layout.grid_tokens}
     return tuple(sorted(at for at in positions if resumed < at <= last))
+
+
+def tail_without_a_stop(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> int:
+    """Return the tail of such a prompt that the model exports if its last chunk begins as early as it can,
+    after the junction; else 0.
+    """
+    junction = shared // layout.block_tokens * layout.block_tokens
+    return exported_tail(layout, start=max(resumed, junction), num_tokens=num_tokens)
+
+
+def exported_tail(layout: PoolLayout, *, start: int, num_tokens: int) -> int:
+    """Return the tail of a prompt of ``num_tokens`` tokens if the model exports the state there from inside
+    the last chunk, where that begins at ``start``; else 0. The rule is vLLM's (0.32:
+    ``is_mamba_prefill_checkpoint_valid``): the state goes to the column before the last, which has to lie
+    after that of the state which the chunk begins with.
+
+    >>> layout = PoolLayout(num_blocks=9, block_tokens=64, match_tokens=16, kv_groups=(3,), state_groups=(0,),
+    ...                     export_tokens=16)
+    >>> exported_tail(layout, start=0, num_tokens=1000), exported_tail(layout, start=960, num_tokens=1000)
+    (992, 0)
+    """
+    if layout.export_tokens is None:
+        return 0
+    tail = (num_tokens - max(1, layout.lookahead_tokens)) // layout.grid_tokens * layout.grid_tokens
+    column, first_column = -(-num_tokens // layout.block_tokens) - 2, (start - 1) // layout.block_tokens
+    is_exported = (
+        tail <= num_tokens - layout.rest_tokens
+        and start % layout.match_tokens == 0
+        and column > first_column
+        and start + layout.match_tokens <= tail
+        and (tail - start) % layout.export_tokens == 0
+    )
+    return tail if is_exported else 0
 
 
 def seen_junction(layout: PoolLayout, request: PlacementRequest) -> int:

@@ -6,8 +6,14 @@ from typing import final
 from milepost.lease import Lease
 from milepost.vllm.checkpoint_cache import CheckpointCache
 from milepost.vllm.layout import PoolLayout
+from milepost.vllm.placing import placed_positions
 from milepost.vllm.pool import BlockMemory
-from milepost.vllm.stock import MOST_STOCK_POSITIONS, seen_junction, stock_positions
+from milepost.vllm.stock import (
+    MOST_STOCK_POSITIONS,
+    seen_junction,
+    stock_positions,
+    tail_without_a_stop,
+)
 
 __all__ = ["StopPlanner"]
 
@@ -60,7 +66,8 @@ class StopPlanner:
             shared = seen_junction(layout, lease.request)
         given = stock_positions(layout, resumed=hit, shared=shared, num_tokens=num_tokens)
         if layout.blocks_of_plan(given, num_new_tokens) > num_spare_blocks:
-            return (self._positions(lease, num_tokens) if leads else given), given
+            exported = tail_without_a_stop(layout, num_tokens=num_tokens, resumed=hit, shared=shared)
+            return (self._positions(lease, num_tokens, exported=exported) if leads else given), given
         planned = self._positions(lease, num_tokens, given=given)
         if leads or layout.blocks_of_plan(planned, num_new_tokens) <= num_spare_blocks:
             return planned, given
@@ -87,10 +94,14 @@ class StopPlanner:
             cache.resize(cache.stored_bytes + spare * layout.block_tokens)
         return spare
 
-    def _positions(self, lease: Lease, num_tokens: int, *, given: tuple[int, ...] = ()) -> tuple[int, ...]:
+    def _positions(
+        self, lease: Lease, num_tokens: int, *, given: tuple[int, ...] = (), exported: int = 0
+    ) -> tuple[int, ...]:
         """Return where the policy places checkpoints. Closer to the end of the prompt than a drafter reads
         ahead, vLLM would end the chunk elsewhere.
         """
-        placed = self._cache.current.plan(lease, given_positions=given, capture_tokens=self._stop_tokens())
+        placed = placed_positions(
+            self._cache.current, lease, given=given, exported=exported, stop_tokens=self._stop_tokens()
+        )
         last = num_tokens - self._layout.rest_tokens
-        return tuple(position for position in placed.positions if position <= last)
+        return tuple(position for position in placed if position <= last)
