@@ -5,10 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 from resuming import prompt, tiny_driver
+from transformers import DynamicCache
 
 from families import ALL_FAMILIES
 from milepost.engines.distance import logits_distance
 from milepost.engines.transformers.inside.comparison import state_distances
+from milepost.engines.transformers.inside.recording import recording_of
+from milepost.engines.transformers.inside.recurrences import Recurrence, in_pieces
 from milepost.errors import UnsupportedModelError
 
 NUM_TOKENS = 170
@@ -105,3 +108,22 @@ def test_a_recurrence_that_is_asked_for_no_state_is_left_alone():
         whole = driver.model(tokens[None], use_cache=False).logits[0, -1]
     logits, _ = driver.advance_through(live, tokens, (64,))
     assert logits_distance(logits, whole) < 1e-5
+
+
+def test_a_recurrence_over_other_tokens_is_left_alone():
+    """As of a module beside the model's layers, which is called with tokens of its own."""
+    calls = []
+
+    def scan(steps, state=None):
+        calls.append(steps.shape[1])
+        return steps, steps.sum()
+
+    recurrence = Recurrence(
+        token_axes={"steps": 1}, output_axis=1, initial_state="state", asks_for_state=None
+    )
+    run = in_pieces(scan, recurrence)
+    with recording_of(DynamicCache(), (2,), 5):
+        run(torch.ones(1, 5))
+        run(torch.ones(1, 4))
+    run(torch.ones(1, 5))
+    assert calls == [2, 3, 4, 5]

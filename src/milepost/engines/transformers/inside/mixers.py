@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def _patches(model: torch.nn.Module) -> Iterator[ForwardPatch]:
 def _forward(upstream: Callable[..., Any], mixer: torch.nn.Module, *args: Any, **options: Any) -> Any:
     # What the instance has instead of its class's: a kernel for all of it calls nothing that is known here.
     function: Any = getattr(upstream, "__func__", None)
-    names = set() if function is None else _known_in(function)
+    names = frozenset() if function is None else _known_in(function)
     if not names:
         return upstream(*args, **options)
     # As they are by now: what was replaced since the model was opened is called in pieces too.
@@ -45,6 +46,8 @@ def _forward(upstream: Callable[..., Any], mixer: torch.nn.Module, *args: Any, *
     return with_globals(function, **led)(mixer, *args, **options)
 
 
-def _known_in(function: Any) -> set[str]:
+# Asked of every submodule in every call that is recorded.
+@lru_cache(maxsize=1024)
+def _known_in(function: Any) -> frozenset[str]:
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return set() if code is None else RECURRENCES.keys() & set(code.co_names)
+    return frozenset() if code is None else frozenset(RECURRENCES.keys() & set(code.co_names))

@@ -1,6 +1,6 @@
 """What a cache's layers held at some tokens of one forward call, noted while it is made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -78,6 +78,10 @@ class Recording:
         """Take the watch off the cache."""
         for name in ("update_conv_state", "update_recurrent_state", "update"):
             vars(self._cache).pop(name, None)
+
+    def is_of(self, sequences: Mapping[str, torch.Tensor], axes: Mapping[str, int]) -> bool:
+        """Return whether all of ``sequences`` hold the tokens of this call, on their ``axes``."""
+        return all(each.shape[axes[name]] == self.num_tokens for name, each in sequences.items())
 
     def note_recurrence(self, states: Sequence[torch.Tensor]) -> None:
         """Take what a recurrence held at the offsets; the layer that is given its last state will ask."""

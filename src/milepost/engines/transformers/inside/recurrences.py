@@ -52,23 +52,23 @@ RECURRENCES: Mapping[str, Recurrence] = {
 def in_pieces(function: Callable[..., Any], recurrence: Recurrence) -> Callable[..., Any]:
     """Return ``function``, called in pieces while a recording wants states from inside of its tokens.
 
-    Without a recording, and where it is not asked for a state, it is called as it is.
+    Without a recording, where it is not asked for a state, and for other tokens than the recording's (a
+    module beside the model's own layers) it is called as it is.
     """
     names = tuple(inspect.signature(function).parameters)
+    axes, asks = recurrence.token_axes, recurrence.asks_for_state
 
     def run(*args: Any, **options: Any) -> Any:
-        recording = current_recording()
         arguments = dict(zip(names, args, strict=False)) | options
-        asks = recurrence.asks_for_state
-        if recording is None or (asks is not None and not arguments.get(asks)):
+        sequences = {name: tensor for name in axes if (tensor := arguments.get(name)) is not None}
+        recording = current_recording()
+        is_recorded = recording is not None and (asks is None or arguments.get(asks))
+        if recording is None or not is_recorded or not recording.is_of(sequences, axes):
             return function(**arguments)
         state, states, outputs = arguments.get(recurrence.initial_state), [], []
         for start, end in pairwise((0, *recording.offsets, recording.num_tokens)):
-            piece = {name: arguments[name] for name in recurrence.token_axes if name in arguments}
-            for name, tensor in piece.items():
-                if tensor is not None:
-                    piece[name] = tensor.narrow(recurrence.token_axes[name], start, end - start)
-            output, state = function(**{**arguments, **piece, recurrence.initial_state: state})
+            piece = {name: each.narrow(axes[name], start, end - start) for name, each in sequences.items()}
+            output, state = function(**arguments | piece | {recurrence.initial_state: state})
             outputs.append(output)
             states.append(state)
         recording.note_recurrence(states[:-1])
