@@ -1,6 +1,6 @@
 """Exact states against lossy ones, at equal bytes and at equal time; built for this comparison alone.
 
-    python -m benchmarks.lossy [--family NAME ...] [--prompts 100] [--traces DIR] [--json]
+    python -m benchmarks.lossy [--part NAME] [--family NAME ...] [--prompts 100] [--traces DIR] [--json]
 
 ========  ==================================================================================================
 int8      recurrent states as 8-bit integers, a scale for each row (``quantiser``, ``quantised_states``)

@@ -16,16 +16,19 @@ from benchmarks.policies.points import missing_traces
 from benchmarks.printing import Row, print_rows
 from milepost.embedded import EMBEDDED
 
+_PARTS = ("bytes", "divergence")
 _NUM_DOCUMENTS = 8
 _SHARES = (0.4, 0.7, 1.0)
 _ANSWER_TOKENS = 10
 
 
-def _measure(families: list[str], num_prompts: int, traces: Path | None) -> Iterator[tuple[str, list[Row]]]:
+def _measure(
+    families: list[str], parts: list[str], num_prompts: int, traces: Path | None
+) -> Iterator[tuple[str, list[Row]]]:
     # Tiny matrices: more threads only wait for each other.
     torch.set_num_threads(1)
     replayed: list[int] = []
-    if EMBEDDED in families:
+    if EMBEDDED in families and "bytes" in parts:
         from benchmarks.lossy.equal_bytes import equal_bytes_rows
 
         rows, found = equal_bytes_rows(
@@ -33,7 +36,7 @@ def _measure(families: list[str], num_prompts: int, traces: Path | None) -> Iter
         )
         yield "equal bytes and equal time, the embedded model", rows
         replayed = sorted({count for count in found.values() if count})
-    for family in families:
+    for family in families if "divergence" in parts else ():
         yield f"divergence, {family}", divergence_rows(family, num_prompts, replayed=replayed)
     if traces is not None:
         yield "equal bytes, recorded traffic", recorded_rows(traces)
@@ -47,6 +50,12 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--family", action="append", choices=FAMILIES, metavar="NAME")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=_PARTS,
+        help="divergence of each model, or equal bytes on the embedded one; both unless given",
+    )
     parser.add_argument("--prompts", type=int, default=100, metavar="N", help="of each model")
     parser.add_argument("--traces", type=Path, metavar="DIR", help="recorded traces")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
@@ -57,7 +66,12 @@ def main() -> None:
         sys.exit(f"lossy: {reason}")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     reached = True
-    for title, rows in _measure(arguments.family or list(FAMILIES), arguments.prompts, arguments.traces):
+    for title, rows in _measure(
+        arguments.family or list(FAMILIES),
+        arguments.part or list(_PARTS),
+        arguments.prompts,
+        arguments.traces,
+    ):
         Console(stderr=True).print(f"[bold]{title}[/]")
         print_rows(rows, as_json=arguments.json)
         reached &= all(row.reached for row in rows)
