@@ -1,12 +1,12 @@
 """What lossless compression saves on the way to disk, of states and of KV, and what it costs.
 
-    python -m benchmarks.compression [--model FOLDER|FILE.gguf[@KEYS] ...] [--dtype NAME ...] [--json]
+    python -m benchmarks.compression [--model FOLDER|FILE.gguf[@KEYS,VALUES] ...] [--dtype NAME ...] [--json]
 
 Each model runs a prompt of source code; the states at every 512 tokens and the KV in segments of 256 are
 packed as a server packs them, and encoded with and without compression. *Saved* is bytes in memory for each
 byte of the file. Seconds are CPU seconds for each GB in memory, with compression and without. Every payload
 is decoded and compared bit for bit. int8 is the KV as a cache of 8-bit integers with a scale for each token
-and head would hold it; where a GGUF file is given, @KEYS is how llama.cpp holds keys: f16, f32 or q8_0.
+and head would hold it; where a GGUF file is given, @KEYS,VALUES is how llama.cpp holds them, as q8_0,q8_0.
 
 Without --model: the embedded model, and Qwen3.5 of a middle size with random weights. Target: 1.2 in
 effective capacity (states and KV together) on the embedded model.
@@ -84,8 +84,11 @@ def _opened(name: str, dtype: str) -> tuple[Any, torch.Tensor]:
         from milepost.engines.llamacpp.opening import open_driver
         from milepost.engines.llamacpp.tokenizer import GGUFTokenizer
 
-        path, _, key_type = name.partition("@")
-        driver, _ = open_driver(path, is_strict=True, key_type=key_type or "f16")
+        path, _, kinds = name.partition("@")
+        key_type, _, value_type = kinds.partition(",")
+        driver, _ = open_driver(
+            path, is_strict=True, key_type=key_type or None, value_type=value_type or None
+        )
         return driver, _prompt(GGUFTokenizer(driver.model), text, driver.vocabulary_size)
     if name == "mid":
         driver = driver_for(mid_model("qwen3_5", getattr(torch, dtype)))

@@ -30,10 +30,8 @@ def open_driver(gguf):
 
     opened = []
 
-    def open_one(
-        name: str, weights: str = "f32", *, is_strict: bool = True, seed: int = 0, key_type: str = "f16"
-    ):
-        driver, _ = open_driver(gguf(name, weights, seed=seed), is_strict=is_strict, key_type=key_type)
+    def open_one(name: str, weights: str = "f32", *, is_strict: bool = True, seed: int = 0, **kv_types: str):
+        driver, _ = open_driver(gguf(name, weights, seed=seed), is_strict=is_strict, **kv_types)
         opened.append(driver)
         return driver
 

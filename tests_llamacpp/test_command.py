@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from milepost.cli.program import app
 
 
 def milepost(*arguments) -> subprocess.CompletedProcess:
@@ -52,4 +55,24 @@ def test_a_file_that_is_not_there_is_said_in_a_line(tmp_path):
     done = milepost("probe", tmp_path / "none.gguf")
     assert done.returncode == 1
     assert "none.gguf" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_compressed_kv_is_asked_for_by_name(gguf):
+    def said(command, *options):
+        done = CliRunner().invoke(app, [command, str(gguf("qwen35")), *options, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    compressed = ("--key-type", "q8_0", "--value-type", "q8_0")
+    plain, small = said("footprint"), said("footprint", *compressed)
+    assert small["kv_bytes_per_token"] < 0.6 * plain["kv_bytes_per_token"]
+    assert small["checkpoint_kv_tokens"] > 1.7 * plain["checkpoint_kv_tokens"]
+    assert said("probe", *compressed)["kv_bytes"] < said("probe")["kv_bytes"]
+
+
+def test_a_format_of_kv_that_there_is_not_is_said_in_a_line(gguf):
+    done = milepost("generate", gguf("qwen35"), "Hello", "--value-type", "q3")
+    assert done.returncode == 1
+    assert "value_type='q3'; give one of f16" in done.stderr
     assert "Traceback" not in done.stderr

@@ -76,21 +76,6 @@ def test_cuts_of_two_tokens_and_more_leave_the_bits_alone_and_one_token_does_not
     assert not torch.equal(cut_at(600), whole)
 
 
-@pytest.mark.parametrize("family", ["llama", "falcon-h1", "qwen35"])
-def test_quantised_keys_resume_bit_for_bit(open_driver, family):
-    driver = open_driver(family, key_type="q8_0")
-    plain = open_driver(family)
-    tokens, kept = parent_of(driver, 10)
-    state, kv = kept[4]
-    warm = run(driver, restore(driver, state, kv, tokens), tokens)
-
-    assert torch.equal(warm, cold(driver, tokens))
-    assert not torch.equal(warm, cold(plain, tokens))
-    assert sum(each.num_bytes for each in kv) < 0.85 * sum(
-        each.num_bytes for each in parent_of(plain, 10)[1][4][1]
-    )
-
-
 @pytest.mark.parametrize("family", ["llama", "qwen35"])
 def test_what_lies_there_still_is_used_in_place_and_the_bits_stay(open_driver, family):
     driver, alone = open_driver(family), open_driver(family)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from milepost.engines.llamacpp.facts import model_facts
+from milepost.engines.llamacpp.kv_types import KVTypes
 
 NAME = "qwen35"
 
@@ -45,7 +46,9 @@ def test_other_weights_keys_and_ways_to_compute_are_other_facts(open_driver):
     assert len({each.digest for each in found}) == len(found)
 
 
-@pytest.mark.parametrize("change", [{"num_threads": 2}, {"key_type": "q8_0"}])
+@pytest.mark.parametrize(
+    "change", [{"num_threads": 2}, {"kv_types": KVTypes(keys="q8_0")}, {"kv_types": KVTypes(values="q8_0")}]
+)
 def test_an_option_of_the_context_is_a_fact(open_driver, change):
     driver = open_driver(NAME)
     before = facts_of(driver).digest

@@ -46,7 +46,6 @@ def test_options_that_cannot_apply_are_refused(gguf, option):
     ("option", "message"),
     [
         ({"numerics": "exact"}, "numerics='exact'; give one of strict, fast"),
-        ({"key_type": "q4_0"}, "key_type='q4_0'; give one of f16, f32, q8_0"),
         ({"segment_tokens": 1}, "segment_tokens"),
         ({"tokenizer": object()}, "has no encode and decode"),
         ({"generation_config": {"num_beams": 4}}, "num_beams"),

@@ -8,6 +8,7 @@ from milepost.cli.options import (
     EngineCapacity,
     EnginePolicy,
     FrequencyPenalty,
+    KeyType,
     MinP,
     Numerics,
     PresencePenalty,
@@ -17,6 +18,7 @@ from milepost.cli.options import (
     Temperature,
     TopK,
     TopP,
+    ValueType,
     is_url,
     refuse_missing,
 )
@@ -49,6 +51,8 @@ def chat(
     capacity: EngineCapacity = "1GiB",
     policy: EnginePolicy = "learned",
     numerics: Numerics = "strict",
+    key_type: KeyType = None,
+    value_type: ValueType = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -88,7 +92,13 @@ def chat(
     from milepost.engines.engine import Engine
 
     with Engine.open(
-        resolve_model(model), capacity=capacity, policy=policy, numerics=numerics, max_running=1
+        resolve_model(model),
+        capacity=capacity,
+        policy=policy,
+        numerics=numerics,
+        key_type=key_type,
+        value_type=value_type,
+        max_running=1,
     ) as engine:
         session = ChatSession(engine, system=system, options=request_options(context))
         if as_json:
@@ -99,9 +109,10 @@ def chat(
 
 def refuse_engine_options(context: typer.Context) -> None:
     """Refuse options of an engine that is not ours to open."""
-    for name in ("capacity", "policy", "numerics"):
+    for name in ("capacity", "policy", "numerics", "key_type", "value_type"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(
-                f"the server at the URL has its own; give --{name} to `milepost serve`", ctx=context
+                f"the server at the URL has its own; give --{name.replace('_', '-')} to `milepost serve`",
+                ctx=context,
             )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from milepost.cli.options import Calibrate, ConfigArgument, Json
+from milepost.cli.options import Calibrate, ConfigArgument, Json, KeyType, ValueType
 from milepost.errors import ConfigurationError
 
 __all__ = ["footprint"]
@@ -18,6 +18,8 @@ def footprint(
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Prompt length that FLOPs are given for.")] = 8192,
     calibrate: Calibrate = False,
+    key_type: KeyType = None,
+    value_type: ValueType = None,
     as_json: Json = False,
 ) -> None:
     """Say what a checkpoint, a token of KV and a prefill of a model cost, from its configuration alone; of a
@@ -25,7 +27,7 @@ def footprint(
 
     Try: `milepost footprint Qwen/Qwen3.5-0.8B --calibrate`
     """
-    from milepost.engines.opening import is_gguf
+    from milepost.engines.opening import is_gguf, refuse_kv_types
 
     if is_gguf(model):
         from milepost.engines.llamacpp import describe as llamacpp
@@ -35,8 +37,9 @@ def footprint(
                 "a GGUF file says its number format itself, and its seconds are measured by "
                 "`python -m benchmarks.llamacpp`; leave out --dtype and --calibrate"
             )
-        facts = llamacpp.describe_footprint(model)
+        facts = llamacpp.describe_footprint(model, key_type=key_type, value_type=value_type)
     else:
+        refuse_kv_types(key_type=key_type, value_type=value_type)
         from milepost.embedded import resolve_model
         from milepost.engines.transformers import describe as transformers
 

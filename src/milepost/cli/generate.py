@@ -11,6 +11,7 @@ from milepost.cli.options import (
     EnginePolicy,
     FrequencyPenalty,
     JsonLines,
+    KeyType,
     Logprobs,
     MaxNewTokens,
     MinP,
@@ -23,6 +24,7 @@ from milepost.cli.options import (
     Temperature,
     TopK,
     TopP,
+    ValueType,
 )
 
 __all__ = ["generate"]
@@ -46,6 +48,8 @@ def generate(
     capacity: EngineCapacity = "1GiB",
     policy: EnginePolicy = "learned",
     numerics: Numerics = "strict",
+    key_type: KeyType = None,
+    value_type: ValueType = None,
     as_json: JsonLines = False,
 ) -> None:
     """Answer prompts one after the other, each resumed from the deepest checkpoint it shares.
@@ -64,7 +68,13 @@ def generate(
     options = request_options(context)
     texts = [_read_prompt(prompt) for prompt in prompts]
     with Engine.open(
-        resolve_model(model), capacity=capacity, policy=policy, numerics=numerics, max_running=1
+        resolve_model(model),
+        capacity=capacity,
+        policy=policy,
+        numerics=numerics,
+        key_type=key_type,
+        value_type=value_type,
+        max_running=1,
     ) as engine:
         errors = Console(stderr=True)
         errors.print(f"[dim]{engine.description}[/]")

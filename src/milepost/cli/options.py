@@ -31,6 +31,7 @@ __all__ = [
     "ImageTokens",
     "Json",
     "JsonLines",
+    "KeyType",
     "Logprobs",
     "MaxNewTokens",
     "MaxRequests",
@@ -50,6 +51,7 @@ __all__ = [
     "TopP",
     "TraceArgument",
     "TracesArgument",
+    "ValueType",
     "WholePrompts",
 ]
 
@@ -119,6 +121,18 @@ EngineCapacity = Annotated[
 ]
 EnginePolicy = Annotated[str, typer.Option("--policy", help="Placement policy; see `milepost policies`.")]
 Numerics = Annotated[str, typer.Option(help="strict (bit for bit) or fast (to rounding).")]
+KeyType = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="Of a GGUF file: cached keys in f16, f32, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl (llama.cpp's "
+        "--cache-type-k). Default: f16.",
+    ),
+]
+ValueType = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="The same of cached values (llama.cpp's --cache-type-v)."),
+]
 Calibrate = Annotated[
     bool,
     typer.Option("--calibrate", help="Load the model, measure prefills and give seconds too (slower)."),

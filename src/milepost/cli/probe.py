@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from milepost.cli.options import Json, ModelArgument
+from milepost.cli.options import Json, KeyType, ModelArgument, ValueType
 
 __all__ = ["probe"]
 
@@ -17,7 +17,9 @@ __all__ = ["probe"]
 _EXIT_CODES = {"passed": 0, "refused": 1, "undecided": 3}
 
 
-def probe(model: ModelArgument, as_json: Json = False) -> None:
+def probe(
+    model: ModelArgument, key_type: KeyType = None, value_type: ValueType = None, as_json: Json = False
+) -> None:
     """Prove on a model that it resumes exactly, or say why it cannot be used. Takes about ten short prefills.
 
     The verdict is *passed* (exit code 0), *refused* (1), or *undecided* (3): a lost state did not show, so
@@ -27,7 +29,7 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
     """
     from milepost.embedded import resolve_model
 
-    report = _measured(resolve_model(model))
+    report = _measured(resolve_model(model), key_type=key_type, value_type=value_type)
     if as_json:
         print(json.dumps(_as_json(asdict(report))))
     else:
@@ -39,13 +41,15 @@ def probe(model: ModelArgument, as_json: Json = False) -> None:
     raise typer.Exit(_EXIT_CODES[report.verdict])
 
 
-def _measured(model: Any) -> Any:
-    from milepost.engines.opening import is_gguf
+def _measured(model: Any, *, key_type: str | None, value_type: str | None) -> Any:
+    from milepost.engines.opening import is_gguf, refuse_kv_types
 
     if is_gguf(model):
         from milepost.engines.llamacpp import opening, probe
 
-        return probe.measure_resume(opening.open_driver(model, is_strict=True)[0], is_strict=True)
+        driver, _ = opening.open_driver(model, is_strict=True, key_type=key_type, value_type=value_type)
+        return probe.measure_resume(driver, is_strict=True)
+    refuse_kv_types(key_type=key_type, value_type=value_type)
     from milepost.engines.transformers.families import driver_for
     from milepost.engines.transformers.loading import load_model
     from milepost.engines.transformers.probe import measure_resume

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from milepost.cli.options import EngineCapacity, EnginePolicy, Numerics, refuse_missing
+from milepost.cli.options import EngineCapacity, EnginePolicy, KeyType, Numerics, ValueType, refuse_missing
 from milepost.embedded import EMBEDDED
 from milepost.server.settings import MOST_STREAM_INTERVAL_MS
 
@@ -64,6 +64,8 @@ def serve(
     ] = None,
     policy: EnginePolicy = "learned",
     numerics: Numerics = "strict",
+    key_type: KeyType = None,
+    value_type: ValueType = None,
     max_running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 8,
     decode_rows: Annotated[
         int | None,
@@ -197,6 +199,8 @@ def serve(
         capacity=capacity,
         policy=policy,
         numerics=numerics,
+        key_type=key_type,
+        value_type=value_type,
         max_running=max_running,
         decode_rows=decode_rows,
         chat_template_kwargs=chat_template_kwargs,

@@ -117,6 +117,8 @@ class Engine:
         dtype: str = "auto",
         device: str | None = None,
         revision: str | None = None,
+        key_type: str | None = None,
+        value_type: str | None = None,
         max_running: int = 8,
         decode_rows: int | None = None,
         generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
@@ -147,6 +149,9 @@ class Engine:
                 file.
             device: ``cpu``, ``cuda`` ...; the fastest there is unless given; not for these either.
             revision: Of a hub id, and of nothing else.
+            key_type: Of a GGUF file alone: the number format that keys are cached in, as ``q8_0``; ``f16``
+                unless given. See ``docs/kv-compression.md``.
+            value_type: The same of values.
             max_running: Requests that are interleaved at most; each holds a live cache.
             decode_rows: Answers that go on in one call of the model. In fast numerics as many as run, unless
                 given. In strict 1 unless given; a larger number is then the number of rows of every call,
@@ -186,6 +191,8 @@ class Engine:
             dtype=dtype,
             device=device,
             revision=revision,
+            key_type=key_type,
+            value_type=value_type,
             generation_config=generation_config,
         )
         try:

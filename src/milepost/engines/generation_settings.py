@@ -29,6 +29,10 @@ __all__ = ["AnswerSettings", "GenerationSettings"]
 _DEFAULT_NEW_TOKENS = 128
 # Caches that hold what ours holds; transformers itself takes "hybrid" for "dynamic".
 _CACHES = (None, "dynamic", "hybrid")
+_WHY_NOT = {
+    "cache_implementation": "this engine keeps caches as the model computes them, and transformers' "
+    "quantised ones compress a prompt's tokens by what comes after them or by how much of it came first"
+}
 # What ``generate`` would do in another way than token after token, or would return beside the tokens.
 _REFUSED = (
     "use_mtp",
@@ -242,7 +246,7 @@ def _refuse_what_cannot_be_honoured(config: GenerationConfig) -> None:
         neutral = 1 if name in _REFUSED_ABOVE_ONE else None
         raise InvalidRequestError(
             f"generation_config asks for {name}={getattr(config, name)!r}, which cannot be honoured: "
-            "this engine gives one answer, token after token; override it: "
+            f"{_WHY_NOT.get(name, 'this engine gives one answer, token after token')}; override it: "
             f"Engine.open(..., generation_config={{{name!r}: {neutral}}})"
         )
 

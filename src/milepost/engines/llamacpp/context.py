@@ -8,13 +8,14 @@ assert is checked before.
 import ctypes
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from milepost.engines.llamacpp.kv_types import KVTypes
 from milepost.engines.llamacpp.library import Model
 from milepost.errors import EngineError
 from milepost.tokens import TokenArray
@@ -27,10 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 NUM_OUTPUTS = 32
 # llama.cpp rounds the number of cells up to it.
 _CELL_STEP = 256
-# The default looks at the device and turns it on; with it, short pieces take another kernel than long ones.
-_NO_FLASH_ATTENTION = 0
 _WHOLE, _STATE_ALONE = 0, 1
-_KEY_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +37,12 @@ class ContextOptions:
 
     Attributes:
         most_tokens: Of one call.
-        key_type: Number format of keys: ``f16``, ``f32`` or ``q8_0``. Values are kept in f16, since other
-            formats want flash attention; in f32 where the keys are.
+        kv_types: Number formats of cached keys and values.
         num_threads: That compute.
     """
 
     most_tokens: int
-    key_type: str = "f16"
+    kv_types: KVTypes = field(default_factory=KVTypes)
     num_threads: int = 1
 
 
@@ -91,7 +88,7 @@ class Context:
         self._batch = _Batch(llama, min(options.most_tokens, llama.llama_n_batch(self._handle)))
 
     def _parameters(self, llama: Any) -> Any:
-        options = self._options
+        options, kv_types = self._options, self._options.kv_types
         found = llama.llama_context_default_params()
         found.n_ctx = self.num_cells
         found.n_batch = found.n_ubatch = options.most_tokens
@@ -99,9 +96,14 @@ class Context:
         found.n_rs_seq = 0
         found.n_outputs_max = found.n_outputs_max_per_seq = max(NUM_OUTPUTS, self.num_sequences)
         found.n_threads = found.n_threads_batch = options.num_threads
-        found.flash_attn_type = _NO_FLASH_ATTENTION
-        found.type_k = _KEY_TYPES[options.key_type]
-        found.type_v = _KEY_TYPES["f32" if options.key_type == "f32" else "f16"]
+        # The default looks at the device.
+        found.flash_attn_type = (
+            llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if kv_types.wants_flash_attention
+            else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        found.type_k = getattr(llama, f"GGML_TYPE_{kv_types.keys.upper()}")
+        found.type_v = getattr(llama, f"GGML_TYPE_{kv_types.values.upper()}")
         found.kv_unified = True
         found.embeddings = False
         found.no_perf = True

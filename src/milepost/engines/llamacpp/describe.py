@@ -10,13 +10,20 @@ from milepost.engines.llamacpp.probe import probe
 __all__ = ["describe_footprint"]
 
 
-def describe_footprint(path: str | Path) -> dict[str, Any]:
+def describe_footprint(
+    path: str | Path, *, key_type: str | None = None, value_type: str | None = None
+) -> dict[str, Any]:
     """Return what a checkpoint and a token of KV take, by name. Loads and probes the model.
+
+    Args:
+        path: A GGUF file.
+        key_type: Number format of cached keys; see ``kv_types``.
+        value_type: Number format of cached values.
 
     Raises:
         UnsupportedModelError: it is refused, or nothing could be tested.
     """
-    driver, _ = open_driver(path, is_strict=True)
+    driver, _ = open_driver(path, is_strict=True, key_type=key_type, value_type=value_type)
     try:
         footprint = measured_footprint(probe(driver, is_strict=True), segment_tokens=SEGMENT_TOKENS)
     finally:

@@ -21,7 +21,8 @@ def model_facts(driver: LlamaDriver, *, numerics: Numerics, segment_tokens: int)
         facts={
             "engine": "llama.cpp",
             "weights": whole_files_digest(model_files(model.path)),
-            "keys": options.key_type,
+            "keys": options.kv_types.keys,
+            "values": options.kv_types.values,
             "is_repacked": str(model.is_repacked),
             "threads": str(options.num_threads),
             "numerics": str(numerics),

@@ -6,11 +6,12 @@ to ``logging`` instead, for the whole process: the library has one log.
 
 import ctypes
 import logging
+import re
 import weakref
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from milepost.errors import ModelLoadError
 from milepost.extras import require_extra
@@ -120,6 +121,15 @@ class Model:
     def window(self) -> int:
         """Tokens that layers with a sliding window look back; 0 where there are none."""
         return int(self.library.llama_model_n_swa(self.handle))
+
+    def head_size(self, kind: Literal["key", "value"]) -> int:
+        """Return the numbers of a head's key or value; 0 where the file does not say."""
+        attention = f"{self.family}.attention."
+        if (size := self.metadata.get(f"{attention}{kind}_length", "")).isdigit():
+            return int(size)
+        # Of a hybrid, a list with a number for each layer.
+        heads = max(map(int, re.findall(r"\d+", self.metadata.get(f"{attention}head_count", ""))), default=0)
+        return int(self.library.llama_model_n_embd(self.handle)) // heads if heads else 0
 
     @property
     def is_text_decoder(self) -> bool:

@@ -18,6 +18,7 @@ from milepost.engines.llamacpp.driver import LlamaDriver
 from milepost.engines.llamacpp.facts import model_facts
 from milepost.engines.llamacpp.footprint import measured_footprint
 from milepost.engines.llamacpp.identity import FileAdmission, files_digest, model_files
+from milepost.engines.llamacpp.kv_types import KVTypes
 from milepost.engines.llamacpp.library import Model
 from milepost.engines.llamacpp.probe import probe
 from milepost.engines.llamacpp.settings import GenerationSource
@@ -37,7 +38,6 @@ SEGMENT_TOKENS = 256
 _CALL_TOKENS = 512
 # A call of one token takes about as long as this many of a long one: 5 to 15 in three families on a CPU.
 _STOP_TOKENS = 16
-_KEY_TYPES = ("f16", "f32", "q8_0")
 
 
 def serve_model(
@@ -50,7 +50,8 @@ def serve_model(
     device: str | None = None,
     revision: str | None = None,
     generation_config: Mapping[str, Any] | transformers.GenerationConfig | None = None,
-    key_type: str = "f16",
+    key_type: str | None = None,
+    value_type: str | None = None,
 ) -> ServedModel:
     """Load, probe and measure a model; arguments and errors as in ``Engine.open``.
 
@@ -63,7 +64,8 @@ def serve_model(
         device: None; llama-cpp-python was built for one.
         revision: None; a file has no revisions.
         generation_config: Settings that take the place of the file's own.
-        key_type: Number format of cached keys: ``f16``, ``f32`` or ``q8_0``.
+        key_type: Number format of cached keys; see ``kv_types``.
+        value_type: Number format of cached values.
     """
     if not isinstance(numerics, str) or numerics not in set(Numerics):
         raise ConfigurationError(f"numerics={numerics!r}; give one of {', '.join(Numerics)}")
@@ -74,7 +76,9 @@ def serve_model(
         SEGMENT_TOKENS if segment_tokens is None else as_count("segment_tokens", segment_tokens, least=2)
     )
     mode = Numerics(numerics)
-    driver, digest = open_driver(model, is_strict=mode is Numerics.STRICT, key_type=key_type)
+    driver, digest = open_driver(
+        model, is_strict=mode is Numerics.STRICT, key_type=key_type, value_type=value_type
+    )
     try:
         report = probe(driver, is_strict=mode is Numerics.STRICT)
         return ServedModel(
@@ -102,16 +106,17 @@ def serve_model(
         raise
 
 
-def open_driver(path: str | Path, *, is_strict: bool, key_type: str = "f16") -> tuple[LlamaDriver, str]:
+def open_driver(
+    path: str | Path, *, is_strict: bool, key_type: str | None = None, value_type: str | None = None
+) -> tuple[LlamaDriver, str]:
     """Load a GGUF file and return what runs it, not probed yet, and the digest of the model.
 
     Raises:
         ModelLoadError: it cannot be loaded.
         UnsupportedModelError: it is no text model, or keeps what cannot be told apart.
-        ConfigurationError: ``key_type`` is unknown.
+        ConfigurationError: llama.cpp keeps no keys or values in such a format, of any model or of this one.
     """
-    if key_type not in _KEY_TYPES:
-        raise ConfigurationError(f"key_type={key_type!r}; give one of {', '.join(_KEY_TYPES)}")
+    kv_types = KVTypes.checked(key_type, value_type)
     model = Model(path, is_repacked=not is_strict)
     if not model.is_text_decoder:
         raise UnsupportedModelError(f"{model.family}: it predicts no next token; open a language model")
@@ -120,14 +125,15 @@ def open_driver(path: str | Path, *, is_strict: bool, key_type: str = "f16") -> 
             f"{model.family}: some of its layers look back {model.window:,} tokens only, and llama.cpp keeps "
             "those where a resumed run would not find them; use the transformers engine"
         )
+    kv_types.require_heads(key_head=model.head_size("key"), value_head=model.head_size("value"))
     cuts = Cuts(every=_CALL_TOKENS, grid=1, least=2 if is_strict else 1, stop_tokens=_STOP_TOKENS)
     options = ContextOptions(
-        most_tokens=_CALL_TOKENS + 2 * cuts.least, key_type=key_type, num_threads=torch.get_num_threads()
+        most_tokens=_CALL_TOKENS + 2 * cuts.least, kv_types=kv_types, num_threads=torch.get_num_threads()
     )
     digest = files_digest(model_files(model.path))
     owner = engine_fingerprint(
         file=digest,
-        key_type=key_type,
+        kv_types=kv_types,
         is_repacked=model.is_repacked,
         llama_cpp=model.library.__version__,
         system=model.library.llama_print_system_info().decode(errors="replace"),
