@@ -19,7 +19,8 @@ from milepost.embedded import EMBEDDED
 _PARTS = ("bytes", "divergence")
 _NUM_DOCUMENTS = 8
 _SHARES = (0.4, 0.7, 1.0)
-_ANSWER_TOKENS = 10
+# Right answers have up to 12.
+_ANSWER_TOKENS = 13
 
 
 def _measure(
