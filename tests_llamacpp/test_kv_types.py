@@ -21,7 +21,7 @@ BYTES = {
     "q4_0": 18 / 32,
     "iq4_nl": 18 / 32,
 }
-PAIRS = [("q8_0", None), ("q4_0", "q4_0"), ("f16", "iq4_nl"), ("q5_1", "f16"), ("f32", "q5_0")]
+PAIRS = [("q8_0", None), ("q4_0", "q4_0"), ("f16", "iq4_nl"), ("q5_1", "q4_1"), ("f32", "q5_0")]
 CASES = [("llama", "q8_0", "q8_0"), ("falcon-h1", "q8_0", "q8_0"), *(("qwen35", *pair) for pair in PAIRS)]
 WITH_KV = [name for name in FAMILIES if name not in ("mamba", "mamba2", "rwkv7")]
 
