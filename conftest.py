@@ -15,7 +15,7 @@ _NEEDS = {
         "state_manager",
         "tier_policy",
     ),
-    "sglang": ("backend", "compatibility", "hooks", "planned_cache", "plugin"),
+    "sglang": ("backend", "compatibility", "hooks", "planned_cache", "plugin", "ranks"),
 }
 
 

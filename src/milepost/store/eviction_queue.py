@@ -134,10 +134,12 @@ class EvictionQueue:
         """Return about what a stored ``checkpoint`` is worth for each token of KV that only it needs: as
         :meth:`worth_per_byte`; what stands below it may have gone since, and then that was another number.
         """
+        # First of all: where it is ranked, what only it needs is counted anew.
+        worth = self.worth_per_byte(checkpoint)
         kv_tokens = checkpoint.kv_tokens
         # Its rank is per byte that it frees.
         freed_bytes = checkpoint.num_bytes + kv_tokens * self._kv_bytes_per_token
-        return self.worth_per_byte(checkpoint) * freed_bytes / (kv_tokens or 1)
+        return worth * freed_bytes / (kv_tokens or 1)
 
     def worth_per_byte(self, checkpoint: Checkpoint) -> float:
         """Return about what a stored ``checkpoint`` is worth for each byte that it frees: as it was ranked
