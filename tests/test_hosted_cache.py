@@ -163,6 +163,17 @@ def test_kv_that_others_need_too_makes_a_checkpoint_worth_more_for_each_token_of
     cache.check()
 
 
+def test_a_byte_is_worth_what_the_kv_is_over_all_that_a_checkpoint_frees():
+    cache = new_cache()
+    serve(cache, PROMPT)
+    with cache.acquire(PROMPT) as lease:
+        deepest = lease.checkpoint
+    freed_bytes = deepest.num_bytes + deepest.kv_tokens * cache.footprint.kv_bytes_per_token
+    worth = cache.worth_per_byte(deepest)
+    assert worth > 0
+    assert worth * freed_bytes == pytest.approx(cache.worth_of_kv(deepest) * (deepest.kv_tokens or 1))
+
+
 @pytest.mark.parametrize("policy", ["learned", "vllm", "sglang", "marconi:alpha=0.5"])
 def test_what_kv_is_worth_is_told_while_it_is_pinned_and_after_the_model_learned_more(policy):
     cache = new_cache(policy=parse_policy(policy))
