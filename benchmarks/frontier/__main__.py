@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.frontier.measuring import FrontierRun, budgets_of, measure_workload
-from benchmarks.frontier.model import build_group
 from benchmarks.frontier.rows import rows_of
 from benchmarks.frontier.workloads import FrontierWorkload, made_up_workloads, paper_workloads
+from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import print_rows
 from milepost.engines.engine import Engine
 from milepost.report.frontier_file import FORMAT
@@ -31,7 +31,7 @@ def main() -> None:
     options = _options()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = build_group(is_full=options.full, dtype=dtype).to(device)
+    model = build_layer_group(dtype, is_full=options.full).to(device)
     engine = Engine.open(
         model,
         policy="none",

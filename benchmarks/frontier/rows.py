@@ -1,5 +1,6 @@
 """What the runs say about what was wanted."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks.frontier.measuring import OFF, FrontierRun
@@ -45,7 +46,7 @@ def rows_of(runs: Mapping[str, Sequence[FrontierRun]]) -> list[Row]:
 
 def _ratio_row(name: str, run: FrontierRun, base: FrontierRun, wanted: float | None) -> Row:
     ratios = [one / other for one, other in zip(run.totals, base.totals, strict=True)]
-    ratio = sorted(ratios)[len(ratios) // 2]
+    ratio = statistics.median(ratios)
     return Row(
         name=name,
         measured=f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",

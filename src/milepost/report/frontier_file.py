@@ -4,6 +4,7 @@ What a policy costs and saves on a real engine, where a trace's study (``study``
 """
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def _run(given: Mapping[str, Any]) -> MeasuredRun:
     return MeasuredRun(
         policy=str(given["policy"]),
         capacity_bytes=int(given["capacity_bytes"]),
-        off_ratio=sorted(ratios)[len(ratios) // 2],
+        off_ratio=statistics.median(ratios),
         off_ratios=ratios,
         saved_fraction=float(given["saved_fraction"]),
         checkpoints_per_entry=float(given["checkpoints_per_entry"]),

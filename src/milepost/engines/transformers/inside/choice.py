@@ -53,18 +53,19 @@ def choose_capture(driver: TransformersDriver, *, seed: int = 0) -> Capture:
     try:
         logits, inside = driver.advance_through(live, tokens, positions)
     except UnsupportedModelError as error:
-        objection: str | None = str(error)
-    else:
-        cut, _ = _in_calls(driver, tokens, positions)
-        with disturbed(driver.model, seed):
-            rounded, rounded_logits = _in_calls(driver, tokens, positions)
-        objection = _objection_to_states(inside, cut, rounded)
-        tolerance = _tolerance(logits_distance(rounded_logits, logits))
-        resumed = logits_distance(_resumed(driver, live, inside[1], tokens), logits)
-        said = f"logits are {resumed:.2g} away from uninterrupted ones, rounding explains {tolerance:.2g}"
-        if objection is None and not resumed <= tolerance:
-            objection = said
-    capture = Capture(is_inside=objection is None, reason=objection or said)
+        return _said(driver, Capture(is_inside=False, reason=str(error)))
+    cut, _ = _in_calls(driver, tokens, positions)
+    with disturbed(driver.model, seed):
+        rounded, rounded_logits = _in_calls(driver, tokens, positions)
+    if objection := _objection_to_states(inside, cut, rounded):
+        return _said(driver, Capture(is_inside=False, reason=objection))
+    tolerance = _tolerance(logits_distance(rounded_logits, logits))
+    resumed = logits_distance(_resumed(driver, live, inside[1], tokens), logits)
+    reason = f"logits are {resumed:.2g} away from uninterrupted ones, rounding explains {tolerance:.2g}"
+    return _said(driver, Capture(is_inside=resumed <= tolerance, reason=reason))
+
+
+def _said(driver: TransformersDriver, capture: Capture) -> Capture:
     _log.info("%s: states are taken %s", driver.family, capture)
     return capture
 
