@@ -103,3 +103,27 @@ def test_after_a_flush_no_end_of_the_old_tree_is_held():
     engine.flush()
 
     assert len(order) == 0
+
+
+def test_while_a_chunk_is_computed_room_is_made_for_the_next_one_and_no_more():
+    engine = BareEngine(num_states=40, num_kv_tokens=8192, chunk=1024)
+    for document in range(5):
+        engine.serve(tokens(document, 1500))
+    assert engine.allocator.available_size() < 3072
+    waited_for = []
+    alloc = engine._alloc_kv
+    engine._alloc_kv = lambda req, start, end: (
+        waited_for.append(max(0, end - start - engine.allocator.available_size())) or alloc(req, start, end)
+    )
+    running = engine.start(tokens(9, 2600))
+    free = []
+    while not running.is_prefilled:
+        engine.step(running)
+        free.append(engine.allocator.available_size())
+    engine.finish(running)
+
+    assert waited_for[1:] == [0, 0], "only the first chunk waits for room"
+    assert 1024 <= free[0] < 1024 + 1500, "no more than for the next chunk"
+    assert free[1] >= 552
+    engine.check()
+    engine.check_leaks()

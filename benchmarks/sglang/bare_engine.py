@@ -198,6 +198,7 @@ class BareEngine:
             slot = entry[1] if is_slot else req.kv.mamba_ping_pong_track_buffer[entry[1]]
             self._capture(req, slot, req.kv.mamba_last_track_seqlen)
             running.tracked.append(req.kv.mamba_last_track_seqlen)
+        self.batch.chunked_req = req if end < total else None
         self.launch()
         if end < total or req.sampling_params.max_new_tokens > 1:
             checkpoint_kv_cache(req, self.cache)

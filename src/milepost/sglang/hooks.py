@@ -91,7 +91,8 @@ def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
 
 
 def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
-    """Tell the cache what has happened once a batch was launched: while the model computes, time is free.
+    """Once a batch was launched, tell the cache what has happened, and make room for the next chunk of a
+    prompt that goes on: while the model computes, time is free.
 
     Args:
         run: SGLang's own method.
@@ -101,9 +102,20 @@ def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, *
         kwargs: As well.
     """
     result = run(scheduler, batch, *args, **kwargs)
-    if isinstance(scheduler.tree_cache, PlannedRadixCache):
-        scheduler.tree_cache.use_free_time()
+    cache = scheduler.tree_cache
+    if isinstance(cache, PlannedRadixCache):
+        cache.use_free_time(coming_tokens=_next_chunk_tokens(batch.chunked_req, cache.chunk_tokens))
     return result
+
+
+def _next_chunk_tokens(req: Any, chunk_tokens: int | None) -> int:
+    """Return how long the next chunk is at most of the request whose prompt a batch has left unfinished; 0
+    where there is none.
+    """
+    if req is None:
+        return 0
+    num_left: int = len(req.full_untruncated_fill_ids) - req.extend_end
+    return num_left if chunk_tokens is None else min(num_left, chunk_tokens)
 
 
 def _manager_of(cache: Any) -> CheckpointManager | None:

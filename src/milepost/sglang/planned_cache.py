@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
 from sglang.srt.mem_cache.unified_cache.components.base import EvictLayer
 from sglang.srt.mem_cache.unified_cache.components.full import FullComponent
@@ -147,11 +148,19 @@ class PlannedRadixCache(UnifiedRadixCache):
         self.components[ComponentType.MAMBA].checkpoint_manager = manager
         self.components[ComponentType.FULL].plan_with(manager)
 
-    def use_free_time(self) -> None:
-        """Do what nobody has to wait for: a batch was launched."""
-        if self.checkpoint_manager is not None:
-            self.checkpoint_manager.catch_up()
-            self.components[ComponentType.FULL].use_free_time()
+    def use_free_time(self, *, coming_tokens: int = 0) -> None:
+        """Do what nobody has to wait for: a batch was launched.
+
+        Args:
+            coming_tokens: Tokens of KV that the next batch will need in any case; room is made for them.
+        """
+        if self.checkpoint_manager is None:
+            return
+        self.checkpoint_manager.catch_up()
+        self.components[ComponentType.FULL].use_free_time()
+        num_missing = coming_tokens - self.token_to_kv_pool_allocator.available_size()
+        if num_missing > 0:
+            self.evict_for_alloc(EvictParams(num_tokens=num_missing))
 
     def checkpoint_into_tree(self, req: Any, *, up_to: int, **kwargs: Any) -> None:
         """Do as SGLang does, and take back promises once a prompt is done."""
