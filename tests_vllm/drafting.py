@@ -92,6 +92,13 @@ class DraftingWorker(SimulatedWorker):
         super()._copy(sources, targets)
         self._windows[targets] = self._windows[sources]
 
+    def _state(self, block):
+        return super()._state(block), self._windows[block].copy()
+
+    def _put_state(self, block, held) -> None:
+        state, self._windows[block] = held
+        super()._put_state(block, state)
+
     def _forward(self, step):
         rows = [self._row(step, request_id) for request_id in step.num_scheduled_tokens]
         for row in rows:
@@ -206,10 +213,19 @@ class DraftingEngine(BareEngine):
         num_drafts: Most drafts of a step.
         is_async: As in ``BareEngine``.
         speculative: More of vLLM's speculative configuration.
+        worker_cls: Makes the worker, of the arguments of ``DraftingWorker``.
     """
 
     def __init__(
-        self, model, *, method="ngram", num_drafts=3, is_async=False, speculative=None, **options
+        self,
+        model,
+        *,
+        method="ngram",
+        num_drafts=3,
+        is_async=False,
+        speculative=None,
+        worker_cls=DraftingWorker,
+        **options,
     ) -> None:
         self._num_drafts, self._is_async = num_drafts, is_async
         given = {"method": method, "num_speculative_tokens": num_drafts}
@@ -222,7 +238,7 @@ class DraftingEngine(BareEngine):
             is_async=is_async,
             speculative_config=given | (speculative or {}),
             worker_cls=partial(
-                DraftingWorker,
+                worker_cls,
                 num_drafts=num_drafts,
                 least_drafts=num_drafts if is_full else 0,
                 is_async=is_async,

@@ -99,6 +99,13 @@ class SimulatedWorker:
         self._kv[targets] = self._kv[sources]
         self._states[targets] = self._states[sources]
 
+    def _state(self, block):
+        """Return all that a block of a state holds."""
+        return int(self._states[block])
+
+    def _put_state(self, block, held) -> None:
+        self._states[block] = held
+
     def _forward(self, step) -> ModelRunnerOutput:
         num_scheduled_tokens = step.num_scheduled_tokens
         # All reads come before all writes, as far as requests go: one step is one batch.

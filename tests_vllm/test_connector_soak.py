@@ -1,14 +1,15 @@
 """Random requests, aborts, preemptions and resets with a CPU tier behind the pool: nothing is read that is
-not there, nothing leaks in pool or tier, nothing hangs.
+not there, nothing leaks in pool or tier, nothing hangs. With drafts, ngram's, and without.
 
-Ten thousand requests with ``--full``, five hundred without.
+Of each, five seeds with ``--full``, one without; in all, ten thousand requests or five hundred, and half as
+many again where vLLM can load between two steps too.
 """
 
 import random
 
 import pool_account
 import pytest
-from offloading_worker import engine_with_tier
+from offloading_worker import DraftingOffloadingWorker, engine_with_tier
 from soaking import traffic
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import TransferJob
 
@@ -69,16 +70,7 @@ TIERS = {
 }
 
 
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_nothing_leaks_hangs_or_is_read_before_it_is_there(
-    is_async, unit, tier, model_folder, is_full, monkeypatch
-):
-    if tier == "sync-loads" and not hasattr(TransferJob, "sync"):
-        pytest.skip("this vLLM loads between steps only")
-    if tier == "worth":
-        lead_by_learning(monkeypatch)
+def new_engine(model_folder, *, unit, **options):
     num_blocks = 120 if unit is None else 60
     engine = engine_with_tier(
         model_folder("qwen3-next"),
@@ -87,18 +79,48 @@ def test_nothing_leaks_hangs_or_is_read_before_it_is_there(
         num_chunks=2 * num_blocks,
         block_size=BLOCK[unit],
         prefix_match_unit=unit,
-        is_async=is_async,
         seed=1,
-        extra_config=TIERS[tier],
+        **options,
     )
-    assert type(engine.scheduler).__name__ == ("PlannedAsyncScheduler" if is_async else "PlannedScheduler")
-    # In all, ten thousand or five hundred.
-    soak(
-        engine,
-        num_requests=850 if is_full else 50,
-        seed=7,
-        longest=num_blocks * BLOCK[unit] // 3,
-    )
+    return engine, num_blocks * BLOCK[unit] // 3
+
+
+@pytest.mark.parametrize("with_drafts", [False, True], ids=["", "ngram"])
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("unit", [None, 64], ids=["blocks", "unit64"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_nothing_leaks_hangs_or_is_read_before_it_is_there(
+    is_async, unit, tier, with_drafts, model_folder, is_full, monkeypatch
+):
+    if tier == "sync-loads" and not hasattr(TransferJob, "sync"):
+        pytest.skip("this vLLM loads between steps only")
+    if tier == "worth":
+        lead_by_learning(monkeypatch)
+    for seed in range(5 if is_full else 1):
+        engine, longest = new_engine(
+            model_folder, unit=unit, is_async=is_async, with_drafts=with_drafts, extra_config=TIERS[tier]
+        )
+        name = "PlannedAsyncScheduler" if is_async else "PlannedScheduler"
+        assert type(engine.scheduler).__name__ == name
+        soak(engine, num_requests=250 if is_full else 60, seed=7 + seed, longest=longest)
+        if with_drafts:
+            assert min(engine.worker.num_accepted, engine.worker.num_rejected) > 0
+
+
+@pytest.mark.parametrize("lost", ["_states", "_windows"])
+def test_the_simulated_worker_notices_what_the_tier_loses_of_a_drafters_state(
+    lost, model_folder, monkeypatch
+):
+    put = DraftingOffloadingWorker._put_state
+
+    def put_half(self, block, held):
+        put(self, block, held)
+        getattr(self, lost)[block] = 0
+
+    monkeypatch.setattr(DraftingOffloadingWorker, "_put_state", put_half)
+    engine, longest = new_engine(model_folder, unit=None, with_drafts=True)
+    with pytest.raises(AssertionError, match=f"reads a wrong {lost[1:-1]}"):
+        soak(engine, num_requests=500, seed=7, longest=longest)
 
 
 def lead_by_learning(monkeypatch):

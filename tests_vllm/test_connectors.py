@@ -125,9 +125,7 @@ def test_the_simulated_tier_notices_a_chunk_of_another_prefix(new_engine):
         engine.run()
     engine.scheduler.reset_prefix_cache()
     tier = engine._worker.tier
-    states = [key for key, held in tier.items() if isinstance(held, int)]
-    for key in states:
-        tier[key] += 1
+    tier.update({key: (True, held + 1) for key, (is_state, held) in tier.items() if is_state})
     engine.add([*document, 4])
     with pytest.raises(AssertionError, match="wrong state"):
         engine.run()
