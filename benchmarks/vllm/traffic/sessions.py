@@ -4,7 +4,10 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Session", "draw_sessions"]
+__all__ = ["NUM_USERS", "Session", "draw_sessions", "order_of"]
+
+#: Who ask at a time, each one session after the other.
+NUM_USERS = 4
 
 _WORDS = ("time", "tide", "river", "stone", "amber", "valley", "winter", "orchard", "lantern", "meadow")
 _QUESTIONS, _TURNS = 4, 4
@@ -26,6 +29,23 @@ def draw_sessions(num_requests: int, *, seed: int = 1) -> list[Session]:
     sessions += [_conversation(drawn, number) for number in range(num_each)]
     drawn.shuffle(sessions)
     return sessions
+
+
+def order_of(sessions: Sequence[Session], drawn: random.Random) -> list[tuple[int, int]]:
+    """Return an order in which ``NUM_USERS`` could ask all of it: the place of each session and the turn."""
+    waiting = [(place, len(session.prompts)) for place, session in enumerate(sessions)]
+    waiting.reverse()
+    going_on: list[tuple[int, int, int]] = []
+    order = []
+    while waiting or going_on:
+        while waiting and len(going_on) < NUM_USERS:
+            place, num_turns = waiting.pop()
+            going_on.append((place, 0, num_turns))
+        place, turn, num_turns = going_on.pop(drawn.randrange(len(going_on)))
+        order.append((place, turn))
+        if turn + 1 < num_turns:
+            going_on.append((place, turn + 1, num_turns))
+    return order
 
 
 def _questions(drawn: random.Random, number: int) -> Iterator[Session]:

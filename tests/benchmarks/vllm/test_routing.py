@@ -1,13 +1,15 @@
 """The client of the running replicas sends a prompt to where the least is to be computed, and keeps count."""
 
 import json
+import random
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from benchmarks.vllm.routing.client import Choice, Client
+from benchmarks.vllm.routing.event_listener import Promise
 from benchmarks.vllm.routing.routers import ROUTERS, SeenReplica
-from benchmarks.vllm.traffic.sessions import Session, draw_sessions
+from benchmarks.vllm.traffic.sessions import NUM_USERS, Session, draw_sessions, order_of
 
 NUM_TOKENS, CACHED = 1000, 400
 
@@ -40,9 +42,13 @@ def workers():
         server.server_close()
 
 
-def served(workers, promised, *, router="states"):
+def served(workers, promised, *, router="states", has_gone=False):
     urls = [f"http://127.0.0.1:{worker.server_port}" for worker in workers]
-    choice = Choice(router=ROUTERS[router](), promises=lambda _: (NUM_TOKENS, promised), block_tokens=100)
+    promises = [
+        Promise(attention_tokens=blocks, resumable_tokens=states, has_gone=lambda: has_gone)
+        for blocks, states in promised or ()
+    ]
+    choice = Choice(router=ROUTERS[router](), promises=lambda _: (NUM_TOKENS, promises), block_tokens=100)
     client = Client(urls, answer_tokens=4, choice=choice if promised else None)
     client.serve([Session(prompts=["one", "two"], goes_on=True)], num_users=1)
     return client
@@ -52,7 +58,13 @@ def test_a_prompt_goes_to_where_most_can_be_resumed(workers):
     client = served(workers, [(900, 300), (500, 500)])
     assert [worker.asked for worker in workers] == [[], ["one", "one and so on two"]]
     assert [answer.cached_tokens for answer in client.answers] == [CACHED, CACHED]
-    assert (client.beyond_attention, client.beyond_states) == (200, 200)
+    assert (client.beyond_attention, client.beyond_states, client.gone_states) == (200, 200, 0)
+
+
+def test_what_was_evicted_before_the_answer_is_told_apart(workers):
+    client = served(workers, [(900, 300), (500, 500)], has_gone=True)
+    assert (client.beyond_states, client.gone_states) == (200, 200)
+    assert served(workers, [(900, 300), (0, 0)], has_gone=True).gone_states == 0
 
 
 def test_or_to_where_it_was_seen_if_that_counts(workers):
@@ -72,6 +84,22 @@ def test_sessions_are_half_about_documents_and_the_same_each_time():
     assert sessions == draw_sessions(16)
     assert sum(len(each.prompts) for each in sessions) == 16
     assert sum(each.goes_on for each in sessions) == 2
+
+
+def test_an_order_has_every_turn_after_the_one_before_and_few_sessions_at_a_time():
+    sessions = draw_sessions(48)
+    order = order_of(sessions, random.Random(1))
+    assert sorted(order) == [
+        (at, turn) for at, each in enumerate(sessions) for turn in range(len(each.prompts))
+    ]
+    assert order != sorted(order)
+    is_open: set[int] = set()
+    for place, turn in order:
+        assert (turn == 0) is (place not in is_open)
+        is_open.add(place)
+        assert len(is_open) <= NUM_USERS
+        if turn + 1 == len(sessions[place].prompts):
+            is_open.remove(place)
 
 
 def seen(*, waiting=0, promised=0, resumable=0, worth=0.0):
