@@ -6,7 +6,8 @@ The sessions that `replicas.py` asks of running servers, in random orders: of fo
 goes on next. In turn they go to two replicas, of the same blocks and pools as there, and each replica serves
 its own in that order, once with stock vLLM's scheduler and once with the plugin's. So nothing differs between
 the two but the scheduler: neither who serves what, nor in which order. What differs from one order to the
-next is what who comes first is worth.
+next is what who comes first is worth. Beside it stands what blocks and states promised when a request came,
+beyond what it found, and how much of that had been evicted until it was admitted.
 """
 
 import json
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.vllm import options
 from benchmarks.vllm.child import call
+from benchmarks.vllm.routing.replica import Replica, publish_events
 from benchmarks.vllm.servers.bare_config import bare_config
 from benchmarks.vllm.servers.bare_server import BareServer
 from benchmarks.vllm.servers.serving import serve
@@ -35,7 +37,7 @@ __all__ = ["Outcome", "Question", "serve_orders"]
 # As `replicas.py` starts its servers; vLLM makes blocks of 192 tokens of 64 for that model.
 _NUM_REPLICAS, _NUM_BLOCKS, _BLOCK_TOKENS, _MATCH_UNIT = 2, 120, 192, 64
 _MOST_TOKENS, _ANSWER_TOKENS = 8192, 16
-_AT_A_TIME = (1, 2, 4)
+_AT_A_TIME = (1, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class Outcome:
         order: Its seed.
         at_a_time: Most requests that a replica works on.
         num_less: Requests of which the plugin found less than stock vLLM; ``num_more`` of which more.
+        stock_beyond: What was promised beyond what was found; ``stock_gone`` of that, what was evicted while
+            the request waited. Likewise of the plugin.
     """
 
     order: int
@@ -63,6 +67,10 @@ class Outcome:
     plugin_share: float
     num_less: int
     num_more: int
+    stock_beyond: float
+    stock_gone: float
+    plugin_beyond: float
+    plugin_gone: float
 
 
 def serve_orders(question: Question) -> list[Outcome]:
@@ -74,9 +82,12 @@ def serve_orders(question: Question) -> list[Outcome]:
     for at_a_time in _AT_A_TIME:
         for seed in range(question.num_orders):
             order = order_of(sessions, random.Random(seed))
-            stock, plugin = (
+            (stock, *of_stock), (plugin, *of_plugin) = (
                 _found(question.folder, setting, [prompts[each] for each in order], at_a_time)
                 for setting in (STOCK, MILEPOST)
+            )
+            stock_beyond, stock_gone, plugin_beyond, plugin_gone = (
+                tokens / num_tokens for tokens in (*of_stock, *of_plugin)
             )
             outcomes.append(
                 Outcome(
@@ -86,6 +97,10 @@ def serve_orders(question: Question) -> list[Outcome]:
                     plugin_share=sum(plugin) / num_tokens,
                     num_less=sum(map(int.__lt__, plugin, stock)),
                     num_more=sum(map(int.__gt__, plugin, stock)),
+                    stock_beyond=stock_beyond,
+                    stock_gone=stock_gone,
+                    plugin_beyond=plugin_beyond,
+                    plugin_gone=plugin_gone,
                 )
             )
     return outcomes
@@ -107,12 +122,17 @@ def _prompts(sessions: Sequence[Session], folder: Path) -> dict[tuple[int, int],
     return prompts
 
 
-def _found(folder: Path, setting: Setting, prompts: Sequence[TokenArray], at_a_time: int) -> list[int]:
-    """Return how many tokens were found of each prompt, that of the first replica's first."""
+def _found(
+    folder: Path, setting: Setting, prompts: Sequence[TokenArray], at_a_time: int
+) -> tuple[list[int], int, int]:
+    """Return how many tokens were found of each prompt, those of the first replica first; how many were
+    promised beyond that; and how many of those were evicted meanwhile.
+    """
     vllm_config, kv_cache_config = bare_config(
         folder, block_tokens=_BLOCK_TOKENS, match_unit=_MATCH_UNIT, most_tokens=_MOST_TOKENS
     )
-    found = []
+    publish_events(vllm_config)
+    found, num_beyond, num_gone = [], 0, 0
     for first in range(_NUM_REPLICAS):
         server = BareServer(
             vllm_config,
@@ -129,19 +149,19 @@ def _found(folder: Path, setting: Setting, prompts: Sequence[TokenArray], at_a_t
             pool_tokens=0,
             shares_prefixes=True,
         )
-        found += [each.cached_tokens for each in serve(workload, server, concurrency=at_a_time)]
-    return found
+        replica = Replica(server, block_tokens=_BLOCK_TOKENS, match_unit=_MATCH_UNIT)
+        for each in serve(workload, replica, concurrency=at_a_time):
+            found.append(each.cached_tokens)
+            num_beyond += max(0, replica.resumable_tokens[each.index] - each.cached_tokens)
+            num_gone += replica.gone_tokens[each.index]
+    return found, num_beyond, num_gone
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     headings = (
-        "requests of a replica at a time",
-        "orders",
-        "stock",
-        "plugin",
-        "plugin less, more",
-        "requests",
+        *("requests of a replica at a time", "orders", "stock", "plugin", "plugin less, more", "requests"),
+        *("stock promised beyond, evicted", "plugin"),
     )
     for number, heading in enumerate(headings):
         shown.add_column(heading, justify="right" if number else "left")
@@ -155,6 +175,8 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
             *(f"{median(each):.1%} ({min(each):.1%} to {max(each):.1%})" for each in (stock, plugin)),
             f"{num_less}, {num_more}",
             f"{sum(each.num_less for each in own)}, {sum(each.num_more for each in own)}",
+            f"{mean(each.stock_beyond for each in own):.2%}, {mean(each.stock_gone for each in own):.2%}",
+            f"{mean(each.plugin_beyond for each in own):.2%}, {mean(each.plugin_gone for each in own):.2%}",
         )
     return shown
 
@@ -174,7 +196,7 @@ def main() -> None:
         for outcome in outcomes:
             print(json.dumps(asdict(outcome)))
     else:
-        Console(width=140).print(_table(outcomes))
+        Console(width=170).print(_table(outcomes))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ class Replica:
         #: By request: how much of it each index promised when it came.
         self.promised_tokens: dict[int, int] = {}
         self.resumable_tokens: dict[int, int] = {}
+        #: And what the latter promised beyond what was found, where it was evicted before that.
+        self.gone_tokens: dict[int, int] = {}
+        self._waiting: dict[int, tuple[Sequence[Any], int]] = {}
         self._server = server
         self._units_per_block = block_tokens // match_unit
         subscriber = _Subscriber(self.index, self.resumable_index)
@@ -48,16 +51,20 @@ class Replica:
 
     def submit(self, index: int, prompt: TokenArray, *, answer_tokens: int) -> None:
         """Take request ``index``, and note what a router would expect of it."""
-        self.promised_tokens[index], self.resumable_tokens[index] = self.promises(prompt)
+        units = self.unit_hashes(prompt)
+        self.promised_tokens[index], self.resumable_tokens[index] = self._promises(units, len(prompt))
+        self._waiting[index] = units, self.resumable_index.num_gone
         self._server.submit(index, prompt, answer_tokens=answer_tokens)
 
     def promises(self, prompt: TokenArray) -> tuple[int, int]:
         """Return how much of a prompt each index promises now: of attention blocks, and of states too."""
-        units = self.unit_hashes(prompt)
+        return self._promises(self.unit_hashes(prompt), len(prompt))
+
+    def _promises(self, units: Sequence[Any], num_tokens: int) -> tuple[int, int]:
         blocks = units[self._units_per_block - 1 :: self._units_per_block]
         return (
-            min(self.index.promised_tokens(blocks), len(prompt) - 1),
-            self.resumable_index.promised_tokens(units, num_tokens=len(prompt)),
+            min(self.index.promised_tokens(blocks), num_tokens - 1),
+            self.resumable_index.promised_tokens(units, num_tokens=num_tokens),
         )
 
     @property
@@ -68,7 +75,18 @@ class Replica:
 
     def step(self) -> list[Progress]:
         """Work on the requests that it has."""
-        return self._server.step()
+        done = self._server.step()
+        for progress in done:
+            if progress.index in self._waiting:
+                self.gone_tokens[progress.index] = self._gone(progress)
+        return done
+
+    def _gone(self, progress: Progress) -> int:
+        """Return how much of what was promised of a request was evicted before its first token."""
+        units, since = self._waiting.pop(progress.index)
+        promised = self.resumable_tokens[progress.index]
+        has_lost = self.resumable_index.has_lost(units, num_tokens=promised, since=since)
+        return max(0, promised - progress.cached_tokens) if has_lost else 0
 
     def forget(self) -> None:
         """Empty the cache."""
