@@ -42,11 +42,14 @@ _AT_A_TIME = (1, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """How many orders of how many requests, the first of them in turns; and which model's configuration."""
+    """Which orders of how many requests, how many of them a replica works on at most, at a time; and the
+    configuration of which model.
+    """
 
     folder: Path
-    num_orders: int
-    num_requests: int
+    orders: tuple[int, ...]
+    num_requests: int = 48
+    at_a_time: tuple[int, ...] = _AT_A_TIME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +82,8 @@ def serve_orders(question: Question) -> list[Outcome]:
     prompts = _prompts(sessions, question.folder)
     num_tokens = sum(map(len, prompts.values()))
     outcomes = []
-    for at_a_time in _AT_A_TIME:
-        for seed in range(question.num_orders):
+    for at_a_time in question.at_a_time:
+        for seed in question.orders:
             order = order_of(sessions, random.Random(seed))
             (stock, *of_stock), (plugin, *of_plugin) = (
                 _found(question.folder, setting, [prompts[each] for each in order], at_a_time)
@@ -190,7 +193,7 @@ def main() -> None:
     with options.built_model(arguments.model) as folder:
         outcomes = call(
             "benchmarks.vllm.orders:serve_orders",
-            Question(folder=folder, num_orders=arguments.orders, num_requests=arguments.requests),
+            Question(folder=folder, orders=tuple(range(arguments.orders)), num_requests=arguments.requests),
         )
     if arguments.json:
         for outcome in outcomes:
