@@ -9,7 +9,7 @@ from resuming import prompt, tiny_driver
 
 from milepost.engines.transformers.driver import LiveCache
 from milepost.engines.transformers.rows import BatchedRows
-from milepost.engines.transformers.snapshot import build_cache, capture_state, slice_kv
+from milepost.engines.transformers.snapshot import capture_state, slice_kv
 
 # A prompt of a few tokens, one of two strides of columns, one that a window of 96 has begun to forget.
 LENGTHS = (3, 70, 101)
@@ -50,8 +50,8 @@ def _computed(family: str, dtype: torch.dtype, index: int):
 def computed(family: str, dtype: torch.dtype, index: int) -> LiveCache:
     """Return a live cache behind prompt ``index``."""
     snapshot, segment = _computed(family, dtype, index)
-    new_cache = tiny_driver(family, dtype).new_cache
-    return LiveCache(build_cache(snapshot, [segment], new_cache=new_cache), LENGTHS[index])
+    driver, length = tiny_driver(family, dtype), LENGTHS[index]
+    return driver.restore(snapshot, [segment], position=length, num_tokens=length)
 
 
 @cache

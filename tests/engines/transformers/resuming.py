@@ -11,6 +11,7 @@ import torch
 from families import tiny_model, tiny_prompt
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
+from milepost.engines.transformers.sequence_layers import plain_vars
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,
@@ -90,7 +91,7 @@ def contents(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for index, item in enumerate(value):
             yield from contents(item, f"{path}[{index}]")
     elif hasattr(value, "layers") or type(value).__name__.endswith(("Layer", "Cache")):
-        for name, item in vars(value).items():
+        for name, item in plain_vars(value).items():
             if name != "config":
                 yield from contents(item, f"{path}.{name}")
     else:

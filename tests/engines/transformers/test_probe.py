@@ -6,6 +6,7 @@ from resuming import prompt, run_cold, tiny_driver
 
 from families import ALL_FAMILIES, tiny_model
 from milepost.engines.transformers.adaptation import Adaptation
+from milepost.engines.transformers.cache_argument import cache_among
 from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.probe import Verdict, measure_resume, probe_resume
@@ -173,3 +174,24 @@ def test_special_tokens_are_not_drawn():
     measure_resume(watched)
 
     assert torch.cat(drawn).min() >= 3
+
+
+def test_a_model_with_other_bits_from_keys_that_grow_in_place_is_served_without_them(caplog):
+    model = tiny_model("qwen3")
+
+    def looks_at_strides(attention, args, options, output):
+        keys = cache_among(options).layers[attention.layer_idx].keys
+        return output if keys.is_contiguous() else (output[0] * 1.001, *output[1:])
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_hook(looks_at_strides, with_kwargs=True)
+    driver = driver_for(model)
+    with caplog.at_level("INFO"):
+        report = probe_resume(driver)
+
+    assert report.resume_difference == 0
+    assert not driver.grows_in_place
+    assert "copied with each call" in caplog.text
+    # The control: a model that does not look at them.
+    assert probe_resume(other := driver_for(tiny_model("qwen3"))).resume_difference == 0
+    assert other.grows_in_place

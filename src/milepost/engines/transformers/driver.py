@@ -28,11 +28,13 @@ from milepost.engines.transformers.adaptation import Adaptation
 from milepost.engines.transformers.cache_argument import cache_argument
 from milepost.engines.transformers.inside.mixers import recurrences_in_pieces
 from milepost.engines.transformers.inside.recording import recording_of
+from milepost.engines.transformers.sequence_layers import with_room
 from milepost.engines.transformers.snapshot import (
     KVSegment,
     StateSnapshot,
     build_cache,
     capture_state,
+    copy_cache,
     has_same_bits,
     slice_kv,
 )
@@ -64,6 +66,11 @@ class LiveCache:
 class TransformersDriver(Driver):
     """Runs one model instance. ``families.driver_for`` makes the right one; this alone is the generic case.
 
+    Attributes:
+        model: The instance.
+        grows_in_place: Whether keys and values lie in buffers with room (``sequence_layers``) where the model
+            is not compiled; a probe that finds other bits takes it back.
+
     Raises:
         UnsupportedModelError: The model is no causal language model, or its forward call takes no cache.
         ConfigurationError: The model is in training mode.
@@ -80,6 +87,7 @@ class TransformersDriver(Driver):
         self._takes_logits_to_keep = "logits_to_keep" in accepted
         self._length_rules = positions.length_rules(self._config)
         self._context_length, self._declared_length = positions.context_lengths(self._config)
+        self.grows_in_place = True
         wanted = [*self._adaptation.patches(model), *positions.patches(model)]
         self._patches = [patch for patch in wanted if patch.apply()]
 
@@ -139,9 +147,19 @@ class TransformersDriver(Driver):
         """Return an empty cache for one request."""
         return self._adaptation.new_cache(self.model)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the next sequence has buffers with room: not where what runs was compiled, which was traced
+        over upstream's layers.
+        """
+        return self.grows_in_place and self.model._compiled_call_impl is None
+
     def start(self, *, num_tokens: int = 1) -> LiveCache:
         """Return the live cache of a request for a prompt of ``num_tokens`` that has computed nothing."""
-        return LiveCache(cache=self.new_cache(), frequency_length=self.frequency_length(num_tokens))
+        return LiveCache(
+            cache=with_room(self.new_cache(), num_tokens) if self.has_room else self.new_cache(),
+            frequency_length=self.frequency_length(num_tokens),
+        )
 
     def frequency_length(self, num_tokens: int) -> int:
         """Return what a prompt of this length is rotated by: prompts share states where it is equal."""
@@ -207,16 +225,17 @@ class TransformersDriver(Driver):
         self, state: StateSnapshot | None, kv: Sequence[KVSegment], *, position: int, num_tokens: int
     ) -> LiveCache:
         """See :meth:`Driver.restore`."""
-        live = self.start(num_tokens=num_tokens)
-        live.cache = build_cache(state, kv, new_cache=self.new_cache)
-        live.position = position
-        return live
+        room = num_tokens if self.has_room else None
+        return LiveCache(
+            cache=build_cache(state, kv, new_cache=self.new_cache, expected_tokens=room),
+            position=position,
+            frequency_length=self.frequency_length(num_tokens),
+        )
 
     def branch(self, live: LiveCache) -> LiveCache:
         """See :meth:`Driver.branch`."""
-        state, kv = capture_state(live.cache, live.position), slice_kv(live.cache, 0, live.position)
-        cache = build_cache(state, [kv] if live.position else [], new_cache=self.new_cache)
-        return replace(live, cache=cache)
+        room = live.position if self.has_room else None
+        return replace(live, cache=copy_cache(live.cache, expected_tokens=room))
 
     def reason_against_loops(self, num_tokens: int) -> str | None:
         """See :meth:`Driver.reason_against_loops`."""
@@ -230,8 +249,9 @@ class TransformersDriver(Driver):
         """
         left = tokens[live.position :].to(self.model.device)[None]
         found = {"input_ids": left, "attention_mask": left.new_ones((1, tokens.numel()))}
-        # A copy: what was computed in inference mode cannot be written outside of it.
-        return found if live.position == 0 else {**found, self._cache_argument: self.branch(live).cache}
+        # A copy: what was computed in inference mode cannot be written outside of it. It has upstream's own
+        # layers, which a loop of upstream's may treat as it likes.
+        return found if live.position == 0 else {**found, self._cache_argument: copy_cache(live.cache)}
 
     def has_same_bits(self, one: StateSnapshot | KVSegment, other: StateSnapshot | KVSegment) -> bool:
         """See :meth:`Driver.has_same_bits`."""

@@ -13,11 +13,15 @@ wrong logits; a new one may do so tomorrow. So a model is asked, on a short prom
   served than one that failed.
 * *A longer prompt is rotated alike*, or by a rule that is known (``far_positions``).
 
+The uninterrupted run has upstream's own layers, the resumed one those that it is served with, which grow in
+place (``sequence_layers``). Where the model computes other bits from them, it is served with upstream's.
+
 The prompt is cut at the alignment, then at an odd place where the snapshot is taken, and ends in one token
 and two more: near the cut, where a lost state or a lost convolution context weighs most, with both code paths
 that families have, and last the one (several tokens after a past) that upstream itself hardly ever takes.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -43,6 +47,8 @@ from milepost.engines.transformers.snapshot import (
 from milepost.errors import UnsupportedModelError
 
 __all__ = ["ProbeReport", "Verdict", "measure_resume", "probe_resume"]
+
+_log = logging.getLogger(__name__)
 
 # Lengths of the last three segments. The snapshot is taken before the last two.
 _TAIL = (37, 1, 2)
@@ -130,14 +136,25 @@ def probe_resume(driver: TransformersDriver, *, seed: int = 0) -> ProbeReport:
 def measure_resume(driver: TransformersDriver, *, seed: int = 0) -> ProbeReport:
     """Measure how ``driver`` resumes: fourteen forward calls, two of them over the whole prompt in one go.
 
-    A prompt on which a lost state does not show is followed by one that is about four times as long.
+    A driver whose model computes other bits from layers that grow in place is told to do without them. A
+    prompt on which a lost state does not show is followed by one that is about four times as long.
 
     Raises:
         UnsupportedModelError: The model's forward call fails on a cache, so nothing can be measured.
     """
     for num_grid_steps in _NUM_GRID_STEPS:
+        lengths = (num_grid_steps * driver.alignment, *_TAIL)
         try:
-            report = _probe(driver, (num_grid_steps * driver.alignment, *_TAIL), seed)
+            report = _probe(driver, lengths, seed)
+            if driver.has_room and report.resume_difference and report.is_repeatable:
+                driver.grows_in_place = False
+                report = _probe(driver, lengths, seed)
+                if not report.resume_difference:
+                    _log.info(
+                        "%s: its keys and values are copied with each call, since it computes other bits "
+                        "from those that grow in place",
+                        driver.family,
+                    )
         except torch.OutOfMemoryError:
             raise
         except UnsupportedModelError as error:
@@ -160,13 +177,15 @@ def _probe(driver: TransformersDriver, segment_lengths: tuple[int, ...], seed: i
     uninterrupted, snapshot, segments = _run_with_snapshot(driver, tokens, cuts, resume_position)
     suffix = [cut for cut in cuts if cut >= resume_position]
 
+    room = cuts[-1] if driver.has_room else None
+
     def resumed_from(state: StateSnapshot, before: list[KVSegment]) -> torch.Tensor:
-        cache = build_cache(state, before, new_cache=driver.new_cache)
+        cache = build_cache(state, before, new_cache=driver.new_cache, expected_tokens=room)
         return _run(driver, LiveCache(cache=cache, position=resume_position), tokens, suffix)
 
     resumed = resumed_from(snapshot, segments)
     is_repeatable = torch.equal(resumed, uninterrupted) or torch.equal(
-        uninterrupted, _run(driver, driver.start(), tokens, cuts)
+        uninterrupted, _run(driver, LiveCache(cache=driver.new_cache()), tokens, cuts)
     )
     has_state = snapshot.num_bytes > 0
     lost = resumed_from(zero_state(snapshot), segments if has_state else [_zero(piece) for piece in segments])
@@ -269,7 +288,7 @@ def _run_with_snapshot(
     driver: TransformersDriver, tokens: torch.Tensor, cuts: Sequence[int], position: int
 ) -> tuple[torch.Tensor, StateSnapshot, list[KVSegment]]:
     """Run to the end in one go, keeping at ``position`` what a resumed request is built from."""
-    live = driver.start()
+    live = LiveCache(cache=driver.new_cache())
     _run(driver, live, tokens, [cut for cut in cuts if cut <= position])
     snapshot = capture_state(live.cache, position)
     segments = [

@@ -32,6 +32,7 @@ from milepost.engines.transformers.row_tensors import (
     StateAccess,
     StateRows,
 )
+from milepost.engines.transformers.sequence_layers import plain_class
 from milepost.errors import UnsupportedModelError
 
 __all__ = ["RowCache"]
@@ -103,7 +104,7 @@ class RowCache:
         """Return what stands in the model's cache for the layer ``one``."""
         if type(one) is DummyLayer:
             return one
-        kind = _LAYERS.get(type(one))
+        kind = _LAYERS.get(plain_class(type(one)))
         if kind is None:
             raise UnsupportedModelError(
                 f"layer {index} of its cache is a {type(one).__name__}, and rows of it were never tried"

@@ -23,14 +23,16 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from transformers.cache_utils import (
-    Cache,
-    DynamicIndexedLayer,
-    DynamicLayer,
-    LinearAttentionAndFullAttentionLayer,
-)
+from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 
+from milepost.engines.transformers.sequence_layers import (
+    SEQUENCE_AXES,
+    fill,
+    plain_class,
+    plain_vars,
+    with_room,
+)
 from milepost.errors import CacheCorruptionError, UnsupportedModelError
 
 __all__ = [
@@ -39,18 +41,13 @@ __all__ = [
     "StateSnapshot",
     "build_cache",
     "capture_state",
+    "copy_cache",
     "has_same_bits",
     "slice_kv",
     "state_parts",
     "zero_state",
 ]
 
-# Exact class -> attribute -> the axis that counts tokens.
-_SEQUENCE_AXES: dict[type, dict[str, int]] = {
-    DynamicLayer: {"keys": -2, "values": -2},
-    LinearAttentionAndFullAttentionLayer: {"keys": -2, "values": -2},
-    DynamicIndexedLayer: {"keys": -2, "values": -2, "indexer_keys": 1, "indexer_position_ids": -1},
-}
 # Constants of a layer that look like state: cloning them would charge a checkpoint for configuration.
 CONSTANT_TENSORS = frozenset({"_sliding_window_tensor"})
 _BY_REFERENCE = (
@@ -125,7 +122,11 @@ def slice_kv(cache: Any, start: int, end: int) -> KVSegment:
 
 
 def build_cache(
-    snapshot: StateSnapshot | None, segments: Sequence[KVSegment], *, new_cache: Callable[[], Any]
+    snapshot: StateSnapshot | None,
+    segments: Sequence[KVSegment],
+    *,
+    new_cache: Callable[[], Any],
+    expected_tokens: int | None = None,
 ) -> Any:
     """Build a live cache from a snapshot and the segments before it; both stay usable for other requests.
 
@@ -134,6 +135,8 @@ def build_cache(
             fresh cache from ``new_cache`` is filled with the segments alone).
         segments: Contiguous segments from token 0 to the snapshot's position.
         new_cache: Makes an empty cache of the model.
+        expected_tokens: Tokens that the sequence is known to take: its layers have room for them, and grow in
+            place. Upstream's own layers unless given.
 
     Raises:
         CacheCorruptionError: The segments leave a gap or do not end at the snapshot's position.
@@ -143,14 +146,30 @@ def build_cache(
     segments = [segment for segment in segments if segment.tensors]
     _check_contiguous(snapshot, segments)
     cache = new_cache() if snapshot is None else _Cloner().clone(snapshot.frame, skip={})
+    if expected_tokens is not None:
+        cache = with_room(cache, expected_tokens)
     for layer_index, attribute in segments[0].tensors if segments else ():
         layer = cache.layers[layer_index]
-        axis = _SEQUENCE_AXES[type(layer)][attribute]
         pieces = [segment.tensors[layer_index, attribute] for segment in segments]
         if snapshot is None:
             _initialize(layer, attribute, pieces[0])
-        setattr(layer, attribute, torch.cat(pieces, dim=axis))
+        fill(layer, attribute, pieces)
     return cache
+
+
+def copy_cache(cache: Any, *, expected_tokens: int | None = None) -> Any:
+    """Return a live cache like ``cache`` that goes its own way. O(bytes of it), one copy.
+
+    Args:
+        cache: Of any kind.
+        expected_tokens: As for :func:`build_cache`.
+    """
+    copy = _Cloner().clone(cache, skip=_sequence_attributes(cache))
+    if expected_tokens is not None:
+        copy = with_room(copy, expected_tokens)
+    for (layer_index, attribute), tensor, _ in _sequence_tensors(cache):
+        fill(copy.layers[layer_index], attribute, [tensor])
+    return copy
 
 
 def zero_state(snapshot: StateSnapshot, *, part: str | None = None) -> StateSnapshot:
@@ -238,7 +257,7 @@ def _waits_for_sequences(frame: Any) -> bool:
     """Whether a snapshot's frame has layers whose sequence tensors were left to the segments."""
     layers: list[Any] = frame.layers if isinstance(frame, Cache) else []
     return any(
-        layer.is_initialized and layer.keys is None for layer in layers if type(layer) in _SEQUENCE_AXES
+        layer.is_initialized and layer.keys is None for layer in layers if type(layer) in SEQUENCE_AXES
     )
 
 
@@ -247,7 +266,7 @@ def _sequence_tensors(cache: Any) -> Iterator[tuple[SequenceKey, torch.Tensor, i
     if not isinstance(cache, Cache):
         return
     for layer_index, layer in enumerate(cache.layers):
-        for attribute, axis in _SEQUENCE_AXES.get(type(layer), {}).items():
+        for attribute, axis in SEQUENCE_AXES.get(plain_class(type(layer)), {}).items():
             tensor = getattr(layer, attribute, None)
             if tensor is not None and tensor.numel() > 0:
                 yield (layer_index, attribute), tensor, axis
@@ -302,10 +321,10 @@ class _Cloner:
         return self._clone_object(value, skip.get(id(value), frozenset()), skip)
 
     def _clone_object(self, value: Any, left_out: frozenset[str], skip: dict[int, frozenset[str]]) -> Any:
-        copy = object.__new__(type(value))
+        copy = object.__new__(plain_class(type(value)))
         # Entered before its attributes, so that a cycle ends here.
         self._memo[id(value)] = copy
-        for name, item in vars(value).items():
+        for name, item in plain_vars(value).items():
             if name in left_out:
                 copy.__dict__[name] = None
             elif name in CONSTANT_TENSORS:
