@@ -10,6 +10,9 @@ token (find, pin, restore, prefill, capture, store, sample) stands beside two ot
 * *the suffix as a prompt*: from position 0 on an empty cache. Its tokens attend to no prefix, so it is less
   work by the model's own arithmetic; the ratio of FLOPs is printed beside the measured one.
 
+Then answers: tokens one by one after a prompt, from layers that grow in place over the same from upstream's,
+which copy all keys and values with each token. Processor time (on a GPU, a clock's).
+
 Ratios are medians of the ratios within a turn.
 """
 
@@ -34,11 +37,13 @@ from milepost.engines.transformers.snapshot import (
 _PREFIX_TOKENS = (512, 2_048, 4_096)
 _SUFFIX_TOKENS = (128, 256, 512)
 _NUM_TURNS = 9
+_ANSWER_TOKENS = 32
 
 
 def measure() -> list[Row]:
-    """Return two rows for every length of prefix and suffix."""
-    engine = Engine.open(build_layer_group(torch.bfloat16), capacity="2GiB", policy="tail+junction")
+    """Return two rows for every length of prefix and suffix, and one of answers for every prefix."""
+    model = build_layer_group(torch.bfloat16).to("cuda" if torch.cuda.is_available() else "cpu")
+    engine = Engine.open(model, capacity="2GiB", policy="tail+junction")
     random = np.random.default_rng(0)
     rows = []
     for num_prefix in _PREFIX_TOKENS:
@@ -60,6 +65,7 @@ def measure() -> list[Row]:
             name = f"TTFT of a hit at {num_prefix:,} + {num_suffix}"
             rows.append(_row(f"{name} / suffix alone", hits, alone, target=1.15))
             rows.append(_row(f"{name} / as a prompt", hits, as_prompt, note=f" (FLOPs {flops:.3f})"))
+        rows.append(_answers(engine, standing))
     return rows
 
 
@@ -71,14 +77,38 @@ def _stand_behind(engine: Engine, prefix: np.ndarray) -> tuple[StateSnapshot, KV
     return capture_state(live.cache, len(prefix)), slice_kv(live.cache, 0, len(prefix))
 
 
+def _answers(engine: Engine, standing: tuple[StateSnapshot, KVSegment]) -> Row:
+    """Compare answers after a prefix from layers of both kinds."""
+    snapshot, segment = standing
+    has_gpu = engine.driver.device.type == "cuda"
+    clock = time.perf_counter if has_gpu else time.process_time
+    tokens = torch.arange(_ANSWER_TOKENS, device=engine.driver.device)
+    seconds: dict[int | None, list[float]] = {snapshot.position: [], None: []}
+    for _ in range(_NUM_TURNS + 1):
+        for room, spent in seconds.items():
+            cache = build_cache(snapshot, [segment], new_cache=engine.driver.new_cache, expected_tokens=room)
+            live = LiveCache(cache=cache, position=snapshot.position)
+            engine.driver.wait_for_device()
+            started = clock()
+            for token in tokens.split(1):
+                engine.driver.advance(live, token)
+            engine.driver.wait_for_device()
+            spent.append(clock() - started)
+    name = f"{_ANSWER_TOKENS} tokens of an answer after {snapshot.position:,}: keys in place / copied"
+    return _row(name, seconds[snapshot.position], seconds[None])
+
+
 def _seconds_alone(engine: Engine, standing: tuple[StateSnapshot, KVSegment], suffix: np.ndarray) -> float:
     snapshot, segment = standing
-    cache = build_cache(snapshot, [segment], new_cache=engine.driver.new_cache)
-    live = LiveCache(cache=cache, position=snapshot.position)
-    tokens = torch.tensor(suffix)
+    live = engine.driver.restore(
+        snapshot, [segment], position=snapshot.position, num_tokens=snapshot.position + len(suffix)
+    )
+    tokens = torch.tensor(suffix, device=engine.driver.device)
+    engine.driver.wait_for_device()
     started = time.perf_counter()
     for begin in range(0, len(suffix), engine.segment_tokens):
         engine.driver.advance(live, tokens[begin : begin + engine.segment_tokens])
+    engine.driver.wait_for_device()
     return time.perf_counter() - started
 
 

@@ -12,7 +12,8 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
 
 from milepost.disk import ModelFacts, Packed, PackedTensor
 from milepost.engines.audit import Audit
-from milepost.engines.base import Capture, Cuts, Driver, OneByOne, Rows
+from milepost.engines.base import Driver, OneByOne, Rows
+from milepost.engines.cuts import Capture, Cuts
 from milepost.engines.engine import Engine
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.keeping import CacheRequest, keep_in

@@ -9,7 +9,7 @@ import torch
 from families import tiny_model, tiny_prompt
 from milepost.engines.audit import Audit, AuditStatistics
 from milepost.engines.engine import Engine
-from milepost.engines.transformers.snapshot import has_same_bits
+from milepost.engines.transformers.frames import has_same_bits
 from milepost.errors import AuditError, ConfigurationError
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.

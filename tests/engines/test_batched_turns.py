@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fake_driver import FakeRows, expected_answer, fake_engine, tokens
 
-from milepost.engines.base import Cuts
+from milepost.engines.cuts import Cuts
 
 
 def prompts(count, length=40):

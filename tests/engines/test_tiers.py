@@ -232,14 +232,13 @@ def test_a_closed_engine_goes_on_in_memory_alone(tmp_path):
         assert ask(other, tokens(LENGTH, seed=1)).report.reused == 0
 
 
+class OnDevice(FakeDriver):
+    device = torch.device("cuda")
+
+
 def test_a_device_has_a_host_between_it_and_the_disk(tmp_path):
     served = fake_model()
-    on_device = replace(
-        served,
-        driver=SimpleNamespace(
-            device=torch.device("cuda"), pack=served.driver.pack, unpack=FakeDriver().unpack
-        ),
-    )
+    on_device = replace(served, driver=OnDevice())
     asked = CacheRequest(capacity=SMALL, policy="tail", host_capacity="1MiB", cache_dir=tmp_path)
     keeping = keep_in(on_device, asked)
     options = {"audit": Audit(share=0), "max_running": 1}
@@ -256,12 +255,7 @@ def test_a_device_has_a_host_between_it_and_the_disk(tmp_path):
 
 def test_a_host_beside_a_device_needs_no_folder():
     served = fake_model()
-    on_device = replace(
-        served,
-        driver=SimpleNamespace(
-            device=torch.device("cuda"), pack=served.driver.pack, unpack=FakeDriver().unpack
-        ),
-    )
+    on_device = replace(served, driver=OnDevice())
     keeping = keep_in(on_device, CacheRequest(capacity=SMALL, policy="tail", host_capacity=1 << 20))
     engine = Engine(served, cache=keeping.cache, lasting=keeping.lasting, audit=Audit(share=0), max_running=1)
     for seed in range(5):

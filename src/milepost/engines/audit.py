@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from milepost.engines.base import Cuts, Driver, KVPiece, State
+from milepost.engines.base import Driver, KVPiece, State
+from milepost.engines.cuts import Cuts
 from milepost.engines.digests import PrefixDigests
 from milepost.engines.keeping import AnyCache
 from milepost.engines.payloads import StoredState, belongs_to

@@ -10,18 +10,16 @@ states are worth keeping, or of who asks. Everything runs in the caller's thread
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from milepost.disk import Packed
+from milepost.engines.host_memory import HostMemory, PackedParts
 
 __all__ = [
     "Admission",
-    "Capture",
-    "Cuts",
     "Driver",
     "Identity",
     "KVPiece",
@@ -72,70 +70,6 @@ class KVPiece(Protocol):
     @property
     def num_bytes(self) -> int:
         """Bytes that it keeps alive."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cuts:
-    """Where a prefill is cut, so that what is resumed computes what was never interrupted.
-
-    Attributes:
-        every: A call ends at every multiple of this, counted from the prompt's start; no call takes more.
-        grid: States are taken at multiples of this. Where it is less than ``every``, a cut wherever a state
-            is wanted is one of the promise's.
-        least: Fewest tokens of one call, where fewer take another kernel.
-        stop_tokens: What a state more costs, in tokens computed: the price of a call, where it needs one.
-        are_states_inside: States are taken inside a call, which need not end there.
-    """
-
-    every: int
-    grid: int
-    least: int = 1
-    stop_tokens: int = 0
-    are_states_inside: bool = False
-
-    def next(self, position: int, num_tokens: int, planned: Collection[int]) -> int:
-        """Return where the call that begins at ``position`` ends; it takes less than ``least`` more tokens
-        than ``every``, and never fewer than ``least``.
-
-        Args:
-            position: Tokens computed of the prompt.
-            num_tokens: Its length.
-            planned: Where a state is wanted, as :meth:`thinned` gives them.
-
-        Complexity: O(positions planned).
-        """
-        ahead = (each for each in planned if position + self.least <= each < num_tokens)
-        wanted = num_tokens if self.are_states_inside else min(ahead, default=num_tokens)
-        end = (position // self.every + 1) * self.every
-        if end < position + self.least:
-            end += self.every
-        return wanted if wanted < end + self.least else end
-
-    def thinned(self, planned: Iterable[int], *, start: int, num_tokens: int) -> tuple[int, ...]:
-        """Return those of ``planned``, ascending, that a prefill of ``[start, num_tokens)`` can stop at."""
-        kept: list[int] = []
-        for position in planned:
-            if position - (kept[-1] if kept else start) < self.least:
-                continue
-            if position == num_tokens or num_tokens - position >= self.least:
-                kept.append(position)
-        return tuple(kept)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capture:
-    """How states are taken of a prompt on its way.
-
-    Attributes:
-        is_inside: From inside of a call; else a call ends at each.
-        reason: Why, in words.
-    """
-
-    is_inside: bool
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{'from inside a call' if self.is_inside else 'where a call ends'} ({self.reason})"
 
 
 class Rows(ABC):
@@ -293,6 +227,15 @@ class Driver(ABC):
         Raises:
             CacheCorruptionError: it is no payload of such a driver.
         """
+
+    def host_memory(self, capacity_bytes: int) -> HostMemory:
+        """Return room in the host's memory for states and KV of this driver's device.
+
+        Args:
+            capacity_bytes: What it takes at most.
+        """
+        del capacity_bytes
+        return PackedParts(self.pack, self.unpack)
 
     def frequency_length(self, num_tokens: int) -> int:
         """Return what a prompt of this length is rotated by: prompts share states where it is equal."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from milepost.byte_size import parse_bytes
 from milepost.disk import DiskShelf
+from milepost.engines.host_payloads import host_shelf
 from milepost.engines.opening import checked_policy
 from milepost.engines.packing import PayloadCodec
 from milepost.engines.served_model import ServedModel
@@ -17,7 +18,6 @@ from milepost.lease import Lease
 from milepost.placement import PlacementPolicy
 from milepost.policies import CachePolicy, learned, parse_policy
 from milepost.tiers import (
-    HeldShelf,
     LessonsKeeper,
     Shelf,
     Speed,
@@ -146,8 +146,8 @@ def keep_in(served: ServedModel, asked: CacheRequest) -> Keeping:
     shelves: list[tuple[str, Shelf, int]] = []
     codec = PayloadCodec(served.driver)
     if asked.host_capacity is not None:
-        shelf = HeldShelf(offload=lambda each: (codec.pack(each), each.num_bytes), reload=codec.unpack)
-        shelves.append(("host", shelf, parse_bytes(asked.host_capacity)))
+        host_bytes = parse_bytes(asked.host_capacity)
+        shelves.append(("host", host_shelf(served.driver.host_memory(host_bytes)), host_bytes))
     if asked.cache_dir is None:
         lasting = Lasting(fingerprint=facts.digest, pseudonym=lambda tenant: tenant)
         chain = _chain(served, asked, shelves, folder=None)

@@ -13,7 +13,8 @@ from enum import StrEnum
 
 import torch
 
-from milepost.engines.base import Cuts, Driver, LiveSequence, State
+from milepost.engines.base import Driver, LiveSequence, State
+from milepost.engines.cuts import Cuts
 from milepost.engines.digests import PrefixDigests
 from milepost.engines.payloads import SequencePayloads, StoredState
 from milepost.errors import ModelChangedError, UnsupportedModelError

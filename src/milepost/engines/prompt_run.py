@@ -10,8 +10,9 @@ import torch
 
 from milepost.accounting import RequestReport
 from milepost.engines.audit import Recomputation
-from milepost.engines.base import Cuts, LiveSequence
+from milepost.engines.base import LiveSequence
 from milepost.engines.claim import Claim
+from milepost.engines.cuts import Cuts
 from milepost.engines.prefill import Prefill
 from milepost.engines.recall import Recall
 from milepost.engines.served_model import ServedModel

@@ -14,8 +14,9 @@ import numpy as np
 
 from milepost.accounting import RequestReport
 from milepost.engines.audit import Auditor, Recomputation
-from milepost.engines.base import Admission, Cuts, Driver, Identity, LiveSequence
+from milepost.engines.base import Admission, Driver, Identity, LiveSequence
 from milepost.engines.claim import Claim
+from milepost.engines.cuts import Cuts
 from milepost.engines.keeping import AnyCache, Keeping
 from milepost.engines.payloads import SequencePayloads, belongs_to
 from milepost.engines.prefill import Prefill

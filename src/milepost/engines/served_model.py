@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from milepost.byte_size import parse_bytes
 from milepost.counts import as_count
 from milepost.disk import ModelFacts
-from milepost.engines.base import Admission, Capture, Cuts, Driver, Probe, RowMaker, Rows
+from milepost.engines.base import Admission, Driver, Probe, RowMaker, Rows
+from milepost.engines.cuts import Capture, Cuts
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.ownership import Ownership
 from milepost.engines.prefill import Numerics

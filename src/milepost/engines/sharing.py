@@ -6,7 +6,7 @@ takes less than computing what they share themselves.
 
 from collections.abc import Iterable
 
-from milepost.engines.base import Cuts
+from milepost.engines.cuts import Cuts
 from milepost.engines.generation import Generation
 from milepost.engines.recall import Recall
 from milepost.errors import MilepostError

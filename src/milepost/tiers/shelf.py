@@ -49,20 +49,40 @@ class HeldShelf:
     """A shelf in the memory of this process, as the host's is beside a device.
 
     Args:
-        offload: Returns a payload as it is kept here, with the bytes that it takes.
+        offload: Returns a payload as it is kept here, with the bytes that it takes; None where there is no
+            room for it, whatever the budget says.
         reload: Returns the payload that was offloaded.
+        discard: Lets go of what was offloaded.
+        settle: Returns once what was offloaded lies here.
+        close: Lets go of all else.
     """
 
-    def __init__(self, *, offload: Callable[[Any], tuple[Any, int]], reload: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        *,
+        offload: Callable[[Any], tuple[Any, int] | None],
+        reload: Callable[[Any], Any],
+        discard: Callable[[Any], None] = lambda _: None,
+        settle: Callable[[], None] = lambda: None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
         self.raw_bytes = self.stored_bytes = 0
         self._offload = offload
         self._reload = reload
+        self._discard = discard
+        self._settle = settle
+        self._close = close
+        self._lost: list[str] = []
         self._held: dict[str, tuple[Entry, Any, int]] = {}
 
     def put(self, entry: Entry, payload: Any) -> None:
         """See :class:`Shelf`."""
         self.remove((entry.key,))
-        moved, num_bytes = self._offload(payload)
+        offloaded = self._offload(payload)
+        if offloaded is None:
+            self._lost.append(entry.key)
+            return
+        moved, num_bytes = offloaded
         self._held[entry.key] = entry, moved, num_bytes
         self.raw_bytes += entry.num_bytes
         self.stored_bytes += num_bytes
@@ -79,6 +99,7 @@ class HeldShelf:
             if held is not None:
                 self.raw_bytes -= held[0].num_bytes
                 self.stored_bytes -= held[2]
+                self._discard(held[1])
 
     def touch(self, keys: Sequence[str]) -> None:
         """See :class:`Shelf`."""
@@ -91,11 +112,15 @@ class HeldShelf:
         return [entry for entry, _, _ in self._held.values()]
 
     def take_lost(self) -> Sequence[str]:
-        """Nothing is."""
-        return ()
+        """See :class:`Shelf`."""
+        lost, self._lost = self._lost, []
+        return lost
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """See :class:`Shelf`."""
+        self._settle()
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """See :class:`Shelf`."""
+        self.remove(list(self._held))
+        self._close()

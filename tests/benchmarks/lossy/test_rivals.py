@@ -13,7 +13,7 @@ from benchmarks.lossy.suffix_replay import advance_in_pieces, replayed_state
 from families import tiny_model, tiny_prompt
 from milepost.embedded import EMBEDDED
 from milepost.engines.transformers.families import driver_for
-from milepost.engines.transformers.snapshot import has_same_bits
+from milepost.engines.transformers.frames import has_same_bits
 
 PIECE = 64
 TINY = [family for family in FAMILIES if family != EMBEDDED]

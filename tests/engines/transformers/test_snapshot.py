@@ -11,9 +11,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from families import ALL_FAMILIES
+from milepost.engines.transformers.frames import Cloner
 from milepost.engines.transformers.snapshot import (
     KVSegment,
-    _Cloner,
     build_cache,
     capture_state,
     slice_kv,
@@ -49,8 +49,8 @@ def test_what_is_captured_keeps_no_more_memory_alive_than_it_reports(family):
     for segment in run.segments:
         assert pinned_bytes(segment.tensors.values()) == segment.num_bytes
     # The control: a view of twice the rows reports the same, and holds more.
-    frame = _Cloner(copy_tensor=lambda tensor: torch.stack((tensor, tensor))[0]).clone(
-        run.snapshots[140].frame, skip={}
+    frame = Cloner(copy_tensor=lambda tensor: torch.stack((tensor, tensor))[0]).clone(
+        run.snapshots[140].frame
     )
     views = list(_walk(frame))
     assert pinned_bytes(views) == 2 * sum({id(each): each.nbytes for each in views}.values())

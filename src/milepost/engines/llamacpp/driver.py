@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from milepost.disk import Packed
-from milepost.engines.base import Cuts, Driver, OneByOne, Rows
+from milepost.engines.base import Driver, OneByOne, Rows
+from milepost.engines.cuts import Cuts
 from milepost.engines.llamacpp import packing
 from milepost.engines.llamacpp.context import NUM_OUTPUTS, Context, ContextOptions
 from milepost.engines.llamacpp.library import Model

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from milepost.counts import as_count
-from milepost.engines.base import Capture, Cuts
+from milepost.engines.cuts import Capture, Cuts
 from milepost.engines.digests import engine_fingerprint
 from milepost.engines.generation_settings import GenerationSettings
 from milepost.engines.llamacpp.context import Context, ContextOptions

@@ -9,7 +9,7 @@ import logging
 
 import torch
 
-from milepost.engines.base import Capture
+from milepost.engines.cuts import Capture
 from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.inside.choice import choose_capture
 from milepost.engines.transformers.probe import ProbeReport, probe_resume

@@ -23,9 +23,12 @@ from transformers import PreTrainedModel
 
 from milepost.disk import Packed
 from milepost.engines.base import Driver
+from milepost.engines.host_memory import HostMemory
 from milepost.engines.transformers import packing, positions
 from milepost.engines.transformers.adaptation import Adaptation
 from milepost.engines.transformers.cache_argument import cache_argument
+from milepost.engines.transformers.frames import has_same_bits
+from milepost.engines.transformers.host_memory import pinned_host_memory
 from milepost.engines.transformers.inside.mixers import recurrences_in_pieces
 from milepost.engines.transformers.inside.recording import recording_of
 from milepost.engines.transformers.sequence_layers import with_room
@@ -35,7 +38,6 @@ from milepost.engines.transformers.snapshot import (
     build_cache,
     capture_state,
     copy_cache,
-    has_same_bits,
     slice_kv,
 )
 from milepost.errors import InvalidRequestError
@@ -268,6 +270,10 @@ class TransformersDriver(Driver):
     def unpack(self, packed: Packed) -> StateSnapshot | KVSegment:
         """See :meth:`Driver.unpack`."""
         return packing.unpack(packed, config=self.model.config)
+
+    def host_memory(self, capacity_bytes: int) -> HostMemory:
+        """See :meth:`Driver.host_memory`: pinned, and copied to beside what a CUDA device computes."""
+        return pinned_host_memory(capacity_bytes)
 
     @torch.inference_mode()
     def logits_after(

@@ -27,7 +27,7 @@ import transformers
 import xxhash
 
 from milepost.disk import ModelFacts
-from milepost.engines.base import Cuts
+from milepost.engines.cuts import Cuts
 from milepost.engines.prefill import Numerics
 from milepost.engines.transformers.code_digest import code_digest
 from milepost.engines.transformers.driver import TransformersDriver

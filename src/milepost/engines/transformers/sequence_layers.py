@@ -133,7 +133,9 @@ class _RoomyDynamicLayer(_RoomyLayer, DynamicLayer):
     """A layer of full attention."""
 
 
-class _RoomyHybridLayer(_RoomyLayer, LinearAttentionAndFullAttentionLayer):
+class _RoomyHybridLayer(  # type: ignore[misc, override]  # upstream's own bases do not agree
+    _RoomyLayer, LinearAttentionAndFullAttentionLayer
+):
     """A layer of full attention with states beside it."""
 
 

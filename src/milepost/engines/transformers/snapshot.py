@@ -17,43 +17,28 @@ or where snapshots are worth taking.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from types import FunctionType
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
-from transformers.configuration_utils import PreTrainedConfig
 
-from milepost.engines.transformers.sequence_layers import (
-    SEQUENCE_AXES,
-    fill,
-    plain_class,
-    plain_vars,
-    with_room,
-)
+from milepost.engines.transformers.frames import Cloner
+from milepost.engines.transformers.sequence_layers import SEQUENCE_AXES, fill, plain_class, with_room
 from milepost.errors import CacheCorruptionError, UnsupportedModelError
 
 __all__ = [
-    "CONSTANT_TENSORS",
     "KVSegment",
     "StateSnapshot",
     "build_cache",
     "capture_state",
     "copy_cache",
-    "has_same_bits",
     "slice_kv",
     "state_parts",
+    "tensors_of",
+    "with_tensors",
     "zero_state",
 ]
-
-# Constants of a layer that look like state: cloning them would charge a checkpoint for configuration.
-CONSTANT_TENSORS = frozenset({"_sliding_window_tensor"})
-_BY_REFERENCE = (
-    type(None), bool, int, float, complex, str, bytes, type, Enum, FunctionType,
-    torch.dtype, torch.device, torch.nn.Module, PreTrainedConfig,
-)  # fmt: skip
 
 # (layer index, attribute): names one sequence tensor inside a cache.
 SequenceKey = tuple[int, str]
@@ -104,7 +89,7 @@ def capture_state(
                 f"layer {layer_index} holds {tensor.shape[axis]} tokens in '{attribute}' after a prompt of "
                 f"{position}: its cache is not a plain sequence, so it cannot be cut into segments"
             )
-    cloner = _Cloner(copy_tensor)
+    cloner = Cloner(copy_tensor)
     frame = cloner.clone(cache, skip=_sequence_attributes(cache))
     return StateSnapshot(position=position, frame=frame, num_bytes=cloner.num_bytes)
 
@@ -145,7 +130,7 @@ def build_cache(
     """
     segments = [segment for segment in segments if segment.tensors]
     _check_contiguous(snapshot, segments)
-    cache = new_cache() if snapshot is None else _Cloner().clone(snapshot.frame, skip={})
+    cache = new_cache() if snapshot is None else Cloner().clone(snapshot.frame)
     if expected_tokens is not None:
         cache = with_room(cache, expected_tokens)
     for layer_index, attribute in segments[0].tensors if segments else ():
@@ -164,7 +149,7 @@ def copy_cache(cache: Any, *, expected_tokens: int | None = None) -> Any:
         cache: Of any kind.
         expected_tokens: As for :func:`build_cache`.
     """
-    copy = _Cloner().clone(cache, skip=_sequence_attributes(cache))
+    copy = Cloner().clone(cache, skip=_sequence_attributes(cache))
     if expected_tokens is not None:
         copy = with_room(copy, expected_tokens)
     for (layer_index, attribute), tensor, _ in _sequence_tensors(cache):
@@ -179,16 +164,16 @@ def zero_state(snapshot: StateSnapshot, *, part: str | None = None) -> StateSnap
         snapshot: What to copy.
         part: One of ``state_parts``: zero the tensors of that one alone.
     """
-    cloner = _Cloner()
+    cloner = Cloner()
     cloner.copy_tensor = lambda t: torch.zeros_like(t) if part in (None, cloner.attribute) else t.clone()
-    frame = cloner.clone(snapshot.frame, skip={})
+    frame = cloner.clone(snapshot.frame)
     return StateSnapshot(position=snapshot.position, frame=frame, num_bytes=snapshot.num_bytes)
 
 
 def state_parts(snapshot: StateSnapshot) -> tuple[str, ...]:
     """Return the names under which a cache holds the tensors of its state, as ``recurrent_states``."""
     names: set[str] = set()
-    cloner = _Cloner()
+    cloner = Cloner()
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.numel():
@@ -196,42 +181,30 @@ def state_parts(snapshot: StateSnapshot) -> tuple[str, ...]:
         return tensor
 
     cloner.copy_tensor = note
-    cloner.clone(snapshot.frame, skip={})
+    cloner.clone(snapshot.frame)
     return tuple(sorted(names))
 
 
-def has_same_bits(one: Any, other: Any) -> bool:
-    """Return whether two frames, or collections of tensors, hold the same values, tensors bit for bit."""
-    return _has_same_bits(one, other, set())
+def tensors_of(payload: StateSnapshot | KVSegment) -> list[torch.Tensor]:
+    """Return the tensors that ``payload`` owns, each once, in an order of its own."""
+    if isinstance(payload, KVSegment):
+        return list(payload.tensors.values())
+    found: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    Cloner(note).clone(payload.frame)
+    return found
 
 
-def _has_same_bits(one: Any, other: Any, compared: set[tuple[int, int]]) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        return _are_same_tensors(one, other)
-    if isinstance(one, _BY_REFERENCE):
-        return bool(one is other or one == other)
-    if (id(one), id(other)) in compared:
-        return True
-    # Entered before what it holds, so that a cycle ends here.
-    compared.add((id(one), id(other)))
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(
-            _has_same_bits(mine, theirs, compared) for mine, theirs in zip(one, other, strict=True)
-        )
-    mine, theirs = (each if isinstance(each, dict) else vars(each) for each in (one, other))
-    return mine.keys() == theirs.keys() and all(
-        _has_same_bits(mine[key], theirs[key], compared) for key in mine
-    )
-
-
-def _are_same_tensors(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype or one.device != other.device:
-        return False
-    # As bytes: a NaN equals itself, and the two zeros differ.
-    pair = (each.detach().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
-    return torch.equal(*pair)
+def with_tensors(payload: StateSnapshot | KVSegment, tensors: Sequence[torch.Tensor]) -> Any:
+    """Return ``payload`` with others in the places of its own tensors, in the order of :func:`tensors_of`."""
+    others = iter(tensors)
+    if isinstance(payload, KVSegment):
+        return replace(payload, tensors={key: next(others) for key in payload.tensors})
+    return replace(payload, frame=Cloner(lambda _: next(others)).clone(payload.frame))
 
 
 def _initialize(layer: Any, attribute: str, like: torch.Tensor) -> None:
@@ -278,59 +251,3 @@ def _sequence_attributes(cache: Any) -> dict[int, frozenset[str]]:
     for (layer_index, attribute), _, _ in _sequence_tensors(cache):
         skip.setdefault(id(cache.layers[layer_index]), set()).add(attribute)
     return {owner: frozenset(attributes) for owner, attributes in skip.items()}
-
-
-class _Cloner:
-    """Clones an object graph once, counting the bytes of the tensors it owns.
-
-    Attributes:
-        attribute: Where the tensor that is being copied hangs; ``state`` where it is no object's.
-        copy_tensor: Makes the copy.
-    """
-
-    def __init__(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> None:
-        self.num_bytes = 0
-        self.attribute = "state"
-        self.copy_tensor = copy_tensor
-        self._memo: dict[int, Any] = {}
-
-    def clone(self, value: Any, *, skip: dict[int, frozenset[str]]) -> Any:
-        if isinstance(value, _BY_REFERENCE):
-            return value
-        if id(value) not in self._memo:
-            self._memo[id(value)] = self._clone_new(value, skip)
-        return self._memo[id(value)]
-
-    def _clone_new(self, value: Any, skip: dict[int, frozenset[str]]) -> Any:
-        if isinstance(value, torch.Tensor):
-            copy = self.copy_tensor(value).detach()
-            self.num_bytes += copy.nbytes
-            return copy
-        if type(value) is dict:
-            return {key: self.clone(item, skip=skip) for key, item in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(self.clone(item, skip=skip) for item in value)
-        has_slots = any(vars(base).get("__slots__") for base in type(value).__mro__)
-        # Whatever is built by a __new__ of its own holds more than its __dict__ shows.
-        is_plain = getattr(type(value), "__new__", None) is object.__new__ and hasattr(value, "__dict__")
-        if has_slots or not is_plain:
-            raise UnsupportedModelError(
-                f"the model's cache holds a {type(value).__module__}.{type(value).__qualname__}, "
-                "which cannot be cloned safely"
-            )
-        return self._clone_object(value, skip.get(id(value), frozenset()), skip)
-
-    def _clone_object(self, value: Any, left_out: frozenset[str], skip: dict[int, frozenset[str]]) -> Any:
-        copy = object.__new__(plain_class(type(value)))
-        # Entered before its attributes, so that a cycle ends here.
-        self._memo[id(value)] = copy
-        for name, item in plain_vars(value).items():
-            if name in left_out:
-                copy.__dict__[name] = None
-            elif name in CONSTANT_TENSORS:
-                copy.__dict__[name] = item
-            else:
-                outer, self.attribute = self.attribute, name
-                copy.__dict__[name] = self.clone(item, skip=skip)
-                self.attribute = outer
-        return copy

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import torch
 
-from milepost.engines.base import Capture
+from milepost.engines.cuts import Capture
 from milepost.engines.distance import logits_distance
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.inside.comparison import state_distances

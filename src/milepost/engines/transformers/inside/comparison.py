@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from milepost.engines.transformers.snapshot import CONSTANT_TENSORS, StateSnapshot
+from milepost.engines.transformers.frames import CONSTANT_TENSORS
+from milepost.engines.transformers.snapshot import StateSnapshot
 
 __all__ = ["state_distances"]
 
