@@ -15,8 +15,10 @@ run() { timeout "$1" .venv-gpu/bin/python -m "${@:2}"; }
 nvidia-smi --query-gpu=name,driver_version --format=csv | tee "$out/machine.txt"
 # Capture: 32 states in one prefill of 8,192 tokens, and what strict prefill costs beside one uncut call.
 run 120 benchmarks.capture --tokens 8192 --states 32 --dtype bfloat16 --turns 5 | tee "$out/capture.txt"
-# A hit against its suffix.
-run 90 benchmarks resume | tee "$out/resume.txt"
+# A hit against its suffix, and answers from keys that grow in place.
+run 120 benchmarks resume | tee "$out/resume.txt"
+# States to pinned memory of the host beside a prefill, and whether what comes back is the same.
+run 60 benchmarks.transfers | tee "$out/transfers.txt"
 # The paper's experiment at full size.
 run 360 benchmarks.frontier --full ${logs:+--logs "$logs"} --requests 60 --turns 1 --shares 0.2 1.0 \
     --output "$out/frontier.json" | tee "$out/frontier.txt"

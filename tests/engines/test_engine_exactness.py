@@ -7,6 +7,7 @@ from tiny_engine import assert_equal, branching_prompts, open_engine, without_ca
 from families import tiny_model, tiny_prompt
 from milepost.engines import generation as generation_module
 from milepost.engines.transformers import driver as driver_module
+from milepost.engines.transformers.sequence_layers import plain_vars
 from milepost.engines.transformers.snapshot import capture_state, zero_state
 
 # Tiny matrices gain nothing from more, and test processes would fight over the cores.
@@ -65,7 +66,7 @@ def test_each_request_advances_a_cache_of_its_own(engine):
         {
             tensor.data_ptr()
             for layer in cache.layers
-            for tensor in vars(layer).values()
+            for tensor in plain_vars(layer).values()
             if torch.is_tensor(tensor)
         }
         for cache in (live.cache, its.cache)

@@ -1,5 +1,6 @@
 """One request from prompt to last token: streams, seeds, stops, ends, and turns beside others."""
 
+import functools
 import itertools
 
 import torch
@@ -89,19 +90,25 @@ def test_a_prompt_of_one_token_is_answered(engine):
     assert len(engine.generate([5], max_new_tokens=3, ignore_end_token=True).tokens) == 3
 
 
-def test_captures_are_timed_between_waits_for_the_device(engine, monkeypatch):
-    log = []
+def test_captures_are_timed_by_the_device_which_is_waited_for_at_the_prompts_end_alone(engine, monkeypatch):
+    log, ticks = [], itertools.count()
     upstream = driver_module.capture_state
-    monkeypatch.setattr(engine.driver, "wait_for_device", lambda: log.append("wait"))
+    for name, answer in (
+        ("wait_for_device", lambda: None),
+        ("moment", lambda: next(ticks)),
+        ("seconds_between", lambda start, end: 1000.0 * (end - start)),
+    ):
+        noted = functools.partial(lambda name, answer, *args: log.append(name) or answer(*args), name, answer)
+        monkeypatch.setattr(engine.driver, name, noted)
     monkeypatch.setattr(
         driver_module, "capture_state", lambda *args: log.append("capture") or upstream(*args)
     )
-    engine.generate(tiny_prompt(150)[0].numpy(), max_new_tokens=1)
-    captures = [index for index, entry in enumerate(log) if entry == "capture"]
-    assert len(captures) == 2
-    for index in captures:
-        assert log[index - 1] == log[index + 1] == "wait"
-    assert log[-2:] == ["wait", "wait"], "before and after storing"
+    answer = engine.generate(tiny_prompt(150)[0].numpy(), max_new_tokens=1)
+
+    captured = ["moment", "capture", "moment"]
+    stored = ["wait_for_device", "wait_for_device", "seconds_between", "seconds_between"]
+    assert log == [*captured, *captured, *stored]
+    assert 2000 <= answer.capture_seconds < 2100
 
 
 def test_fast_numerics_take_turns_too(model):

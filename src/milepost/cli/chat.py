@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from milepost.cli.options import (
+    ENGINE_OPTIONS,
     EngineCapacity,
     EnginePolicy,
     FrequencyPenalty,
@@ -88,18 +89,9 @@ def chat(
         return
 
     from milepost.cli.chat_session import ChatSession
-    from milepost.embedded import resolve_model
-    from milepost.engines.engine import Engine
+    from milepost.cli.own_engine import open_engine
 
-    with Engine.open(
-        resolve_model(model),
-        capacity=capacity,
-        policy=policy,
-        numerics=numerics,
-        key_type=key_type,
-        value_type=value_type,
-        max_running=1,
-    ) as engine:
+    with open_engine(context, model) as engine:
         session = ChatSession(engine, system=system, options=request_options(context))
         if as_json:
             converse_in_json(session, sys.stdin)
@@ -109,7 +101,7 @@ def chat(
 
 def refuse_engine_options(context: typer.Context) -> None:
     """Refuse options of an engine that is not ours to open."""
-    for name in ("capacity", "policy", "numerics", "key_type", "value_type"):
+    for name in ENGINE_OPTIONS:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(

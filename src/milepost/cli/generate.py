@@ -61,21 +61,12 @@ def generate(
     """
     from rich.console import Console
 
+    from milepost.cli.own_engine import open_engine
     from milepost.cli.request_options import request_options
-    from milepost.embedded import resolve_model
-    from milepost.engines.engine import Engine
 
     options = request_options(context)
     texts = [_read_prompt(prompt) for prompt in prompts]
-    with Engine.open(
-        resolve_model(model),
-        capacity=capacity,
-        policy=policy,
-        numerics=numerics,
-        key_type=key_type,
-        value_type=value_type,
-        max_running=1,
-    ) as engine:
+    with open_engine(context, model) as engine:
         errors = Console(stderr=True)
         errors.print(f"[dim]{engine.description}[/]")
         for text in texts:

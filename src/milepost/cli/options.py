@@ -15,6 +15,7 @@ from milepost.hub import refuse_missing_path, uses_only_local_files
 __all__ = [
     "DEFAULT_REPLAY_POLICIES",
     "ENGINE_NAMES",
+    "ENGINE_OPTIONS",
     "After",
     "Calibrate",
     "Capacities",
@@ -58,6 +59,9 @@ __all__ = [
 DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
 # Those of milepost.recommend.ENGINES, whose import would cost a help text half a second.
 ENGINE_NAMES = ("milepost-vllm", "milepost", "vllm", "sglang", "tensorrt", "llamacpp", "mlx")
+
+# Those that are the engine's of a command that opens one for itself, under the names that both use.
+ENGINE_OPTIONS = ("capacity", "policy", "numerics", "key_type", "value_type")
 
 _TRACE_HELP = (
     "JSON lines of block hashes (Mooncake, Bailian), token ids, request bodies (OpenAI, Anthropic, Google, "

@@ -9,6 +9,7 @@ that a resumed run computes what an uninterrupted one would have. It knows nothi
 states are worth keeping, or of who asks. Everything runs in the caller's thread, one call at a time.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -265,6 +266,14 @@ class Driver(ABC):
 
     def wait_for_device(self) -> None:  # noqa: B027 (a CPU has done what it was given)
         """Return once the device has done what it was given: it works behind a clock's back."""
+
+    def moment(self) -> Any:
+        """Return a mark of now, as the device sees it: after what it was given so far. Waits for nothing."""
+        return time.perf_counter()
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """Return the time between two moments that the device has come to (see :meth:`wait_for_device`)."""
+        return float(end - start)
 
     def release(self) -> None:  # noqa: B027 (most have nothing to do)
         """Take back what was done to the model, or free it. The driver may not be used afterwards."""

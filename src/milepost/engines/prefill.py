@@ -7,9 +7,9 @@ what the cold run did. *Fast* cuts where a state is wanted and seldom else (othe
 turns), which keeps the device busier and agrees with the cold run to rounding.
 """
 
-import time
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 import torch
 
@@ -38,7 +38,6 @@ class Prefill:
         live: What has been computed.
         logits: Behind the last token that was, of shape ``[vocabulary_size]``.
         payloads: What was captured on the way, for the cache.
-        capture_seconds: What that took.
 
     Args:
         driver: Runs the model.
@@ -66,7 +65,7 @@ class Prefill:
         self._cuts = cuts
         self._sequence_tokens = sequence_tokens or self.num_tokens
         self.planned = cuts.thinned(planned, start=lease.resume_position, num_tokens=self.num_tokens)
-        self.capture_seconds = 0.0
+        self._captures: list[tuple[Any, Any]] = []
         self.live = self._resume(lease)
         self.payloads = SequencePayloads(driver, self.live, digests=digests, segment_tokens=segment_tokens)
         self.logits: torch.Tensor | None = None
@@ -75,6 +74,11 @@ class Prefill:
     def num_tokens(self) -> int:
         """Length of the prompt."""
         return self.tokens.numel()
+
+    @property
+    def capture_seconds(self) -> float:
+        """What capturing took; once the device has been waited for. O(states captured)."""
+        return sum(self._driver.seconds_between(*each) for each in self._captures)
 
     @property
     def is_done(self) -> bool:
@@ -102,15 +106,13 @@ class Prefill:
         else:
             self.logits = self._driver.advance(self.live, self.tokens[start:end])
         if inside or end in self.planned:
-            # A device works behind the clock's back: neither its prefill nor its copies may be missed.
-            self._driver.wait_for_device()
-            started = time.perf_counter()
+            # A device works behind the clock's back, and waiting for it at each state would have it idle.
+            started = self._driver.moment()
             for state in states:
                 self.payloads.add(state)
             if end in self.planned:
                 self.payloads.capture()
-            self._driver.wait_for_device()
-            self.capture_seconds += time.perf_counter() - started
+            self._captures.append((started, self._driver.moment()))
 
     def start_over(self, answer: Sequence[int]) -> torch.Tensor:
         """Compute the prompt and ``answer`` anew, as a prompt, and return the logits after it: what a token

@@ -102,7 +102,7 @@ def test_minimax_with_the_cache_of_upstream_is_refused(dtype):
 @both_dtypes
 def test_bamba_without_positions_is_refused(dtype):
     driver = TransformersDriver(tiny_model("bamba", dtype))
-    driver._takes_positions = False
+    driver._call.takes_positions = False
 
     with pytest.raises(UnsupportedModelError, match=f"bamba: .*{NOT_CONTINUED}"):
         probe_resume(driver)

@@ -12,7 +12,6 @@ __all__ = ["CudaCopies", "pinned_memory"]
 _log = logging.getLogger(__name__)
 
 
-@final
 class CudaCopies:
     """See ``transfers.CopyQueue``.
 

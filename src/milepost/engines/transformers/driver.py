@@ -1,6 +1,6 @@
 """How one model is advanced: an empty cache, then segments of tokens, each ending in the last token's logits.
 
-A driver hides how a family spells its cache argument and what it needs beside the tokens. It keeps nothing
+A driver hides what a family needs beside the tokens (how it is called, ``model_call``). It keeps nothing
 between calls: all that a request has computed so far lives in its :class:`LiveCache`, so requests can be
 interleaved freely over one model.
 
@@ -10,7 +10,6 @@ family needs to continue exactly is an :class:`Adaptation`; ``families`` holds t
 knows nothing of prompts, of where to cut, or of what is worth keeping.
 """
 
-import inspect
 import logging
 import math
 from collections.abc import Sequence
@@ -26,11 +25,11 @@ from milepost.engines.base import Driver
 from milepost.engines.host_memory import HostMemory
 from milepost.engines.transformers import packing, positions
 from milepost.engines.transformers.adaptation import Adaptation
-from milepost.engines.transformers.cache_argument import cache_argument
 from milepost.engines.transformers.frames import has_same_bits
 from milepost.engines.transformers.host_memory import pinned_host_memory
 from milepost.engines.transformers.inside.mixers import recurrences_in_pieces
 from milepost.engines.transformers.inside.recording import recording_of
+from milepost.engines.transformers.model_call import ModelCall
 from milepost.engines.transformers.sequence_layers import with_room
 from milepost.engines.transformers.snapshot import (
     KVSegment,
@@ -83,10 +82,7 @@ class TransformersDriver(Driver):
         self.family: str = model.config.model_type
         self._adaptation = adaptation or Adaptation()
         self._config = model.config.get_text_config(decoder=True)
-        accepted = inspect.signature(model.forward).parameters
-        self._cache_argument = cache_argument(model)
-        self._takes_positions = "position_ids" in accepted
-        self._takes_logits_to_keep = "logits_to_keep" in accepted
+        self._call = ModelCall(model)
         self._length_rules = positions.length_rules(self._config)
         self._context_length, self._declared_length = positions.context_lengths(self._config)
         self.grows_in_place = True
@@ -107,7 +103,7 @@ class TransformersDriver(Driver):
     @property
     def takes_positions(self) -> bool:
         """Whether the forward call is told where its tokens stand."""
-        return self._takes_positions
+        return self._call.takes_positions
 
     @property
     def reason_against_rows(self) -> str | None:
@@ -154,7 +150,7 @@ class TransformersDriver(Driver):
         """Whether the next sequence has buffers with room: not where what runs was compiled, which was traced
         over upstream's layers.
         """
-        return self.grows_in_place and self.model._compiled_call_impl is None
+        return self.grows_in_place and not self._call.is_compiled
 
     def start(self, *, num_tokens: int = 1) -> LiveCache:
         """Return the live cache of a request for a prompt of ``num_tokens`` that has computed nothing."""
@@ -253,7 +249,7 @@ class TransformersDriver(Driver):
         found = {"input_ids": left, "attention_mask": left.new_ones((1, tokens.numel()))}
         # A copy: what was computed in inference mode cannot be written outside of it. It has upstream's own
         # layers, which a loop of upstream's may treat as it likes.
-        return found if live.position == 0 else {**found, self._cache_argument: copy_cache(live.cache)}
+        return found if live.position == 0 else {**found, self._call.cache_name: copy_cache(live.cache)}
 
     def has_same_bits(self, one: StateSnapshot | KVSegment, other: StateSnapshot | KVSegment) -> bool:
         """See :meth:`Driver.has_same_bits`."""
@@ -288,11 +284,12 @@ class TransformersDriver(Driver):
             last_position: Where the last of them stands, instead of after the others.
         """
         from_end = tokens.numel() - num_tokens + 1
-        arguments = self._next_arguments(self.start(), tokens.to(self.model.device), num_logits=from_end)
+        tokens = tokens.to(self.model.device)
+        position_ids = torch.arange(tokens.numel(), device=tokens.device)
         if last_position is not None:
-            arguments["position_ids"][..., -1] = last_position
+            position_ids[-1] = last_position
         with positions.rotated_for(0):
-            outputs = self._call(**arguments)
+            outputs = self._call(self.start().cache, tokens[None], position_ids[None], num_logits=from_end)
         logits: torch.Tensor = outputs.logits[0, -from_end].clone()
         return logits
 
@@ -319,19 +316,17 @@ class TransformersDriver(Driver):
             Logits, shape ``[rows, vocabulary_size]``, owned by the caller.
         """
         self._warn_beyond_declared(longest)
-        arguments = self._arguments(cache, tokens[:, None], positions[:, None])
-        if mask is not None:
-            arguments["attention_mask"] = mask
-        logits: torch.Tensor = self._call(**arguments).logits[:, -1]
+        outputs = self._call(cache, tokens[:, None], positions[:, None], mask=mask)
+        logits: torch.Tensor = outputs.logits[:, -1]
         return logits
 
     def _forward(self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1) -> Any:
         end = live.position + tokens.numel()
         self._warn_beyond_declared(end)
+        position_ids = torch.arange(live.position, end, device=tokens.device)
         with positions.rotated_for(live.frequency_length if live.frequency_length > end else 0):
-            outputs = self._call(**self._next_arguments(live, tokens, num_logits=num_logits))
-        # Some families keep their cache to themselves: then the one passed in is the one advanced.
-        live.cache = getattr(outputs, self._cache_argument, live.cache)
+            outputs = self._call(live.cache, tokens[None], position_ids[None], num_logits=num_logits)
+        live.cache = self._call.cache_of(outputs, live.cache)
         live.position = end
         return outputs
 
@@ -340,36 +335,26 @@ class TransformersDriver(Driver):
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
 
+    def moment(self) -> Any:
+        """See :meth:`Driver.moment`: on a CUDA device, an event in what it was given."""
+        if self.model.device.type != "cuda":
+            return super().moment()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.model.device))
+        return event
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """See :meth:`Driver.seconds_between`."""
+        if self.model.device.type != "cuda":
+            return super().seconds_between(start, end)
+        return float(start.elapsed_time(end)) / 1000
+
     def release(self) -> None:
         """Take off the fixes that this driver put on the model; another driver's stay. Neither this driver
         nor one made after it may be used afterwards.
         """
         while self._patches:
             self._patches.pop().undo()
-
-    def _call(self, **arguments: Any) -> Any:
-        """Call the model; where it was compiled in place, what was compiled (see ``unwrapping``)."""
-        model = self.model
-        return (model if model._compiled_call_impl is None else model._call_impl)(**arguments)
-
-    def _arguments(
-        self, cache: Any, tokens: torch.Tensor, position_ids: torch.Tensor, *, num_logits: int = 1
-    ) -> dict[str, Any]:
-        """Return what the model is called with for ``tokens``, shape ``[sequences, tokens]``."""
-        arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": True, self._cache_argument: cache}
-        if self._takes_positions:
-            arguments["position_ids"] = position_ids
-        if self._takes_logits_to_keep:
-            arguments["logits_to_keep"] = num_logits
-        return arguments
-
-    def _next_arguments(
-        self, live: LiveCache, tokens: torch.Tensor, *, num_logits: int = 1
-    ) -> dict[str, Any]:
-        """Return what the model is called with for ``tokens``, shape ``[tokens]``, after ``live``."""
-        end = live.position + tokens.numel()
-        position_ids = torch.arange(live.position, end, device=tokens.device)
-        return self._arguments(live.cache, tokens[None], position_ids[None], num_logits=num_logits)
 
     def _warn_beyond_declared(self, num_tokens: int) -> None:
         declared = self._declared_length

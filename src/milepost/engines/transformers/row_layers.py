@@ -104,10 +104,11 @@ class RowCache:
         """Return what stands in the model's cache for the layer ``one``."""
         if type(one) is DummyLayer:
             return one
-        kind = _LAYERS.get(plain_class(type(one)))
+        upstream = plain_class(type(one))
+        kind = _LAYERS.get(upstream)
         if kind is None:
             raise UnsupportedModelError(
-                f"layer {index} of its cache is a {type(one).__name__}, and rows of it were never tried"
+                f"layer {index} of its cache is a {upstream.__name__}, and rows of it were never tried"
             )
         if getattr(one, "record_past", False):
             raise UnsupportedModelError(f"layer {index} of its cache is recording its past")
