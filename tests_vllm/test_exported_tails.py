@@ -65,8 +65,8 @@ def test_prompts_of_all_lengths_take_no_more_steps_and_find_no_less_than_with_st
         for scheduler_cls in (PLANNED, None)
     ]
     rng = random.Random(1)
-    # Not whole blocks: there stock vLLM keeps the state at the very end of a prompt, exported or not.
-    for length in (each for each in range(180, 330, 7) if each % 64):
+    # Whole blocks among them: there stock vLLM keeps the state at the very end of a prompt, exported or not.
+    for length in (*range(180, 330, 7), 192, 256, 320):
         prompt = [length, *(rng.randrange(500) for _ in range(length - 1))]
         longer = prompt + [rng.randrange(500) for _ in range(rng.randrange(1, 200))]
         for asked in (prompt, prompt, longer):

@@ -1,4 +1,4 @@
-"""A tail that costs no stop has to be worth its memory, and no more."""
+"""A state that costs no stop has to be worth its memory, and no more."""
 
 import pytest
 from small_vllm import SmallVllm
@@ -6,7 +6,7 @@ from small_vllm import SmallVllm
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.placing import placed_positions
 from milepost.vllm.prompt_blocks import hash_keys
-from milepost.vllm.stock import exported_tail, stock_positions
+from milepost.vllm.stock import exported_tail, full_end, stock_positions, stopless_positions
 
 DOCUMENT = list(range(400))
 
@@ -21,26 +21,26 @@ def cache():
     return vllm.checkpoint_manager._cache.current
 
 
-def placed(cache, *, exported, stop_tokens):
+def placed(cache, *, free=(), stop_tokens):
     vllm = SmallVllm(num_blocks=400)
     tokens = range(50_000, 50_700)
     request = vllm.ask(tokens)
     keys = hash_keys(request.hashes, len(tokens), vllm.layout.match_tokens)
     with cache.acquire(keys, num_tokens=len(tokens)) as lease:
-        return placed_positions(cache, lease, given=(), exported=exported, stop_tokens=stop_tokens)
+        return placed_positions(cache, lease, given=(), free=free, stop_tokens=stop_tokens)
 
 
 def test_it_is_kept_where_no_stop_is_worth_it(cache):
-    assert placed(cache, exported=0, stop_tokens=10**9) == ()
-    free = placed(cache, exported=0, stop_tokens=0)
-    assert free, "or nothing is shown"
-    assert placed(cache, exported=free[-1], stop_tokens=10**9) == (free[-1],)
+    assert placed(cache, stop_tokens=10**9) == ()
+    worth = placed(cache, stop_tokens=0)
+    assert worth, "or nothing is shown"
+    assert placed(cache, free=worth[-1:], stop_tokens=10**9) == worth[-1:]
 
 
 def test_it_is_not_where_it_is_worth_nothing_even_so(cache):
-    free = placed(cache, exported=0, stop_tokens=0)
-    other = next(position for position in range(16, 700, 16) if position not in free)
-    assert placed(cache, exported=other, stop_tokens=0) == free
+    worth = placed(cache, stop_tokens=0)
+    others = [position for position in range(16, 700, 16) if position not in worth]
+    assert placed(cache, free=others, stop_tokens=0) == worth
 
 
 def layout(**others):
@@ -70,3 +70,16 @@ def test_where_it_is_exported_stock_vllm_keeps_no_other_tail():
 
     assert kept() == (256, 960, 992)
     assert kept(export_tokens=16) == (256, 992)
+
+
+def test_the_end_of_whole_blocks_is_kept_without_a_stop():
+    assert stock_positions(layout(), num_tokens=1024, resumed=0, shared=0) == (960, 1008, 1024)
+    assert stopless_positions(layout(), num_tokens=1024, resumed=0, shared=0) == (1024,)
+    exported = layout(export_tokens=16)
+    assert stopless_positions(exported, num_tokens=1024, resumed=0, shared=0) == (1008, 1024)
+    assert stopless_positions(layout(), num_tokens=1008, resumed=0, shared=0) == ()
+
+
+def test_where_its_last_block_has_no_hash_yet_it_is_not():
+    assert full_end(layout(), 1024) == 1024
+    assert full_end(layout(lookahead_tokens=1), 1024) == 0

@@ -203,7 +203,9 @@ class CheckpointManager:
         if request.stage not in (Stage.SCHEDULED, Stage.COMMITTED):
             return
         request.num_computed = num_computed_tokens
-        self.counts.stops += num_computed_tokens in request.stops
+        # At its end a prompt would have stopped anyway.
+        is_stop = num_computed_tokens < request.num_prompt_tokens and num_computed_tokens in request.stops
+        self.counts.stops += is_stop
         if request.is_captured:
             self._cache.tell_later(request)
 

@@ -19,7 +19,7 @@ from milepost.policies import CachePolicy, learned, load_lessons
 from milepost.store import ContentlessPayloads
 from milepost.vllm.layout import PoolLayout
 from milepost.vllm.placing import placed_positions
-from milepost.vllm.stock import seen_junction, stock_positions, tail_without_a_stop
+from milepost.vllm.stock import seen_junction, stock_positions, stopless_positions
 
 __all__ = ["Leader"]
 
@@ -145,7 +145,7 @@ class _Rivals:
                         cache,
                         lease,
                         given=given if has_room else (),
-                        exported=tail_without_a_stop(
+                        free=stopless_positions(
                             layout, num_tokens=num_tokens, resumed=resumed, shared=shared
                         ),
                         stop_tokens=self._stop_tokens(),

@@ -9,21 +9,19 @@ __all__ = ["placed_positions"]
 
 
 def placed_positions(
-    cache: HostedCache, lease: Lease, *, given: Sequence[int], exported: int, stop_tokens: int
+    cache: HostedCache, lease: Lease, *, given: Sequence[int], free: Sequence[int], stop_tokens: int
 ) -> tuple[int, ...]:
-    """Return the positions that a policy chooses, ascending. One plan, two where a state is exported that the
+    """Return the positions that a policy chooses, ascending. One plan, two where there are free ones that the
     first does not keep.
 
     Args:
         cache: Whose policy.
         lease: The prompt.
         given: Where there is room for what stock vLLM keeps: those positions, which are then kept.
-        exported: The tail, where no prefill has to stop for it, so that it has to be worth its memory alone;
-            0 where there is none.
+        free: Where no prefill has to stop for a state, so that it has to be worth its memory alone.
         stop_tokens: What a stop costs at other positions, in tokens computed.
     """
-    positions = cache.plan(lease, given_positions=given, capture_tokens=stop_tokens).positions
-    if not exported or exported in positions:
-        return positions
-    is_worth_its_memory = exported in cache.plan(lease, capture_tokens=0).positions
-    return tuple(sorted({*positions, exported})) if is_worth_its_memory else positions
+    positions = set(cache.plan(lease, given_positions=given, capture_tokens=stop_tokens).positions)
+    if not positions.issuperset(free):
+        positions.update(set(free).intersection(cache.plan(lease, capture_tokens=0).positions))
+    return tuple(sorted(positions))

@@ -17,12 +17,13 @@ from milepost.vllm.layout import PoolLayout
 __all__ = [
     "MOST_STOCK_POSITIONS",
     "exported_tail",
+    "full_end",
     "seen_junction",
     "stock_positions",
-    "tail_without_a_stop",
+    "stopless_positions",
 ]
 
-MOST_STOCK_POSITIONS = 3
+MOST_STOCK_POSITIONS = 4
 
 
 def stock_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> tuple[int, ...]:
@@ -31,20 +32,42 @@ def stock_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared
 
     >>> layout = PoolLayout(num_blocks=9, block_tokens=64, match_tokens=16, kv_groups=(3,), state_groups=(0,))
     >>> stock_positions(layout, num_tokens=256, resumed=0, shared=100)
-    (64, 192, 240)
+    (64, 192, 240, 256)
     """
     block_tokens = layout.block_tokens
     last = num_tokens - layout.rest_tokens
-    exported = tail_without_a_stop(layout, num_tokens=num_tokens, resumed=resumed, shared=shared)
+    exported = _exported_after_junction(layout, num_tokens=num_tokens, resumed=resumed, shared=shared)
     positions = {shared // block_tokens * block_tokens, exported}
     if not exported:
         positions |= {last // block_tokens * block_tokens, last // layout.grid_tokens * layout.grid_tokens}
-    return tuple(sorted(at for at in positions if resumed < at <= last))
+    kept = {position for position in positions if resumed < position <= last}
+    return tuple(sorted(kept | {end} if (end := full_end(layout, num_tokens)) else kept))
 
 
-def tail_without_a_stop(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> int:
-    """Return the tail of such a prompt that the model exports if its last chunk begins as early as it can,
-    after the junction; else 0.
+def stopless_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> tuple[int, ...]:
+    """Return those of :func:`stock_positions` for which no chunk has to end that would not end there anyway:
+    the tail where the model exports it, and the end.
+
+    >>> layout = PoolLayout(num_blocks=9, block_tokens=64, match_tokens=16, kv_groups=(3,), state_groups=(0,),
+    ...                     export_tokens=16)
+    >>> stopless_positions(layout, num_tokens=256, resumed=0, shared=0)
+    (240, 256)
+    """
+    exported = _exported_after_junction(layout, num_tokens=num_tokens, resumed=resumed, shared=shared)
+    return tuple(position for position in (exported, full_end(layout, num_tokens)) if position)
+
+
+def full_end(layout: PoolLayout, num_tokens: int) -> int:
+    """Return the end of a prompt of ``num_tokens`` tokens if its last state fills a block that has a hash;
+    else 0. A block whose hash covers tokens of the answer too has none yet.
+    """
+    is_full = num_tokens % layout.block_tokens == 0 and layout.hashed_tokens(num_tokens) == num_tokens
+    return num_tokens if is_full else 0
+
+
+def _exported_after_junction(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> int:
+    """Return the tail that the model exports if the last chunk begins as early as it can, after the junction;
+    else 0.
     """
     junction = shared // layout.block_tokens * layout.block_tokens
     return exported_tail(layout, start=max(resumed, junction), num_tokens=num_tokens)

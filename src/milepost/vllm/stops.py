@@ -10,9 +10,10 @@ from milepost.vllm.placing import placed_positions
 from milepost.vllm.pool import BlockMemory
 from milepost.vllm.stock import (
     MOST_STOCK_POSITIONS,
+    full_end,
     seen_junction,
     stock_positions,
-    tail_without_a_stop,
+    stopless_positions,
 )
 
 __all__ = ["StopPlanner"]
@@ -66,8 +67,8 @@ class StopPlanner:
             shared = seen_junction(layout, lease.request)
         given = stock_positions(layout, resumed=hit, shared=shared, num_tokens=num_tokens)
         if layout.blocks_of_plan(given, num_new_tokens) > num_spare_blocks:
-            exported = tail_without_a_stop(layout, num_tokens=num_tokens, resumed=hit, shared=shared)
-            return (self._positions(lease, num_tokens, exported=exported) if leads else given), given
+            free = stopless_positions(layout, num_tokens=num_tokens, resumed=hit, shared=shared)
+            return (self._positions(lease, num_tokens, free=free) if leads else given), given
         planned = self._positions(lease, num_tokens, given=given)
         if leads or layout.blocks_of_plan(planned, num_new_tokens) <= num_spare_blocks:
             return planned, given
@@ -95,13 +96,13 @@ class StopPlanner:
         return spare
 
     def _positions(
-        self, lease: Lease, num_tokens: int, *, given: tuple[int, ...] = (), exported: int = 0
+        self, lease: Lease, num_tokens: int, *, given: tuple[int, ...] = (), free: tuple[int, ...] = ()
     ) -> tuple[int, ...]:
         """Return where the policy places checkpoints. Closer to the end of the prompt than a drafter reads
-        ahead, vLLM would end the chunk elsewhere.
+        ahead, vLLM would end the chunk elsewhere; at its very end it does.
         """
         placed = placed_positions(
-            self._cache.current, lease, given=given, exported=exported, stop_tokens=self._stop_tokens()
+            self._cache.current, lease, given=given, free=free, stop_tokens=self._stop_tokens()
         )
-        last = num_tokens - self._layout.rest_tokens
-        return tuple(position for position in placed if position <= last)
+        last, end = num_tokens - self._layout.rest_tokens, full_end(self._layout, num_tokens)
+        return tuple(position for position in placed if position <= last or position == end)
