@@ -99,11 +99,12 @@ class Definition:
         missing = max(0, plan[-1] - request.resident_kv_tokens) if plan else 0
         return (len(plan) - replaces) * request.checkpoint_bytes + missing * request.kv_bytes_per_token
 
-    def worth(self, plan, least_gain=0.0):
-        """Saving minus what the memory is worth elsewhere."""
+    def worth(self, plan, least_gain=0.0, capture=0.0):
+        """Saving minus what the memory is worth elsewhere and what the captures cost."""
         request, price = self.request, self.price
-        per_checkpoint = max(price * request.checkpoint_bytes, least_gain * self.saving(self.candidates()))
-        first = min(per_checkpoint, self.lost(plan)) if plan else 0.0
+        least = least_gain * self.saving(self.candidates())
+        per_checkpoint = max(price * request.checkpoint_bytes + capture, least)
+        first = min(per_checkpoint, self.lost(plan) + capture) if plan else 0.0
         kv = self.memory(plan, replaces=False) - len(plan) * request.checkpoint_bytes
         return self.saving(plan) - first - max(0, len(plan) - 1) * per_checkpoint - price * kv
 
@@ -117,14 +118,14 @@ def subsets(positions):
 
 
 @settings(compiles_first, max_examples=300)
-@given(problems(), st.sampled_from([0.0, 0.0, 0.125, 0.5]))
-def test_no_subset_of_the_depths_is_worth_more(problem, least_gain):
+@given(problems(), st.sampled_from([0.0, 0.0, 0.125, 0.5]), st.sampled_from([0.0, 0.0, 1.0, 20.0]))
+def test_no_subset_of_the_depths_is_worth_more(problem, least_gain, capture):
     request, known = problem
     wanted = Definition(request, known)
-    positions = positions_of(request, **known, least_gain=least_gain)
+    positions = positions_of(request, **known, least_gain=least_gain, cost_per_capture=capture)
     assert set(positions) <= set(wanted.candidates())
-    best = max(wanted.worth(plan, least_gain) for plan in subsets(wanted.candidates()))
-    assert wanted.worth(positions, least_gain) == pytest.approx(best, abs=1e-9)
+    best = max(wanted.worth(plan, least_gain, capture) for plan in subsets(wanted.candidates()))
+    assert wanted.worth(positions, least_gain, capture) == pytest.approx(best, abs=1e-9)
 
 
 @settings(compiles_first, max_examples=150)
@@ -217,6 +218,12 @@ def test_a_state_has_to_save_more_than_its_capture_costs():
     assert plan(depths=[500], rates=[0.1], capture=51.0) == ()
     assert plan(depths=[400, 500], rates=[0.1, 0.1], capture=9.0) == (400, 500)
     assert plan(depths=[400, 500], rates=[0.1, 0.1], capture=11.0) == (400,)
+
+
+def test_one_that_takes_the_place_of_another_is_captured_at_the_same_cost():
+    known = {"resume_position": 400, "depths": [500], "rates": [0.1], "checkpoint_bytes": 1, "price": 1000.0}
+    assert plan(**known, capture=9.0) == (500,)
+    assert plan(**known, capture=11.0) == ()
 
 
 def test_a_state_has_to_save_more_than_its_bytes_are_worth():

@@ -47,7 +47,7 @@ def plan_worth(
     request diverges at ``p_k`` or deeper. Each checkpoint costs its bytes; the deepest one also the KV up to
     it that is not stored yet. The first of them may take the place of the checkpoint at ``p_0``: then what is
     lost is the saving of requests that diverge between the two, if that is less than the price of one
-    checkpoint.
+    checkpoint; it is captured at the same cost.
 
     Args:
         request: The prompt.
@@ -85,6 +85,7 @@ def plan_worth(
         lost,
         base_gain - fallback_gain if base else math.inf,
         price_per_byte * request.checkpoint_bytes + cost_per_capture,
+        cost_per_capture,
         least_gain,
         price_per_byte * request.kv_bytes_per_token,
         request.resident_kv_tokens,
@@ -143,7 +144,7 @@ def _candidates(
 
 @kernel(
     "Tuple((int64[::1], float64, float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
-    "float64, float64, float64, float64, int64, int64)"
+    "float64, float64, float64, float64, float64, int64, int64)"
 )
 def _best_plan_within(
     positions: IntArray,
@@ -153,6 +154,7 @@ def _best_plan_within(
     lost: FloatArray,
     saved_by_base: float,
     per_checkpoint: float,
+    per_capture: float,
     least_gain: float,
     per_kv_token: float,
     resident: int,
@@ -170,6 +172,7 @@ def _best_plan_within(
             lost,
             saved_by_base,
             per_checkpoint,
+            per_capture,
             least_gain,
             per_kv_token,
             resident,
@@ -186,7 +189,7 @@ def _best_plan_within(
 
 @kernel(
     "Tuple((int64[::1], float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
-    "float64, float64, float64, float64, int64)"
+    "float64, float64, float64, float64, float64, int64)"
 )
 def _best_plan(
     positions: IntArray,
@@ -196,6 +199,7 @@ def _best_plan(
     lost: FloatArray,
     saved_by_base: float,
     per_checkpoint: float,
+    per_capture: float,
     least_gain: float,
     per_kv_token: float,
     resident: int,
@@ -220,7 +224,7 @@ def _best_plan(
     best, deepest = 0.0, -1
     for j in range(count):
         tail = tails[j]
-        replaced = lost[j] * saved_by_base if saved_by_base < np.inf else np.inf
+        replaced = lost[j] * saved_by_base + per_capture if saved_by_base < np.inf else np.inf
         parent[j] = -1
         value[j] = gains[j] * tail - min(per_checkpoint, replaced)
         while end - first > 1:
