@@ -220,6 +220,9 @@ class CheckpointCache:
                 # Its first chunk went by what was planned.
                 limit = max((request.hit, *stored))
                 self._memory.doubt_kv(request.prompt.block_ends(limit, request.kv_limit))
+                for blocks in map(request.prompt.blocks, set(planned).difference(stored)):
+                    self._memory.doubt_state(blocks)
+                    self._memory.doubt_kv((blocks.prefix_hash,))
                 request.stops, request.kv_limit = stored, limit
             for checkpoint in lease.pinned:
                 if checkpoint.position in request.kept_positions:

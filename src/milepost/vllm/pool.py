@@ -191,17 +191,24 @@ class VllmMemory:
         if not self._doubtful:
             return
         pool = self._pool
-        find, others_of = pool.cached_block_hash_to_block.get_one_block, pool.cached_block_hashes_by_block
+        known, others_of = pool.cached_block_hash_to_block, pool.cached_block_hashes_by_block
         free: list[Any] = []
         for key in self._doubtful:
-            while (block := find(key)) is not None:
+            if self._is_wanted(key):
+                continue
+            kept: list[Any] = []
+            while (block := known.get_one_block(key)) is not None:
                 others: Iterable[bytes] = others_of.get(block.block_id, ())
                 if any(map(self._is_wanted, (block.block_hash, *others))):
-                    break
+                    # Out of the way of others that hold the same, as they may where stock's rule has led.
+                    kept.append(known.pop(key, block.block_id))
+                    continue
                 pool.evict_blocks({block.block_id})
                 if block.ref_cnt == 0 and not block.is_null:
                     pool.free_block_queue.remove(block)
                     free.append(block)
+            for block in kept:
+                known.insert(key, block)
         self._doubtful.clear()
         if free:
             pool.free_block_queue.prepend_n(free)
