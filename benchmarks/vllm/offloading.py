@@ -10,11 +10,13 @@ the pool, and requests come one and four at a time. Four rows for each:
     the same with `milepost.vllm.TierPolicy` in the tier of the plugin
     blocks loaded for each reused token, over stock's; no less is wanted, no more either
     reused tokens with TierPolicy in the tier, over the better of LRU and ARC there
+
+With the last goes what a tier that never lets anything go would give over the same: no policy gains more.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -42,7 +44,16 @@ _MOST_LOADED_OVER_STOCK = 1.0
 _LEAST_OVER_OTHERS = 1.15
 # Longest prompt that the model of these benchmarks is configured for.
 _MOST_TOKENS = 32_768
-_RUNS = ((STOCK, LRU), (STOCK, ARC), (MILEPOST, LRU), (MILEPOST, ARC), (MILEPOST, OURS))
+# A tier that holds all there ever is.
+_ENDLESS, _ENDLESS_POOLS = "endless", 1_000
+_RUNS = (
+    (STOCK, LRU),
+    (STOCK, ARC),
+    (MILEPOST, LRU),
+    (MILEPOST, ARC),
+    (MILEPOST, OURS),
+    (MILEPOST, _ENDLESS),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,9 @@ def _try(question: Question, pool: str, concurrency: int, setting: Setting, poli
         question.folder, block_tokens=_BLOCK_TOKENS, match_unit=_BLOCK_TOKENS, most_tokens=_MOST_TOKENS
     )
     num_blocks = int(workload.pool_tokens * _POOLS[pool]) // _BLOCK_TOKENS
+    tier = Tier(num_chunks=_TIER_POOLS * num_blocks, policy=policy)
+    if policy == _ENDLESS:
+        tier = Tier(num_chunks=_ENDLESS_POOLS * num_blocks)
     server = BareServer(
         vllm_config,
         kv_cache_config,
@@ -91,7 +105,7 @@ def _try(question: Question, pool: str, concurrency: int, setting: Setting, poli
         num_blocks=num_blocks,
         block_tokens=_BLOCK_TOKENS,
         match_unit=_BLOCK_TOKENS,
-        tier=Tier(num_chunks=_TIER_POOLS * num_blocks, policy=policy),
+        tier=tier,
     )
     watch = SchedulerWatch(server.scheduler)
     served = serve(workload, server, concurrency=concurrency)
@@ -153,8 +167,16 @@ def _rows(workload: Workload, pool: str, found: dict[tuple[str, str], Outcome]) 
         )
     # Where the tier holds everything, nothing can be gained by choosing.
     least = _LEAST_OVER_OTHERS if pool == "tiny" else 1.0
-    rows.append(_at_least(f"{of}: TierPolicy / the better of LRU and ARC", ours, best, least))
-    return rows
+    row = _at_least(f"{of}: TierPolicy / the better of LRU and ARC", ours, best, least)
+    endless = found[MILEPOST.name, _ENDLESS].cached_tokens
+    return [
+        *rows,
+        replace(
+            row,
+            measured=f"{row.measured}; {endless / max(1, best.cached_tokens):.2f} without end",
+            numbers=row.numbers | {"endless": endless},
+        ),
+    ]
 
 
 def _at_least(name: str, ours: Outcome, theirs: Outcome, least: float) -> Row:
