@@ -10,6 +10,9 @@ machine does falls on all alike. The time of a request is the time to its first 
 prefill, capture, storing. Numerics are strict, so what a request answers must not hang on the policy, and it
 is counted where it does.
 
+``--replay`` runs no model and says in a minute what each policy saves of the prompts, at any number of
+budgets and requests.
+
 On a CPU the experiment is scaled down, and what must keep its proportions does: prompts are a fourth as
 long, states a fourth as large, and cuts lie a fourth as far apart. ``--full`` is the published size, for a
 GPU.

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.frontier.measuring import FrontierRun, budgets_of, measure_workload
+from benchmarks.frontier.replaying import rows_of_replay
 from benchmarks.frontier.rows import rows_of
 from benchmarks.frontier.workloads import FrontierWorkload, made_up_workloads, paper_workloads
 from benchmarks.layer_group import build_layer_group
-from benchmarks.printing import print_rows
+from benchmarks.printing import Row, print_rows
 from milepost.engines.engine import Engine
 from milepost.report.frontier_file import FORMAT
 
@@ -44,6 +45,10 @@ def main() -> None:
     workloads += made_up_workloads(**sizes)
     if options.workloads:
         workloads = [each for each in workloads if each.name in options.workloads]
+    if options.replay:
+        rows = [row for workload in workloads for row in _replayed(workload, engine, options)]
+        print_rows(rows, as_json=options.json)
+        return
     runs = _measure(workloads, engine, options)
     if options.output is not None:
         options.output.write_text(json.dumps(_as_json(workloads, runs, engine, options, device), indent=1))
@@ -58,7 +63,7 @@ def _measure(
     engine.sibling(capacity="64MB", policy="none").generate(list(range(3, 900)), max_new_tokens=1)
     with Progress(console=Console(stderr=True)) as progress:
         for workload in workloads:
-            budgets = budgets_of(workload, engine, options.shares)
+            budgets = budgets_of(workload, engine.footprint, options.shares)
             num_engines = 1 + len(options.policies) * len(budgets)
             total = options.turns * num_engines * len(workload.requests)
             task = progress.add_task(workload.title, total=total)
@@ -71,6 +76,16 @@ def _measure(
                 on_request=lambda task=task: progress.advance(task),  # type: ignore[misc]
             )
     return runs
+
+
+def _replayed(workload: FrontierWorkload, engine: Engine, options: argparse.Namespace) -> list[Row]:
+    return rows_of_replay(
+        workload,
+        engine.footprint,
+        policies=options.policies,
+        budgets=budgets_of(workload, engine.footprint, options.shares),
+        segment_tokens=engine.segment_tokens,
+    )
 
 
 def _as_json(
@@ -135,6 +150,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--workloads", nargs="+", metavar="NAME", help="some of quality, system_prompts, agents, unique"
+    )
+    parser.add_argument(
+        "--replay", action="store_true", help="run no model: what is saved, not how long it takes"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON that milepost report draws")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.frontier.workloads import FrontierWorkload
 from milepost.engines.engine import Engine
+from milepost.footprint import Footprint
 
 __all__ = ["OFF", "FrontierRun", "budgets_of", "measure_workload"]
 
@@ -69,9 +70,8 @@ class _Seen:
     digests: list[str] = field(default_factory=list)
 
 
-def budgets_of(workload: FrontierWorkload, engine: Engine, shares: Sequence[float]) -> list[int]:
+def budgets_of(workload: FrontierWorkload, footprint: Footprint, shares: Sequence[float]) -> list[int]:
     """Return budgets: shares of what holds the workload's entries whole, with a checkpoint for each."""
-    footprint = engine.footprint
     entry = workload.mean_tokens * footprint.kv_bytes_per_token + footprint.checkpoint_bytes
     return [round(share * workload.num_entries * entry) for share in shares]
 

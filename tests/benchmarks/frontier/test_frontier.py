@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from benchmarks.frontier.measuring import OFF, budgets_of, measure_workload
+from benchmarks.frontier.replaying import rows_of_replay
 from benchmarks.frontier.rows import rows_of
 from benchmarks.frontier.workloads import FrontierWorkload, made_up_workloads, paper_workloads
 
@@ -59,7 +60,7 @@ def test_every_policy_gets_every_request_and_answers_alike():
         workload,
         engine,
         policies=("learned", "balanced:2"),
-        budgets=budgets_of(workload, engine, (1.0,)),
+        budgets=budgets_of(workload, engine.footprint, (1.0,)),
         num_turns=2,
         on_request=lambda: told.append(1),
     )
@@ -73,6 +74,15 @@ def test_every_policy_gets_every_request_and_answers_alike():
     names = [row.name for row in rows_of({"quality": runs})]
     assert names[0] == "quality: learned with capture / no cache"
     assert "learned / best other (balanced:2)" in names[1]
+    (row,) = rows_of_replay(
+        workload,
+        engine.footprint,
+        policies=("learned", "balanced:2"),
+        budgets=[runs[1].capacity_bytes],
+        segment_tokens=64,
+    )
+    saved = {"saved": runs[1].saved_fraction, "saved by balanced:2": runs[2].saved_fraction}
+    assert row.numbers == saved, "without a model the same is saved"
 
 
 def test_an_answer_that_differs_is_counted():
