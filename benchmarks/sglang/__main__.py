@@ -18,30 +18,24 @@ from benchmarks.sglang import absent_torchvision
 absent_torchvision.stand_in()
 
 from benchmarks.printing import Row, print_rows
-from benchmarks.sglang.replay import MILEPOST, STOCK_SETTINGS, Pools, prompts_of, reused_fraction
-from milepost.traces import open_trace
-
-_WORKLOADS = {
-    "documents": ("synthetic:documents,requests={},seed=1", 1.3),
-    "chat": ("synthetic:chat,requests={},seed=1", 1.0),
-    "agents": ("synthetic:agents,requests={},seed=1", 1.0),
-}
-_CHUNK_TOKENS = 8192
-# Slots for states; KV for so many average prompts.
-_POOLS = ((10, 60), (24, 60), (60, 8), (90, 200))
+from benchmarks.sglang.replay import (
+    MILEPOST,
+    POOLS,
+    STOCK_SETTINGS,
+    WORKLOADS,
+    Pools,
+    pools_of,
+    prompts_in,
+    reused_fraction,
+)
 
 
 def measure(workloads: dict[str, tuple[str, float]], num_requests: int) -> list[Row]:
     """Return a row for each workload and pool."""
     rows = []
     for name, (notation, wanted) in workloads.items():
-        prompts = prompts_of([*open_trace(notation.format(num_requests)).first(num_requests)])
-        average = sum(map(len, prompts)) // len(prompts)
-        # The longest prompt has to fit.
-        least_kv = max(map(len, prompts)) + 1024
-        for num_states, num_prompts in _POOLS:
-            pools = Pools(num_states, max(least_kv, num_prompts * average), _CHUNK_TOKENS)
-            rows.append(_row(name, wanted, pools, prompts))
+        prompts = prompts_in(notation, num_requests)
+        rows += [_row(name, wanted, pools_of(prompts, pool), prompts) for pool in POOLS]
     return rows
 
 
@@ -77,10 +71,10 @@ def main() -> None:
     )
     parser.add_argument("--trace", help="a log in place of the made-up workloads")
     parser.add_argument("--requests", type=int, default=400)
-    parser.add_argument("--workload", choices=sorted(_WORKLOADS), action="append", help="all unless given")
+    parser.add_argument("--workload", choices=sorted(WORKLOADS), action="append", help="all unless given")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
     arguments = parser.parse_args()
-    workloads = {name: _WORKLOADS[name] for name in arguments.workload or _WORKLOADS}
+    workloads = {name: WORKLOADS[name] for name in arguments.workload or WORKLOADS}
     if arguments.trace:
         workloads = {arguments.trace: (arguments.trace, 1.0)}
     print_rows(measure(workloads, arguments.requests), as_json=arguments.json)

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.sglang.bare_engine import BareEngine
-from milepost.traces import TraceRequest
+from milepost.traces import TraceRequest, open_trace
 
-__all__ = ["MILEPOST", "STOCK_SETTINGS", "Pools", "Setting", "prompts_of", "reused_fraction"]
+__all__ = [
+    "MILEPOST",
+    "POOLS",
+    "STOCK_SETTINGS",
+    "WORKLOADS",
+    "Pools",
+    "Setting",
+    "pools_of",
+    "prompts_in",
+    "prompts_of",
+    "reused_fraction",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +59,35 @@ STOCK_SETTINGS = (
     *(Setting(f"--mamba-max-states-per-path {most}", states_per_path=most) for most in (1, 2, 4)),
 )
 
+# What they are called, how they are made, and what is wanted of Milepost where states are short: so many
+# times what SGLang reuses at its best.
+WORKLOADS = {
+    "documents": ("synthetic:documents,requests={},seed=1", 1.3),
+    "chat": ("synthetic:chat,requests={},seed=1", 1.0),
+    "agents": ("synthetic:agents,requests={},seed=1", 1.0),
+}
+CHUNK_TOKENS = 8192
+# Slots for states; KV for so many average prompts.
+POOLS = ((10, 60), (24, 60), (60, 8), (90, 200))
+
 
 def prompts_of(requests: Sequence[TraceRequest]) -> list[array]:
     """Return prompts as token ids; where a key stands for a block, ids that only this block has."""
     return [array("q", _tokens(request).tobytes()) for request in requests]
+
+
+def prompts_in(notation: str, num_requests: int) -> list[array]:
+    """Return the first prompts of a workload or a log."""
+    return prompts_of([*open_trace(notation.format(num_requests)).first(num_requests)])
+
+
+def pools_of(prompts: Sequence[array], pool: tuple[int, int]) -> Pools:
+    """Return pools of so many slots for states, and KV for so many average prompts."""
+    num_states, num_prompts = pool
+    average = sum(map(len, prompts)) // len(prompts)
+    # The longest prompt has to fit.
+    least_kv = max(map(len, prompts)) + 1024
+    return Pools(num_states, max(least_kv, num_prompts * average), CHUNK_TOKENS)
 
 
 def reused_fraction(setting: Setting, pools: Pools, prompts: Sequence[array]) -> float:
