@@ -23,7 +23,8 @@ def test_no_request_resumes_from_another_prefix_and_nothing_leaks(
     traffic = Traffic(engine, seed=page + num_states)
     traffic.run(num_requests)
 
-    assert engine.num_restored > num_requests // 8
+    # Fewer and fewer of many: conversations pile up, and few slots are left for theirs.
+    assert engine.num_restored > num_requests // 10
     assert traffic.num_aborted > 0
     counts, account = engine.manager.counts, engine.manager.statistics()
     assert engine.manager.num_open == 0
