@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["MODEL_NAME", "Running", "free_ports", "router", "router_command", "server"]
 
 MODEL_NAME = "tiny"
-_MOST_START_SECONDS, _MOST_STOP_SECONDS = 300, 30
+_MOST_START_SECONDS, _MOST_STOP_SECONDS = 600, 30
 _HOST = "127.0.0.1"
 
 
