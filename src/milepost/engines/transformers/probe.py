@@ -52,8 +52,9 @@ _log = logging.getLogger(__name__)
 
 # Lengths of the last three segments. The snapshot is taken before the last two.
 _TAIL = (37, 1, 2)
-# How many times the alignment is prefilled before them: a second, longer try follows an undecided one.
-_NUM_GRID_STEPS = (1, 4)
+# How many times the alignment is prefilled before them, and what is added to the seed: what was undecided is
+# tried on a longer prompt, and then on another one.
+_TRIES = ((1, 0), (4, 0), (4, 1))
 # On tiny random models of 24 families a correct one stays within 1.1 times the rounding that was measured,
 # and the mildest wrong one (positions that start over, one attention layer in four) is twice as far or more.
 _ROUNDING_MARGIN = 1.5
@@ -137,18 +138,19 @@ def measure_resume(driver: TransformersDriver, *, seed: int = 0) -> ProbeReport:
     """Measure how ``driver`` resumes: fourteen forward calls, two of them over the whole prompt in one go.
 
     A driver whose model computes other bits from layers that grow in place is told to do without them. A
-    prompt on which a lost state does not show is followed by one that is about four times as long.
+    prompt on which a lost state does not show is followed by one that is about four times as long, and that
+    one by another.
 
     Raises:
         UnsupportedModelError: The model's forward call fails on a cache, so nothing can be measured.
     """
-    for num_grid_steps in _NUM_GRID_STEPS:
+    for num_grid_steps, further in _TRIES:
         lengths = (num_grid_steps * driver.alignment, *_TAIL)
         try:
-            report = _probe(driver, lengths, seed)
+            report = _probe(driver, lengths, seed + further)
             if driver.has_room and report.resume_difference and report.is_repeatable:
                 driver.grows_in_place = False
-                report = _probe(driver, lengths, seed)
+                report = _probe(driver, lengths, seed + further)
                 if not report.resume_difference:
                     _log.info(
                         "%s: its keys and values are copied with each call, since it computes other bits "
