@@ -40,12 +40,21 @@ def mark(tmp_path, monkeypatch):
         process.kill()
 
 
+# Engines and routers give themselves a title, which takes the place of the environment they were given: they
+# are known by their session, which is that of the process that was started.
+SESSIONS: dict[str, set[int]] = {}
+
+
 def left(mark):
     """Return the processes that were started under ``mark`` and run."""
-    found = []
+    found, sessions = [], SESSIONS.setdefault(mark, set())
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+            session = os.getsid(process.pid)
+            is_marked = process.environ().get(MARK) == mark
+            if is_marked and session != os.getsid(0):
+                sessions.add(session)
+            if (is_marked or session in sessions) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
@@ -159,6 +168,7 @@ def test_a_router_hands_on_what_it_is_asked_and_ends(mark, tmp_path):
         folder=tmp_path,
         arguments=[],
     ) as router:
+        SESSIONS[mark] = {router.process.pid}
         router.wait()
         assert ask(router.url, "hello", answer_tokens=1).text == "yes"
         assert left(mark)
