@@ -51,10 +51,15 @@ class _HostPayloads:
         for name, part in parts.items():
             if part is None:
                 continue
-            moved = self._memory.offload(part)
+            moved = None
+            try:
+                moved = self._memory.offload(part)
+            finally:
+                # Nothing of it is held without the rest, also where that fails.
+                if moved is None:
+                    for each in held.values():
+                        self._memory.discard(each)
             if moved is None:
-                for each in held.values():
-                    self._memory.discard(each)
                 return None
             held[name] = moved[0]
             num_bytes += moved[1]

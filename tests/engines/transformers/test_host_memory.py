@@ -80,6 +80,28 @@ def test_what_finds_no_room_is_lost_and_said_and_keeps_none():
     assert host._transfers._slabs.held_bytes == 0
 
 
+def test_what_fails_midway_keeps_no_room():
+    class Failing(SlowDevice):
+        def copy(self, source, target):
+            if len(self.copied) == num_tensors:
+                raise RuntimeError("out of order")
+            super().copy(source, target)
+
+    driver = tiny_driver("qwen3_5", torch.float32)
+    run = run_cold(driver, prompt(70), (0, 64, 70))
+    num_tensors = sum(each.numel() > 0 for each in tensors_of(run.snapshots[70]))
+    host = host_memory(1 << 26, new_queue=lambda _: Failing(), new_slab=memory)
+    shelf = host_shelf(host)
+    state = StoredState(state=run.snapshots[70], tail=run.segments[1], digest=b"state")
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        shelf.put(entry_of("state", state), state)
+
+    assert shelf.stored_bytes == 0
+    shelf.close()
+    assert host._transfers._slabs.held_bytes == 0
+
+
 def entry_of(key, payload):
     class Named:
         num_bytes = payload.num_bytes

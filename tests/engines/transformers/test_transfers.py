@@ -149,6 +149,43 @@ def test_a_copy_that_fails_leaves_its_room_to_others():
     assert transfers.offload([computed_by(device, 1.0, 1000)]) is not None
 
 
+class FailingSome(SlowDevice):
+    """One that has no room for tensors of seven numbers."""
+
+    def copy(self, source, target):
+        if source.numel() == 7:
+            raise RuntimeError("out of order")
+        super().copy(source, target)
+
+
+def test_room_of_a_copy_that_failed_is_not_written_any_more_when_others_have_it():
+    queues = [FailingSome()]
+    transfers = Transfers(Slabs(memory, limit_bytes=512, slab_bytes=512), new_queue=lambda _: queues[-1])
+    with pytest.raises(RuntimeError, match="out of order"):
+        transfers.offload([computed_by(queues[0], 1.0), computed_by(queues[0], 1.0, 7)])
+    # The room goes to a device that knows nothing of the first one's copies.
+    queues.append(SlowDevice())
+    transfers._queues.clear()
+    held = transfers.offload([computed_by(queues[1], 2.0)])
+    queues[1].run()
+    queues[0].run()
+
+    assert torch.equal(held.tensors[0], torch.full((8,), 2.0))
+
+
+def test_nothing_is_written_to_a_device_any_more_once_bringing_back_has_failed():
+    device = FailingSome()
+    transfers = transfers_of(device)
+    held = transfers.offload([computed_by(device, 1.0), computed_by(device, 1.0, 6)])
+    device.run()
+    held.tensors[1] = torch.ones(7)
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        transfers.reload(held)
+
+    assert device.num_copied == len(device.copied) == 3
+
+
 @pytest.mark.parametrize(
     "tensor",
     [

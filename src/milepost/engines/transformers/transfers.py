@@ -14,7 +14,7 @@ are of, nor what is worth keeping.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,8 +111,8 @@ class Transfers:
         try:
             return self._begin(tensors, moved, region)
         except BaseException:
-            # Copies that were begun may still write there.
-            self.flush()
+            # Copies that were begun may still write there, and have no mark yet.
+            _finish(self._queues.values())
             self._slabs.give_back(region)
             raise
 
@@ -120,19 +120,23 @@ class Transfers:
         """Return the tensors on their devices again, once they are there. O(bytes)."""
         made: list[torch.Tensor] = []
         queues: dict[torch.device, CopyQueue] = {}
-        for tensor, device in zip(held.tensors, held._devices, strict=True):
-            made.append(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
-            queue = self._queue(device)
-            if queue is None or not tensor.numel():
-                made[-1].copy_(tensor)
-                continue
-            if device not in queues:
-                # The memory that it got may be another's whose last use was not run yet.
-                queue.follow()
-                queues[device] = queue
-            queue.copy(tensor, made[-1])
-        for queue in queues.values():
-            queue.mark().wait()
+        try:
+            for tensor, device in zip(held.tensors, held._devices, strict=True):
+                made.append(
+                    torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+                )
+                queue = self._queue(device)
+                if queue is None or not tensor.numel():
+                    made[-1].copy_(tensor)
+                    continue
+                if device not in queues:
+                    # The memory that it got may be another's whose last use was not run yet.
+                    queue.follow()
+                    queues[device] = queue
+                queue.copy(tensor, made[-1])
+        finally:
+            # Where the device has no room for the next one too: what was made is others' memory then.
+            _finish(queues.values())
         self._sweep()
         return made
 
@@ -211,6 +215,13 @@ class Transfers:
             region = self._leaving.popleft()._region
             if region is not None:
                 self._slabs.give_back(region)
+
+
+def _finish(queues: Iterable[CopyQueue | None]) -> None:
+    """Return once all that was given to ``queues`` is done."""
+    for queue in queues:
+        if queue is not None:
+            queue.mark().wait()
 
 
 def _are_reached(marks: Sequence[Mark]) -> bool:
