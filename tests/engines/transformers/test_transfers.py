@@ -242,14 +242,28 @@ def test_an_empty_slab_gives_way_to_a_piece_of_another_size():
     slabs = Slabs(
         lambda num_bytes: made.append(num_bytes) or memory(num_bytes), limit_bytes=1 << 12, slab_bytes=1 << 10
     )
-    small = [slabs.take(1000) for _ in range(4)]
+    small = [slabs.take(250) for _ in range(16)]
     assert slabs.take(2000) is None
     for each in small:
         slabs.give_back(each)
 
     # The slabs are used again, ...
-    slabs.give_back(slabs.take(1000))
+    slabs.give_back(slabs.take(250))
     assert made == [1 << 10] * 4
     # ... and given up for what fits into none of them.
     assert slabs.take(2000) is not None
-    assert made[4:] == [1 << 11]
+    assert made[4:] == [1 << 12]
+
+
+@pytest.mark.parametrize(
+    "piece_bytes", [1_000, 1_300, 2_050, 2_500, 3_000, 4_096, 4_100, 5_000, 7_000, 8_200]
+)
+def test_pieces_of_any_size_fill_what_there_is(piece_bytes):
+    limit_bytes = 1 << 20
+    slabs = Slabs(memory, limit_bytes=limit_bytes, slab_bytes=1 << 12)
+    count = 0
+    while slabs.take(piece_bytes) is not None:
+        slabs.check()
+        count += 1
+
+    assert count * piece_bytes >= 0.75 * limit_bytes

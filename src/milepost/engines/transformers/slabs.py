@@ -16,6 +16,9 @@ __all__ = ["Region", "Slabs"]
 
 # Where a piece may begin: more than any number needs, and what copies like best.
 _ALIGNMENT = 256
+# A slab is made for no fewer pieces than this, where there is room: what is left at its end is no good to
+# others of their size, and is half of it where one fits and not two.
+_LEAST_PIECES = 4
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +52,7 @@ class Slabs:
     Args:
         new_slab: Returns memory of so many bytes, ``uint8[num_bytes]``.
         limit_bytes: What all slabs take at most.
-        slab_bytes: What one takes, a power of two, unless a piece is larger or less is left.
+        slab_bytes: What one takes, a power of two, unless pieces are large or less is left.
 
     Attributes:
         held_bytes: What all take now.
@@ -104,7 +107,7 @@ class Slabs:
 
     def _grow(self, least_bytes: int) -> _Slab | None:
         """Return a new slab that a piece of ``least_bytes`` fits into; None where there is no room."""
-        size = max(1 << (least_bytes - 1).bit_length(), self._slab_bytes)
+        size = max(1 << (_LEAST_PIECES * least_bytes - 1).bit_length(), self._slab_bytes)
         if self.held_bytes + size > self._limit_bytes:
             self.close()
             while size > self._limit_bytes - self.held_bytes:
