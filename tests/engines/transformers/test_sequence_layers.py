@@ -190,6 +190,18 @@ def test_keys_without_values_grow_too():
             assert values.shape == (1, HEADS, each.get_seq_length(), 0)
 
 
+def test_values_without_width_stay_those_of_their_layers():
+    cache = with_room(cache_of(*(DynamicLayer() for _ in range(6))), 64)
+    for index in range(6):
+        keys = torch.randn(1, index + 1, 10, WIDTH)
+        cache.update(keys, keys[..., :0], index)
+
+    layers = capture_state(cache, 10).frame.layers
+
+    assert [layer.values.shape[1] for layer in layers] == [1, 2, 3, 4, 5, 6]
+    assert len({id(layer.values) for layer in layers}) == 6
+
+
 @pytest.mark.parametrize("family", ["qwen3_5", "falcon_h1", "qwen4_exp", "zaya"])
 def test_what_is_captured_is_of_upstreams_classes_and_written_down_alike(family):
     driver, tokens = tiny_driver(family, torch.float32), prompt(70)

@@ -38,7 +38,9 @@ class Cloner:
         self.num_bytes = 0
         self.attribute = "state"
         self.copy_tensor = copy_tensor
-        self._memo: dict[int, Any] = {}
+        # By id, with each clone what it is of, so that nothing else gets the id meanwhile: some attributes
+        # are made as they are read.
+        self._memo: dict[int, tuple[Any, Any]] = {}
 
     def clone(self, value: Any, *, skip: Mapping[int, frozenset[str]] = MappingProxyType({})) -> Any:
         """Return a clone of ``value``.
@@ -53,8 +55,8 @@ class Cloner:
         if isinstance(value, _BY_REFERENCE):
             return value
         if id(value) not in self._memo:
-            self._memo[id(value)] = self._clone_new(value, skip)
-        return self._memo[id(value)]
+            self._memo[id(value)] = value, self._clone_new(value, skip)
+        return self._memo[id(value)][1]
 
     def _clone_new(self, value: Any, skip: Mapping[int, frozenset[str]]) -> Any:
         if isinstance(value, torch.Tensor):
@@ -78,7 +80,7 @@ class Cloner:
     def _clone_object(self, value: Any, left_out: frozenset[str], skip: Mapping[int, frozenset[str]]) -> Any:
         copy: Any = object.__new__(plain_class(type(value)))
         # Entered before its attributes, so that a cycle ends here.
-        self._memo[id(value)] = copy
+        self._memo[id(value)] = value, copy
         for name, item in plain_vars(value).items():
             if name in left_out:
                 copy.__dict__[name] = None
