@@ -4,6 +4,7 @@ import pytest
 from benchmarks.sglang.bare_engine import BareEngine
 from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
+from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from test_placement import ask, tokens
 from traffic import Traffic
 
@@ -126,4 +127,29 @@ def test_while_a_chunk_is_computed_room_is_made_for_the_next_one_and_no_more():
     assert 1024 <= free[0] < 1024 + 1500, "no more than for the next chunk"
     assert free[1] >= 552
     engine.check()
+    engine.check_leaks()
+
+
+def test_a_batch_that_decodes_makes_no_room_for_who_was_unfinished_when_it_was_a_prefill():
+    engine = BareEngine(num_states=40, num_kv_tokens=8192, chunk=1024)
+    for document in range(5):
+        engine.serve(tokens(document, 1500))
+    running = engine.start(tokens(9, 2600))
+    engine.step(running)
+    # Others' prompts ended in that batch, and it goes on with their answers.
+    engine.batch.forward_mode = ForwardMode.DECODE
+    assert engine.batch.chunked_req is running.req
+    taken = engine.allocator.alloc(engine.allocator.available_size())
+    engine.launch()
+    assert engine.allocator.available_size() == 0
+
+    # As SGLang leaves a request that it takes back, for want of memory.
+    end, running.req.extend_end = running.req.extend_end, None
+    engine.launch()
+
+    running.req.extend_end = end
+    engine.allocator.free(taken)
+    while not running.is_prefilled:
+        engine.step(running)
+    engine.finish(running)
     engine.check_leaks()

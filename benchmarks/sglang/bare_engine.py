@@ -23,6 +23,7 @@ from sglang.srt.mem_cache.cache_init_params import CacheInitParams
 from sglang.srt.mem_cache.common import checkpoint_kv_cache, release_kv_cache
 from sglang.srt.mem_cache.memory_pool import HybridLinearKVPool, HybridReqToTokenPool
 from sglang.srt.mem_cache.registry import TreeCacheBuildContext, create_tree_cache
+from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.runtime_context import get_parallel
 from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs, set_global_server_args_for_scheduler
@@ -198,6 +199,7 @@ class BareEngine:
             slot = entry[1] if is_slot else req.kv.mamba_ping_pong_track_buffer[entry[1]]
             self._capture(req, slot, req.kv.mamba_last_track_seqlen)
             running.tracked.append(req.kv.mamba_last_track_seqlen)
+        self.batch.forward_mode = ForwardMode.EXTEND
         self.batch.chunked_req = req if end < total else None
         self.launch()
         if end < total or req.sampling_params.max_new_tokens > 1:

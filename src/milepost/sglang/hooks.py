@@ -101,18 +101,24 @@ def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, *
         args: The rest of what the method takes.
         kwargs: As well.
     """
-    result = run(scheduler, batch, *args, **kwargs)
     cache = scheduler.tree_cache
-    if isinstance(cache, PlannedRadixCache):
-        cache.use_free_time(coming_tokens=_next_chunk_tokens(batch.chunked_req, cache.chunk_tokens))
+    if not isinstance(cache, PlannedRadixCache):
+        return run(scheduler, batch, *args, **kwargs)
+    # Before the launch: drafts may leave the batch in another mode.
+    coming_tokens = _next_chunk_tokens(batch, cache.chunk_tokens)
+    result = run(scheduler, batch, *args, **kwargs)
+    cache.use_free_time(coming_tokens=coming_tokens)
     return result
 
 
-def _next_chunk_tokens(req: Any, chunk_tokens: int | None) -> int:
-    """Return how long the next chunk is at most of the request whose prompt a batch has left unfinished; 0
+def _next_chunk_tokens(batch: Any, chunk_tokens: int | None) -> int:
+    """Return how long the next chunk is at most of the request whose prompt a batch leaves unfinished; 0
     where there is none.
     """
-    if req is None:
+    req = batch.chunked_req
+    # A batch that decodes may have been a prefill's, and names who was unfinished then: by now that request
+    # may have been given up, or taken back and have no chunk at all.
+    if req is None or not batch.forward_mode.is_extend():
         return 0
     num_left: int = len(req.full_untruncated_fill_ids) - req.extend_end
     return num_left if chunk_tokens is None else min(num_left, chunk_tokens)
