@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -164,10 +165,16 @@ def test_a_line_that_is_no_message_is_named_and_what_came_before_it_was_answered
 # A terminal
 
 
-def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(engine, tmp_path):
-    # Of random weights, which have not learned to come to an end.
-    engine.driver.model.save_pretrained(tmp_path)
-    engine.tokenizer.save_pretrained(tmp_path)
+def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(tmp_path):
+    model, tokenizer = tiny_model("qwen3_5"), chat_tokenizer()
+    model.resize_token_embeddings(260, mean_resizing=False)
+    # It says letters for ever: no part of a character that has to be waited for, and no end.
+    letters = torch.zeros(260, 1)
+    letters[tokenizer.convert_tokens_to_ids(list(string.ascii_letters))] = 1.0
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= letters
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
     terminal, its_end = pty.openpty()
     process = subprocess.Popen(
         [
