@@ -8,9 +8,16 @@ import random
 
 import engine
 import pytest
+import torch
 from engine import PLANNED, Job, Round
 
-pytestmark = pytest.mark.kernels
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.skipif(
+        not (torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported()),
+        reason="vLLM keeps fp8 KV on a CPU only where that has AVX-512 or AMX",
+    ),
+]
 
 MODEL = "falcon-h1"
 POOL = {"max_num_seqs": 6, "max_num_batched_tokens": 2048, "num_gpu_blocks_override": 60}
