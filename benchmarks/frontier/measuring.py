@@ -12,10 +12,12 @@ from benchmarks.frontier.workloads import FrontierWorkload
 from milepost.engines.engine import Engine
 from milepost.footprint import Footprint
 
-__all__ = ["OFF", "FrontierRun", "budgets_of", "measure_workload"]
+__all__ = ["OFF", "OURS", "FrontierRun", "budgets_of", "measure_workload"]
 
 OFF = "none"
 """No cache: the base of every ratio."""
+OURS = "learned"
+"""The policy that is held against the others."""
 
 
 @dataclass(slots=True)

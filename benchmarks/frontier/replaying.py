@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.frontier.measuring import OURS
 from benchmarks.frontier.workloads import FrontierWorkload
 from benchmarks.printing import Row
 from milepost import Footprint, PrefixCache, parse_policy
@@ -11,8 +12,6 @@ from milepost.simulator.replay import Replayer
 from milepost.traces import TraceRequest
 
 __all__ = ["rows_of_replay"]
-
-_OURS = "learned"
 
 
 def rows_of_replay(
@@ -39,12 +38,12 @@ def rows_of_replay(
             policy: _saved(workload, footprint, policy, budget, segment_tokens=segment_tokens)
             for policy in policies
         }
-        ours = saved.pop(_OURS)
+        ours = saved.pop(OURS)
         rival = max(saved, key=lambda policy: saved[policy])
         ratio = ours / saved[rival] if saved[rival] else float("inf")
         rows.append(
             Row(
-                name=f"{workload.name}, {budget / 1e6:,.0f} MB: saved by {_OURS} / best other ({rival})",
+                name=f"{workload.name}, {budget / 1e6:,.0f} MB: saved by {OURS} / best other ({rival})",
                 measured=f"{ratio:.3f} ({ours:.3f} and {saved[rival]:.3f} of the prompts)",
                 target=">= 1.0",
                 reached=ours >= saved[rival],

@@ -3,34 +3,31 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from benchmarks.frontier.measuring import OFF, FrontierRun
+from benchmarks.frontier.measuring import OFF, OURS, FrontierRun
 from benchmarks.printing import Row
 
 __all__ = ["rows_of"]
 
 _WANTED = {"quality": 1 / 1.5, "system_prompts": 1 / 4.2, "unique": 1.01}
-_OURS = "learned"
 
 
 def rows_of(runs: Mapping[str, Sequence[FrontierRun]]) -> list[Row]:
     """Return a row for each claim of each workload."""
     rows = []
     for name, found in runs.items():
-        ours = [run for run in found if run.policy == _OURS]
+        ours = [run for run in found if run.policy == OURS]
         best = min(ours, key=lambda run: run.total_seconds)
         wanted = _WANTED.get(name)
-        rows.append(_ratio_row(f"{name}: {_OURS} with capture / no cache", best, found[0], wanted))
+        rows.append(_ratio_row(f"{name}: {OURS} with capture / no cache", best, found[0], wanted))
         for run in ours if name != "unique" else ():
             others = [
                 each
                 for each in found
-                if each.capacity_bytes == run.capacity_bytes and each.policy not in (_OURS, OFF)
+                if each.capacity_bytes == run.capacity_bytes and each.policy not in (OURS, OFF)
             ]
             rival = min(others, key=lambda each: each.total_seconds)
             share = f"{run.capacity_bytes / 1e6:,.0f} MB"
-            rows.append(
-                _ratio_row(f"{name}, {share}: {_OURS} / best other ({rival.policy})", run, rival, 1.0)
-            )
+            rows.append(_ratio_row(f"{name}, {share}: {OURS} / best other ({rival.policy})", run, rival, 1.0))
         different = sum(run.num_different for run in found)
         rows.append(
             Row(

@@ -95,9 +95,7 @@ def _try(question: Question, pool: str, concurrency: int, setting: Setting, poli
         question.folder, block_tokens=_BLOCK_TOKENS, match_unit=_BLOCK_TOKENS, most_tokens=_MOST_TOKENS
     )
     num_blocks = int(workload.pool_tokens * _POOLS[pool]) // _BLOCK_TOKENS
-    tier = Tier(num_chunks=_TIER_POOLS * num_blocks, policy=policy)
-    if policy == _ENDLESS:
-        tier = Tier(num_chunks=_ENDLESS_POOLS * num_blocks)
+    num_pools, kept_by = (_ENDLESS_POOLS, LRU) if policy == _ENDLESS else (_TIER_POOLS, policy)
     server = BareServer(
         vllm_config,
         kv_cache_config,
@@ -105,7 +103,7 @@ def _try(question: Question, pool: str, concurrency: int, setting: Setting, poli
         num_blocks=num_blocks,
         block_tokens=_BLOCK_TOKENS,
         match_unit=_BLOCK_TOKENS,
-        tier=tier,
+        tier=Tier(num_chunks=num_pools * num_blocks, policy=kept_by),
     )
     watch = SchedulerWatch(server.scheduler)
     served = serve(workload, server, concurrency=concurrency)

@@ -54,6 +54,8 @@ _BY_PROMISES = ("states", "blocks and states")
 _DATA_PARALLEL = "data parallel"
 WAYS = (*_POLICIES, *_BY_PROMISES, _DATA_PARALLEL)
 _ANSWER_TOKENS = 16
+# What is not known of every way.
+_KNOWN = ("believed_share", "beyond_attention_share", "beyond_states_share", "gone_states_share")
 _NUM_BLOCKS, _BLOCK_TOKENS, _MATCH_UNIT = 120, 64, 64
 # As soon as one has two requests more than the other, the other gets the next.
 _BALANCE = ("--balance-abs-threshold", "2", "--balance-rel-threshold", "1.0")
@@ -190,9 +192,6 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             *(_shown([getattr(each, name) for each in runs], ".1%") for name in _KNOWN),
         )
     return shown
-
-
-_KNOWN = ("believed_share", "beyond_attention_share", "beyond_states_share", "gone_states_share")
 
 
 def _shown(values: Sequence[float | None], style: str) -> str:

@@ -1,5 +1,6 @@
 """What is stored of a prompt, in the memory of a device's host: a shelf's payloads, part by part."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,21 +49,18 @@ class _HostPayloads:
         )
         held: dict[str, Any] = {}
         num_bytes = 0
-        for name, part in parts.items():
-            if part is None:
-                continue
-            moved = None
-            try:
+        # Nothing of it is held without the rest, also where that fails.
+        with ExitStack() as unless_whole:
+            for name, part in parts.items():
+                if part is None:
+                    continue
                 moved = self._memory.offload(part)
-            finally:
-                # Nothing of it is held without the rest, also where that fails.
                 if moved is None:
-                    for each in held.values():
-                        self._memory.discard(each)
-            if moved is None:
-                return None
-            held[name] = moved[0]
-            num_bytes += moved[1]
+                    return None
+                held[name] = moved[0]
+                num_bytes += moved[1]
+                unless_whole.callback(self._memory.discard, moved[0])
+            unless_whole.pop_all()
         return _Held(payload.digest, **held), num_bytes
 
     def reload(self, held: _Held) -> StoredState | StoredKV:

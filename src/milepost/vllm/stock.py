@@ -6,6 +6,8 @@ For a prompt it keeps (0.32: ``Scheduler._mamba_block_aligned_split``, ``MambaMa
                    with a match unit, the last unit too
     the junction   the block boundary up to which it shares KV with an earlier prompt, where that is deeper
                    than what it was resumed from
+    the end        of a prompt of exactly so many blocks: there the last state fills a block, and who goes on
+                   from that prompt resumes
 
 and ends a prefill chunk at each. So a chunk that ends there costs nothing beside stock vLLM. Where the model
 exports a state from inside the prompt's last chunk, that is the only tail, and no chunk ends for it.
@@ -40,8 +42,9 @@ def stock_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared
     positions = {shared // block_tokens * block_tokens, exported}
     if not exported:
         positions |= {last // block_tokens * block_tokens, last // layout.grid_tokens * layout.grid_tokens}
-    kept = {position for position in positions if resumed < position <= last}
-    return tuple(sorted(kept | {end} if (end := full_end(layout, num_tokens)) else kept))
+    kept = sorted(position for position in positions if resumed < position <= last)
+    end = full_end(layout, num_tokens)
+    return (*kept, end) if end else tuple(kept)
 
 
 def stopless_positions(layout: PoolLayout, *, num_tokens: int, resumed: int, shared: int) -> tuple[int, ...]:
