@@ -144,9 +144,16 @@ def test_no_more_is_planned_than_the_engine_can_capture():
         grid=GRID,
     )
     with cache.acquire(range(400)) as lease:
-        assert len(cache.plan(lease).positions) > 1
-        lease.limit_checkpoints(1)
-        assert len(cache.plan(lease).positions) == 1
+        anywhere = cache.plan(lease).positions
+        assert len(anywhere) == 2
+        lease.compute_in_calls((400,))
+        (alone,) = cache.plan(lease).positions
+        lease.compute_in_calls((400,), cut_tokens=1 << 30)
+        assert cache.plan(lease).positions == (alone,), "no requests to come would pay for a cut"
+        lease.compute_in_calls((400,), cut_tokens=0)
+        assert cache.plan(lease).positions == anywhere, "cuts cost nothing"
+        lease.compute_in_calls((anywhere[0], 400))
+        assert cache.plan(lease).positions == anywhere, "each has a call of its own"
 
 
 def test_kv_that_others_need_too_makes_a_checkpoint_worth_more_for_each_token_of_its_own():

@@ -1,4 +1,6 @@
-"""Where SGLang's own scheduler ends prefill chunks: on the grid, as long as that costs no progress."""
+"""Where SGLang's own scheduler ends prefill chunks: on the grid, as long as that costs no progress, and
+before that where one state more is worth one chunk more, and no other prompt is unfinished.
+"""
 
 from array import array
 
@@ -7,18 +9,18 @@ from benchmarks.sglang.bare_engine import BareEngine
 from sglang.srt.managers.schedule_batch import Req
 from sglang.srt.managers.schedule_policy import AddReqResult, PrefillAdder
 from sglang.srt.sampling.sampling_params import SamplingParams
-from test_placement import tokens
+from test_placement import ask, tokens
 
 
 def adder_of(engine, *, chunk):
     return PrefillAdder(engine.page, engine.cache, engine.allocator, None, 0.5, 1 << 15, chunk)
 
 
-def request(engine, number, count):
+def request(engine, number, count, *, document=()):
     req = Req(
         rid=f"chunked {number}",
         origin_input_text="",
-        origin_input_ids=array("q", tokens(number, count)),
+        origin_input_ids=array("q", [*document, *tokens(number, count)]),
         sampling_params=SamplingParams(temperature=0, max_new_tokens=1),
     )
     req.init_next_round_input(engine.cache)
@@ -93,3 +95,99 @@ def test_what_does_not_fit_is_refused_as_before():
     adder = adder_of(engine, chunk=None)
     result = adder.add_one_req(request(engine, 1, 4000), has_chunked_req=False, truncation_align_size=None)
     assert result is AddReqResult.NO_TOKEN
+
+
+@pytest.fixture
+def taught(monkeypatch):
+    """An engine whose cuts cost nothing, and which has learned that prompts diverge anywhere."""
+    monkeypatch.setenv("MILEPOST_SGLANG", '{"stop_tokens": 0}')
+    engine = BareEngine("milepost", num_states=200, num_kv_tokens=1 << 17)
+    for document in range(6):
+        for question, shared in enumerate((3000, 1000, 2000, 3000, 500)):
+            engine.serve([*tokens(document, shared), *tokens(100 * document + question + 10, 150)])
+    assert engine.manager.counts.stops > 0
+    return engine
+
+
+def admit(adder, req, *, has_chunked_req=False, align=None):
+    return adder.add_one_req(req, has_chunked_req=has_chunked_req, truncation_align_size=align)
+
+
+def planned(engine, req):
+    return engine.manager._requests[req.rid].awaited
+
+
+def test_a_chunk_is_cut_before_the_second_state_that_pays_for_it_and_so_are_those_after_it(taught):
+    req = request(taught, 901, 4000)
+    adder = adder_of(taught, chunk=2048)
+    admit(adder, req)
+    positions = planned(taught, req)
+
+    inside = [position for position in positions if position <= 2048]
+    assert len(inside) > 1
+    assert req.extend_end == inside[1] - 64, "as late as the first is still the only one"
+    assert adder.new_chunked_req is req
+    ends = [req.extend_end]
+    while adder.new_chunked_req or ends[-1] < 4000:
+        req.prefix_len = ends[-1]
+        adder = adder_of(taught, chunk=2048)
+        unfinished = adder.add_chunked_req(req)
+        ends.append(req.extend_end)
+        assert (unfinished is None) == (ends[-1] == 4000)
+    assert all(end % 64 == 0 for end in ends[:-1])
+    chunks = list(zip([0, *ends], ends, strict=False))
+    assert all(sum(start < position <= end for position in positions) <= 1 for start, end in chunks)
+    captured = [taught.manager.position_in(req.rid, start, end) for start, end in chunks]
+    assert [each for each in captured if each is not None] == positions, "all of them are captured"
+
+
+def test_behind_a_prompt_that_was_cut_no_other_is_and_those_that_fit_go_with_it(taught):
+    adder = adder_of(taught, chunk=2048)
+    first, fits, does_not = (request(taught, n, count) for n, count in ((901, 1900), (902, 300), (903, 4000)))
+    assert admit(adder, first) is AddReqResult.CONTINUE
+    assert first.extend_end < 1900
+    admit(adder, fits)
+    assert fits.extend_end == 300
+    assert admit(adder, does_not) is AddReqResult.OTHER
+
+    assert adder.can_run_list == [first, fits]
+    assert adder.new_chunked_req is first
+    assert not taught.manager.is_open(does_not.rid), "it is planned when it is its turn"
+
+
+def test_without_that_guard_sglang_forgets_the_first(taught, monkeypatch):
+    adder = adder_of(taught, chunk=2048)
+    first, second = request(taught, 901, 1900), request(taught, 903, 4000)
+    admit(adder, first)
+    adder.new_chunked_req = None
+    admit(adder, second)
+
+    assert adder.can_run_list == [first, second]
+    assert adder.new_chunked_req is second
+
+
+@pytest.mark.parametrize(
+    ("chunk", "options"),
+    [(2048, {"has_chunked_req": True}), (None, {}), (2048, {"align": 512})],
+    ids=["another is unfinished", "prompts are not cut", "batches are to be the same"],
+)
+def test_elsewhere_no_prompt_is_cut_that_fits(taught, chunk, options):
+    req = request(taught, 901, 1900)
+    admit(adder_of(taught, chunk=chunk), req, **options)
+
+    assert req.extend_end == 1900
+    assert len(planned(taught, req)) == 1
+
+
+def test_a_prompt_that_waits_behind_an_unfinished_one_is_not_cut_into_the_rest_of_its_batch(taught):
+    adder = adder_of(taught, chunk=2048)
+    assert admit(adder, request(taught, 901, 4000), has_chunked_req=True) is AddReqResult.OTHER
+    assert adder.can_run_list == []
+
+
+def test_where_a_stop_costs_more_than_it_saves_nothing_is_cut(monkeypatch):
+    monkeypatch.setenv("MILEPOST_SGLANG", '{"stop_tokens": 1000000}')
+    engine = BareEngine("milepost", num_states=200, num_kv_tokens=1 << 17)
+    for seed in range(20):
+        ask(engine, seed % 3, seed)
+    assert engine.manager.counts.stops == 0

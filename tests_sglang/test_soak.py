@@ -1,5 +1,7 @@
 """Random traffic: no state, and no KV, of another prefix is ever given out, and nothing leaks."""
 
+import json
+
 import pytest
 from benchmarks.sglang.bare_engine import BareEngine, WrongStateError
 from sglang.srt.managers.schedule_batch import ScheduleBatch
@@ -12,13 +14,20 @@ def num_requests(request):
 
 
 @pytest.mark.parametrize(
-    ("page", "num_states", "num_kv_tokens"),
-    [(1, 24, 1 << 14), (64, 24, 1 << 14), (1, 14, 1 << 15), (64, 40, 6000 // 64 * 64)],
-    ids=["page 1", "page 64", "short of states", "short of KV"],
+    ("page", "num_states", "num_kv_tokens", "stop_tokens"),
+    [
+        (1, 24, 1 << 14, 1024),
+        (64, 24, 1 << 14, 1024),
+        (1, 14, 1 << 15, 1024),
+        (64, 40, 6000 // 64 * 64, 1024),
+        (1, 60, 1 << 15, 0),
+    ],
+    ids=["page 1", "page 64", "short of states", "short of KV", "chunks that are cut"],
 )
 def test_no_request_resumes_from_another_prefix_and_nothing_leaks(
-    page, num_states, num_kv_tokens, num_requests
+    page, num_states, num_kv_tokens, stop_tokens, num_requests, monkeypatch
 ):
+    monkeypatch.setenv("MILEPOST_SGLANG", json.dumps({"stop_tokens": stop_tokens}))
     engine = BareEngine(page=page, num_states=num_states, num_kv_tokens=num_kv_tokens, chunk=512)
     traffic = Traffic(engine, seed=page + num_states)
     traffic.run(num_requests)
@@ -30,6 +39,7 @@ def test_no_request_resumes_from_another_prefix_and_nothing_leaks(
     assert engine.manager.num_open == 0
     assert account.reused == sum(traffic.hits), "the account is of what SGLang found"
     assert min(counts.kept, counts.answers, account.num_evictions) > 0
+    assert stop_tokens or counts.stops > num_requests // 20
 
 
 @pytest.mark.parametrize("core", ["python", "rust"])

@@ -29,7 +29,7 @@ from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs, set_global_server_args_for_scheduler
 
 from milepost.sglang import plugin
-from milepost.sglang.hooks import run_batch
+from milepost.sglang.hooks import plan_request, run_batch
 
 ATTENTION_LAYERS, NUM_LAYERS = (3,), 4
 MOST_TOKENS = 1 << 18
@@ -189,6 +189,7 @@ class BareEngine:
         end = min(start + (most_tokens or self.chunk), total)
         if end < total:
             end = end // self.page * self.page
+        end = self._stop(req, start, end)
         self._write_kv(req, start, end)
         req.extend_end = end
         req.kv.kv_committed_len = req.kv.kv_allocated_len = end
@@ -206,6 +207,15 @@ class BareEngine:
             checkpoint_kv_cache(req, self.cache)
         else:
             req.prefix_len = end
+
+    def _stop(self, req, start, end):
+        """Return where the chunk ends that would end at ``end``, as the hooks of the scheduler have it: here
+        no other prompt is unfinished.
+        """
+        if self.manager is None:
+            return end
+        plan_request(self.cache, req, end, may_stop=True)
+        return self.manager.stop_in(req.rid, start, end) or end
 
     def launch(self):
         """Do what SGLang's scheduler does between the launch of a batch and its results."""

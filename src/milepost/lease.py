@@ -90,10 +90,14 @@ class Lease:
             matched_num_tokens=None if matched is None else max(matched, overlap),
         )
 
-    def limit_checkpoints(self, most: int) -> None:
-        """Have at most ``most`` checkpoints planned, for an engine that can capture no more of the prompt."""
-        request = self.situation.request
-        self.situation.request = replace(request, max_checkpoints=min(most, request.max_checkpoints))
+    def compute_in_calls(self, ends: Sequence[int], *, cut_tokens: int | None = None) -> None:
+        """Have it planned for an engine that captures one state in each call.
+
+        Args:
+            ends: Where the calls end, ascending.
+            cut_tokens: What it costs to cut one in two, for one state more; None where that cannot be done.
+        """
+        self.situation.request = replace(self.request, call_ends=tuple(ends), cut_tokens=cut_tokens)
 
     def require_of(self, store: PrefixStore) -> None:
         """Raise ``InvalidRequestError`` unless this lease was acquired on ``store``."""

@@ -99,14 +99,21 @@ class Definition:
         missing = max(0, plan[-1] - request.resident_kv_tokens) if plan else 0
         return (len(plan) - replaces) * request.checkpoint_bytes + missing * request.kv_bytes_per_token
 
-    def worth(self, plan, least_gain=0.0, capture=0.0):
-        """Saving minus what the memory is worth elsewhere and what the captures cost."""
+    def num_cuts(self, plan):
+        """How many of a plan's positions are not the first in their call."""
+        ends = self.request.call_ends
+        calls = {sum(end < position for end in ends) for position in plan} if ends else plan
+        return len(plan) - len(calls)
+
+    def worth(self, plan, least_gain=0.0, capture=0.0, cut=0.0):
+        """Saving minus what the memory is worth elsewhere and what the captures and cuts cost."""
         request, price = self.request, self.price
         least = least_gain * self.saving(self.candidates())
         per_checkpoint = max(price * request.checkpoint_bytes + capture, least)
         first = min(per_checkpoint, self.lost(plan) + capture) if plan else 0.0
         kv = self.memory(plan, replaces=False) - len(plan) * request.checkpoint_bytes
-        return self.saving(plan) - first - max(0, len(plan) - 1) * per_checkpoint - price * kv
+        cuts = cut * self.num_cuts(plan) if self.num_cuts(plan) else 0.0
+        return self.saving(plan) - first - max(0, len(plan) - 1) * per_checkpoint - price * kv - cuts
 
 
 def positions_of(request, depths, rates, **known) -> tuple[int, ...]:
@@ -126,6 +133,25 @@ def test_no_subset_of_the_depths_is_worth_more(problem, least_gain, capture):
     assert set(positions) <= set(wanted.candidates())
     best = max(wanted.worth(plan, least_gain, capture) for plan in subsets(wanted.candidates()))
     assert wanted.worth(positions, least_gain, capture) == pytest.approx(best, abs=1e-9)
+
+
+@settings(compiles_first, max_examples=300)
+@given(
+    problems(),
+    st.sets(st.integers(1, LONGEST), min_size=1, max_size=4),
+    st.sampled_from([0.0, 1.0, 9.0, 40.0, float("inf")]),
+    st.sampled_from([0.0, 0.0, 3.0]),
+)
+def test_where_a_call_leaves_one_state_no_choice_of_positions_and_cuts_is_worth_more(
+    problem, ends, cut, capture
+):
+    request, known = problem
+    request = replace(request, call_ends=tuple(sorted(ends)))
+    wanted = Definition(request, known)
+    positions = positions_of(request, **known, cost_per_capture=capture, cost_per_cut=cut)
+    assert wanted.num_cuts(positions) == 0 or cut < float("inf")
+    best = max(wanted.worth(plan, 0.0, capture, cut) for plan in subsets(wanted.candidates()))
+    assert wanted.worth(positions, 0.0, capture, cut) == pytest.approx(best, abs=1e-9)
 
 
 @settings(compiles_first, max_examples=150)

@@ -40,6 +40,7 @@ def test_with_room_to_spare_a_chunk_without_a_plan_leaves_what_sglang_would(posi
     assert room().with_chunk_ends(positions, start, ends) == filled
 
 
-def test_each_chunk_leaves_the_deepest_position_in_it():
-    assert StateRoom.one_of_each((64, 512, 576, 2048), 64, (512, 1024, 2048)) == (512, 576, 2048)
-    assert StateRoom.one_of_each((), 0, (512,)) == ()
+def test_each_position_but_one_of_a_chunk_takes_one_more_chunk():
+    assert StateRoom.num_stops((64, 512, 576, 1024, 2048), (512, 1024, 2048)) == 2
+    assert StateRoom.num_stops((512, 1024), (512, 1024)) == 0
+    assert StateRoom.num_stops((), (512,)) == 0

@@ -47,6 +47,10 @@ class PlacementRequest:
         max_checkpoints: Most checkpoints that the byte budget can hold for this prompt.
         affordable_position: The deepest position whose state and KV the budget can hold; None for no limit.
         cost: Cost of computing the first ``p`` tokens, vectorised and monotone; None for ``p`` itself.
+        call_ends: Where the calls end that compute the rest of the prompt, ascending, for an engine that
+            captures one state in each of them at no cost; empty for one that captures wherever it is asked.
+        cut_tokens: What it costs such an engine to cut a call in two, for one state more, in tokens computed;
+            None where it cannot.
     """
 
     num_tokens: int
@@ -64,6 +68,8 @@ class PlacementRequest:
     max_checkpoints: int = 1 << 30
     affordable_position: int | None = None
     cost: CostFunction | None = None
+    call_ends: tuple[int, ...] = ()
+    cut_tokens: int | None = None
 
     def cost_between(self, start: int, end: int) -> float:
         """Return the cost of computing the tokens in ``[start, end)``."""

@@ -40,6 +40,7 @@ def plan_worth(
     price_per_byte: float = 0.0,
     least_gain: float = 0.0,
     cost_per_capture: float = 0.0,
+    cost_per_cut: float = math.inf,
 ) -> WorthyPlan:
     """Return the positions that maximise expected saving minus the price of the memory they take.
 
@@ -57,6 +58,7 @@ def plan_worth(
         price_per_byte: What a byte is worth elsewhere: saving in each request's time.
         least_gain: A checkpoint adds at least this share of what a checkpoint at every depth would save.
         cost_per_capture: What a capture costs in each request's time, over the life of its prompt.
+        cost_per_cut: What each further one costs in one of ``request.call_ends``, likewise.
 
     Complexity: O(K log K).
     """
@@ -77,6 +79,10 @@ def plan_worth(
         points = np.concatenate(((request.fallback_position, base), positions))
         fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
         gains = costs[2:]
+    if request.call_ends:
+        calls = np.searchsorted(np.array(request.call_ends, np.int64), positions)
+    else:
+        calls = np.arange(positions.size, dtype=np.int64)
     chosen, saved, lost_rate = _best_plan_within(
         positions,
         gains,
@@ -86,6 +92,8 @@ def plan_worth(
         base_gain - fallback_gain if base else math.inf,
         price_per_byte * request.checkpoint_bytes + cost_per_capture,
         cost_per_capture,
+        calls,
+        cost_per_cut,
         least_gain,
         price_per_byte * request.kv_bytes_per_token,
         request.resident_kv_tokens,
@@ -144,7 +152,7 @@ def _candidates(
 
 @kernel(
     "Tuple((int64[::1], float64, float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
-    "float64, float64, float64, float64, float64, int64, int64)"
+    "float64, float64, float64, int64[::1], float64, float64, float64, int64, int64)"
 )
 def _best_plan_within(
     positions: IntArray,
@@ -155,6 +163,8 @@ def _best_plan_within(
     saved_by_base: float,
     per_checkpoint: float,
     per_capture: float,
+    calls: IntArray,
+    per_cut: float,
     least_gain: float,
     per_kv_token: float,
     resident: int,
@@ -173,6 +183,8 @@ def _best_plan_within(
             saved_by_base,
             per_checkpoint,
             per_capture,
+            calls,
+            per_cut,
             least_gain,
             per_kv_token,
             resident,
@@ -189,9 +201,9 @@ def _best_plan_within(
 
 @kernel(
     "Tuple((int64[::1], float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
-    "float64, float64, float64, float64, float64, int64)"
+    "float64, float64, float64, int64[::1], float64, float64, float64, int64)"
 )
-def _best_plan(
+def _best_plan(  # noqa: PLR0912 (each line in a kernel of its own would take longer than all of it)
     positions: IntArray,
     costs: FloatArray,
     base_cost: float,
@@ -200,6 +212,8 @@ def _best_plan(
     saved_by_base: float,
     per_checkpoint: float,
     per_capture: float,
+    calls: IntArray,
+    per_cut: float,
     least_gain: float,
     per_kv_token: float,
     resident: int,
@@ -207,7 +221,8 @@ def _best_plan(
     """Return the indices of the best plan and what it saves, by an upper envelope of lines: O(K).
 
     ``value[j]`` is the best plan whose deepest checkpoint is ``j``. Going on from ``i`` it is ``value[i] +
-    (gains[j] - gains[i]) * tails[j]``: lines in ``tails[j]``, which falls while the slopes fall.
+    (gains[j] - gains[i]) * tails[j]``: lines in ``tails[j]``, which falls while the slopes fall. Those of the
+    same call have an envelope of their own, since going on from one of them takes a cut.
     """
     count = positions.size
     gains = np.empty(count)
@@ -219,33 +234,44 @@ def _best_plan(
     per_checkpoint = max(per_checkpoint, least_gain * densest)
     value = np.empty(count)
     parent = np.empty(count, np.int64)
-    envelope = np.empty(count, np.int64)
-    first, end = 0, 0
+    # Envelopes of the calls before this one, and of this one: `envelope[k, first[k] : end[k]]`.
+    envelope = np.empty((2, count), np.int64)
+    first, end = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    first_of_call = 0
     best, deepest = 0.0, -1
     for j in range(count):
         tail = tails[j]
+        into, new = 1, max(0, j - 1)
+        if calls[j] != calls[first_of_call]:
+            into, new = 0, first_of_call
+            first_of_call = j
+            first[1] = end[1] = 0
+        if into == 0 or per_cut < np.inf:
+            for i in range(new, j):
+                while end[into] - first[into] > 1:
+                    a, b = envelope[into, end[into] - 2], envelope[into, end[into] - 1]
+                    # Line b is nowhere on top once i overtakes it before it overtakes a.
+                    over, under = (value[i] - value[b]) * (gains[b] - gains[a]), value[b] - value[a]
+                    if over < under * (gains[i] - gains[b]):
+                        break
+                    end[into] -= 1
+                envelope[into, end[into]] = i
+                end[into] += 1
         replaced = lost[j] * saved_by_base + per_capture if saved_by_base < np.inf else np.inf
         parent[j] = -1
         value[j] = gains[j] * tail - min(per_checkpoint, replaced)
-        while end - first > 1:
-            a, b = envelope[first], envelope[first + 1]
-            if value[b] - gains[b] * tail < value[a] - gains[a] * tail:
-                break
-            first += 1
-        if end > first:
-            i = envelope[first]
-            onwards = value[i] + (gains[j] - gains[i]) * tail - per_checkpoint
-            if onwards > value[j]:
-                value[j] = onwards
-                parent[j] = i
-        while end - first > 1:
-            a, b = envelope[end - 2], envelope[end - 1]
-            # Line b is nowhere on top once j overtakes it before it overtakes a.
-            if (value[j] - value[b]) * (gains[b] - gains[a]) < (value[b] - value[a]) * (gains[j] - gains[b]):
-                break
-            end -= 1
-        envelope[end] = j
-        end += 1
+        for k in range(2):
+            while end[k] - first[k] > 1:
+                a, b = envelope[k, first[k]], envelope[k, first[k] + 1]
+                if value[b] - gains[b] * tail < value[a] - gains[a] * tail:
+                    break
+                first[k] += 1
+            if end[k] > first[k]:
+                i = envelope[k, first[k]]
+                onwards = value[i] + (gains[j] - gains[i]) * tail - per_checkpoint - (per_cut if k else 0.0)
+                if onwards > value[j]:
+                    value[j] = onwards
+                    parent[j] = i
         total = value[j] - per_kv_token * max(0, positions[j] - resident)
         if total > best:
             best, deepest = total, j

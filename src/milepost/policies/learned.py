@@ -63,12 +63,13 @@ class LearnedPlacement(SituatedPlacement):
         rate = model.fresh_rate(request.num_tokens, generation)
         rates = expected.weights * rate
         branches = _branches(situation, model)
-        price, cost_per_capture = model.price, 0.0
+        price, cost_per_capture, cost_per_cut = model.price, 0.0, math.inf
         if capture_tokens:
-            # Paid once, for as many requests as will come: at their rate, it is paid off while they do.
             returns = model.expected_returns(generation, proven=bool(given_positions))
-            cost = request.cost_between(0, capture_tokens)
-            cost_per_capture = cost * rate / returns if returns else math.inf
+            cost_per_capture = _in_each_request(request.cost_between(0, capture_tokens), rate, returns)
+        if request.call_ends and request.cut_tokens is not None:
+            returns = model.expected_returns(generation, proven=True)
+            cost_per_cut = _in_each_request(request.cost_between(0, request.cut_tokens), rate, returns)
         for _ in range(_BIDS):
             plan = plan_worth(
                 request,
@@ -78,6 +79,7 @@ class LearnedPlacement(SituatedPlacement):
                 price_per_byte=price,
                 least_gain=model.least_gain,
                 cost_per_capture=cost_per_capture,
+                cost_per_cut=cost_per_cut,
             )
             worth = situation.room_worth(plan.num_bytes) if situation.room_worth and plan.num_bytes else 0.0
             if worth <= plan.saving:
@@ -187,6 +189,15 @@ def _compile_kernels() -> None:
     LearnedPlacement(model).place(
         PlacementRequest(num_tokens=256, overlap_depth=128, grid=16, checkpoint_bytes=1)
     )
+
+
+def _in_each_request(cost: float, rate: float, returns: float) -> float:
+    """Return what a cost is in each request's time that is paid once, for as many requests as will come: at
+    their rate, it is paid off while they do.
+    """
+    if not returns:
+        return math.inf if cost else 0.0
+    return cost * rate / returns
 
 
 def _generation(situation: Situation) -> int:

@@ -71,8 +71,10 @@ class CheckpointCache:
         """Have the cache be told of a request that was planned."""
         self._late.append(request)
 
-    def catch_up(self) -> None:
-        """Tell the cache of the requests that it has not been told of, while there is time for it."""
+    def catch_up(self) -> bool:
+        """Tell the cache of the requests that it has not been told of, while there is time for it; return
+        whether there were any.
+        """
         late, self._late = self._late, []
         for request in late:
             planned, request.planned = request.planned, ()
@@ -83,6 +85,7 @@ class CheckpointCache:
                 state.checkpoint = checkpoint
                 if state.node_id is None and checkpoint.position in planned:
                     request.states[checkpoint.position] = state
+        return bool(late)
 
     def lose(self, state: TreeState) -> None:
         """Evict what SGLang has taken; where a lease holds its record, once that is released."""

@@ -61,6 +61,7 @@ class CheckpointManager:
         self._lessons = KeptLessons(policy, options.learned, saves=saves_lessons)
         self._cache = CheckpointCache(room=room, policy=policy, history_tokens=options.history_tokens)
         self.states, self.worth_of_kv = self._cache.states, self._cache.worth_of_kv
+        self._stop_tokens = options.stop_tokens
         self._hash = UnitHash(room.unit_tokens)
         self._requests: dict[str, PlannedRequest] = {}
 
@@ -73,6 +74,7 @@ class CheckpointManager:
         hit: int,
         chunk_end: int,
         chunk_tokens: int | None,
+        may_stop: bool = False,
         breakpoints: Sequence[int] = (),
     ) -> None:
         """Plan a request that resumes at ``hit``, and promise what is to be kept of it.
@@ -84,6 +86,7 @@ class CheckpointManager:
             hit: Tokens that SGLang has found, and copies the state of.
             chunk_end: Where its first chunk ends.
             chunk_tokens: Most tokens of the chunks after it; None where a prompt is one chunk.
+            may_stop: Whether its chunks may be cut where that pays.
             breakpoints: Positions of its messages' ends, where the client said so.
         """
         self.finish(request_id)
@@ -105,21 +108,27 @@ class CheckpointManager:
             resume_limit=hit_told,
         )
         lease.resume_deeper(hit_told)
-        lease.limit_checkpoints(len(ends))
-        planned = room.one_of_each(cache.plan(lease).positions, hit, ends)
+        lease.compute_in_calls(ends, cut_tokens=self._stop_tokens if may_stop else None)
+        planned = cache.plan(lease).positions
+        num_stops = room.num_stops(planned, ends)
         # What is free for the moment, other requests will need to run; a quarter of all slots, they will not.
         num_spare, has_kv = self._num_spare(), room.free_kv_tokens() >= num_tokens - hit
         if num_spare >= (len(ends) if has_kv else max(len(ends), room.num_states // 4)):
             # No state has to go for them, and what their KV is worth is seen when KV is short.
             planned = room.with_chunk_ends(planned, hit, ends)
-        request = self._requests[request_id] = PlannedRequest(lease, keys, num_tokens, hit, planned)
+        request = self._requests[request_id] = PlannedRequest(
+            lease, keys, num_tokens, hit, planned, may_stop=num_stops > 0
+        )
+        self.counts.stops += num_stops
         self._cache.tell_later(request)
         self.counts.planned += len(planned)
         self.counts.hits += hit > 0
 
-    def catch_up(self) -> None:
-        """Tell the cache of the requests that it has not been told of, while there is time for it."""
-        self._cache.catch_up()
+    def catch_up(self) -> bool:
+        """Tell the cache of the requests that it has not been told of, while there is time for it; return
+        whether there were any.
+        """
+        return self._cache.catch_up()
 
     def is_open(self, request_id: str) -> bool:
         """Return whether a request is planned for."""
@@ -134,6 +143,13 @@ class CheckpointManager:
         if position is None and start % self.room.grid_tokens:
             self.counts.off_grid += any(start < each <= end for each in request.awaited)
         return position
+
+    def stop_in(self, request_id: str, start: int, end: int) -> int | None:
+        """Return where a chunk of ``[start, end)`` is to end before that, so that the next one can capture
+        one more state; None where it is not to be cut.
+        """
+        request = self._requests.get(request_id)
+        return None if request is None else request.stop_in(start, end, self.room.grid_tokens)
 
     def keeps_answer(self, request_id: str, tokens: Sequence[int], position: int) -> bool:
         """Return whether to keep the state at ``position`` of a finished request: in its prompt it was

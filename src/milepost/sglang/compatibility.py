@@ -22,6 +22,7 @@ TESTED_VERSIONS = "0.5.22 and 0.5.23"
 _SIGNATURES: tuple[Signature, ...] = (
     (ScheduleBatch, "_mamba_radix_cache_v2_req_prepare_for_extend", ("self", "req")),
     (PrefillAdder, "_select_prefill_admission", ("self", "req", "total_tokens")),
+    (PrefillAdder, "_commit_prefill_admission", ("self", "req", "admission")),
     (PrefillAdder, "add_chunked_req", ("self", "req")),
     (Scheduler, "run_batch", ("self", "batch")),
     (runtime_context, "derive_attention_ranks", ("tp_rank", "attn_tp_size", "attn_cp_size")),

@@ -11,6 +11,7 @@ class CheckpointCounts:
 
     Attributes:
         planned: States that were promised.
+        stops: Those of them for which a prompt is cut into one more chunk.
         kept: Those that came into SGLang's tree.
         hits: Requests that resumed from a state.
         answers: States kept inside answers, beside those that were planned.
@@ -21,6 +22,7 @@ class CheckpointCounts:
     """
 
     planned: int = 0
+    stops: int = 0
     kept: int = 0
     hits: int = 0
     answers: int = 0

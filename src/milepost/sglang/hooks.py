@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sglang.srt.managers.schedule_policy import AddReqResult
@@ -11,7 +12,18 @@ from milepost.sglang.checkpoint_manager import CheckpointManager
 from milepost.sglang.planned_cache import PlannedRadixCache
 from milepost.sglang.prompt_keys import tenant_of
 
-__all__ = ["HOOKS", "add_chunk", "place_state", "run_batch", "select_admission"]
+__all__ = [
+    "HOOKS",
+    "add_chunk",
+    "commit_admission",
+    "place_state",
+    "plan_request",
+    "run_batch",
+    "select_admission",
+]
+
+# What the hook on an admission tells the one on its commitment, which SGLang does not tell.
+_MAY_CUT = "milepost_may_cut"
 
 
 def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any:
@@ -27,18 +39,7 @@ def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any
     if manager is None or req.skip_radix_cache_insert:
         return prepare(batch, req)
     start, end = req.prefix_len, req.extend_end
-    if not manager.is_open(req.rid) and not req.retracted_stain:
-        manager.admit(
-            req.rid,
-            req.origin_input_ids,
-            tenant=tenant_of(req),
-            hit=start,
-            chunk_end=end,
-            chunk_tokens=cache.chunk_tokens,
-            breakpoints=breakpoints_of(
-                getattr(req.sampling_params, "custom_params", None), num_tokens=len(req.origin_input_ids)
-            ),
-        )
+    plan_request(cache, req, end)
     position = manager.position_in(req.rid, start, end)
     if position is None:
         return _untracked(prepare, batch, req)
@@ -46,9 +47,36 @@ def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any
     return prepare(batch, req)
 
 
+def plan_request(cache: PlannedRadixCache, req: Any, end: int, *, may_stop: bool = False) -> None:
+    """Plan a request whose first chunk is to end at ``end``. One that is planned is left as it is, and one
+    that was retracted was seen before.
+
+    Args:
+        cache: The cache.
+        req: The request.
+        end: See above.
+        may_stop: Whether its chunks may be cut before where they end by themselves.
+    """
+    manager = cache.checkpoint_manager
+    if manager is None or manager.is_open(req.rid) or req.retracted_stain or req.skip_radix_cache_insert:
+        return
+    manager.admit(
+        req.rid,
+        req.origin_input_ids,
+        tenant=tenant_of(req),
+        hit=req.prefix_len,
+        chunk_end=end,
+        chunk_tokens=cache.chunk_tokens,
+        may_stop=may_stop,
+        breakpoints=breakpoints_of(
+            getattr(req.sampling_params, "custom_params", None), num_tokens=len(req.origin_input_ids)
+        ),
+    )
+
+
 def select_admission(select: Callable[..., Any], adder: Any, req: Any, **options: Any) -> Any:
     """Have the first chunk of a prompt that is cut end on the grid: behind any other end, no state could be
-    captured where it was planned.
+    captured where it was planned. Where a prompt is unfinished that SGLang might forget, no other is cut.
 
     Args:
         select: SGLang's own method.
@@ -64,12 +92,45 @@ def select_admission(select: Callable[..., Any], adder: Any, req: Any, **options
     admission = select(adder, req, **{**options, "truncation_align_size": aligned})
     if isinstance(admission, AddReqResult) and not adder.can_run_list:
         # Nothing else is in this batch, so where not even one grid step fits, it must not wait for one.
-        return select(adder, req, **options)
+        admission = select(adder, req, **options)
+    is_another_cut = options["has_chunked_req"] or adder.new_chunked_req is not None
+    may_cut = given is None and adder.rem_chunk_tokens is not None and not is_another_cut
+    setattr(adder, _MAY_CUT, may_cut)
+    if is_another_cut and not isinstance(admission, AddReqResult) and admission.is_chunked:
+        # SGLang knows one unfinished prompt. The first took less than its chunk, so this one is not the whole
+        # rest of a batch, as without stops, and would take the first one's place.
+        return AddReqResult.OTHER
     return admission
 
 
+def commit_admission(
+    commit: Callable[..., Any], adder: Any, req: Any, admission: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Plan a request that joins a batch, and cut its chunk where that is worth one more.
+
+    Args:
+        commit: SGLang's own method.
+        adder: The ``PrefillAdder``.
+        req: The request.
+        admission: How much of it is to be computed.
+        args: The rest of what the method takes.
+        kwargs: As well.
+    """
+    cache = adder.tree_cache
+    manager = _manager_of(cache)
+    if manager is not None and adder.dllm_config is None:
+        start, end = admission.prefix_len, admission.prefix_len + admission.extend_len
+        may_cut = getattr(adder, _MAY_CUT, False)
+        plan_request(cache, req, end, may_stop=may_cut)
+        stop = manager.stop_in(req.rid, start, end) if may_cut else None
+        if stop is not None:
+            admission = replace(admission, extend_len=stop - start, max_new_tokens=0, is_chunked=True)
+    return commit(adder, req, admission, *args, **kwargs)
+
+
 def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
-    """Have further chunks end on the grid as well, but for the last.
+    """Have further chunks end on the grid as well, but for the last, and before that where it is worth one
+    more.
 
     Args:
         add: SGLang's own method.
@@ -83,10 +144,17 @@ def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
     most = adder.memory_budget.available_chunk_tokens(adder.rem_chunk_tokens)
     if most is not None and limit is not None:
         most = min(most, limit)
-    if most is not None and most < len(req.full_untruncated_fill_ids) - start:
+    if most is None:
+        return add(adder, req)
+    num_left = len(req.full_untruncated_fill_ids) - start
+    if most < num_left:
         grid_tokens = manager.room.grid_tokens
         aligned = (start + most) // grid_tokens * grid_tokens - start
-        adder.chunked_req_limit = aligned if aligned > 0 else limit
+        if aligned > 0:
+            adder.chunked_req_limit = most = aligned
+    stop = manager.stop_in(req.rid, start, start + min(most, num_left))
+    if stop is not None:
+        adder.chunked_req_limit = stop - start
     return add(adder, req)
 
 
@@ -143,6 +211,7 @@ _MANAGERS = "sglang.srt.managers"
 HOOKS: dict[str, Callable[..., Any]] = {
     f"{_MANAGERS}.schedule_batch.ScheduleBatch._mamba_radix_cache_v2_req_prepare_for_extend": place_state,
     f"{_MANAGERS}.schedule_policy.PrefillAdder._select_prefill_admission": select_admission,
+    f"{_MANAGERS}.schedule_policy.PrefillAdder._commit_prefill_admission": commit_admission,
     f"{_MANAGERS}.schedule_policy.PrefillAdder.add_chunked_req": add_chunk,
     f"{_MANAGERS}.scheduler.Scheduler.run_batch": run_batch,
 }

@@ -8,6 +8,7 @@ __all__ = ["Metrics"]
 _COUNTERS = {
     **ACCOUNT_COUNTERS,
     "milepost_checkpoints_planned": "Prompt positions where a state was to be captured.",
+    "milepost_stops": "Those of them for which a prompt was to be cut into one more chunk.",
     "milepost_checkpoints_kept": "States that came into the radix tree because of it.",
     "milepost_checkpoints_hit": "Requests that resumed from a state.",
     "milepost_answer_checkpoints": "States kept inside answers.",
@@ -41,6 +42,7 @@ class Metrics:
             account_totals(account)
             | {
                 "milepost_checkpoints_planned": counts.planned,
+                "milepost_stops": counts.stops,
                 "milepost_checkpoints_kept": counts.kept,
                 "milepost_checkpoints_hit": counts.hits,
                 "milepost_answer_checkpoints": counts.answers,

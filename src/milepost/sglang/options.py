@@ -12,7 +12,7 @@ from milepost.hosted.settings import PATH, at_least, read_settings
 __all__ = ["VARIABLE", "Options"]
 
 VARIABLE = "MILEPOST_SGLANG"
-_RULES = {"history_tokens": at_least(0), "learned": PATH}
+_RULES = {"history_tokens": at_least(0), "learned": PATH, "stop_tokens": at_least(0)}
 _EXAMPLE = '{"learned": "/var/lib/milepost/lessons.json"}'
 
 
@@ -25,10 +25,13 @@ class Options:
             times what the pool can hold unless given.
         learned: File that what was learned of the traffic is loaded from at start, if it exists, and saved to
             every 256 requests.
+        stop_tokens: What one more chunk costs a prompt, in tokens computed: a pass of the model that reads
+            all weights and launches all kernels. Not measured, since all ranks of a model must decide alike.
     """
 
     history_tokens: int | None = None
     learned: Path | None = None
+    stop_tokens: int = 1024
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Options":

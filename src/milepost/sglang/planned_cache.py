@@ -99,7 +99,7 @@ class PlannedKVComponent(FullComponent):
         if self._order is not None:
             self._order.clear()
 
-    def use_free_time(self) -> None:
+    def rank_ahead(self) -> None:
         """Rank a few ends of the tree again."""
         if self._order is not None:
             self._order.rank_ahead(self.tree_core.evictable_device_leaves)
@@ -157,7 +157,7 @@ class PlannedRadixCache(UnifiedRadixCache):
         if self.checkpoint_manager is None:
             return
         self.checkpoint_manager.catch_up()
-        self.components[ComponentType.FULL].use_free_time()
+        self.components[ComponentType.FULL].rank_ahead()
         num_missing = coming_tokens - self.token_to_kv_pool_allocator.available_size()
         if num_missing > 0:
             self.evict_for_alloc(EvictParams(num_tokens=num_missing))
@@ -176,8 +176,9 @@ class PlannedRadixCache(UnifiedRadixCache):
 
     def evict_for_alloc(self, *args: Any, **kwargs: Any) -> Any:
         """Do as SGLang does, by what has happened until now."""
-        if self.checkpoint_manager is not None:
-            self.checkpoint_manager.catch_up()
+        if self.checkpoint_manager is not None and self.checkpoint_manager.catch_up():
+            # Which changes what is worth least.
+            self.components[ComponentType.FULL].rank_ahead()
         return super().evict_for_alloc(*args, **kwargs)
 
     def on_release(self, req: Any, *, checkpointed: bool) -> None:

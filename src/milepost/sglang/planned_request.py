@@ -22,6 +22,7 @@ class PlannedRequest:
         hit: Tokens that it resumed from.
         planned: Positions to keep, ascending, until the cache is told of them.
         states: Those promised that are not in the tree yet, by position, ascending.
+        may_stop: Whether its chunks are cut so that all of its states are captured.
         is_settled: Whether its promises are kept or taken back; then its answer goes on.
     """
 
@@ -31,18 +32,32 @@ class PlannedRequest:
     hit: int
     planned: tuple[int, ...] = ()
     states: dict[int, TreeState] = field(default_factory=dict)
+    may_stop: bool = False
     is_settled: bool = False
 
     def position_in(self, start: int, end: int, grid_tokens: int) -> int | None:
         """Return the deepest promised position that a chunk of ``[start, end)`` can capture; None where there
-        is none. SGLang captures where whole grid steps of the chunk end, and ignores any other position.
+        is none.
         """
-        inside = [
+        inside = self._capturable(start, end, grid_tokens)
+        return inside[-1] if inside else None
+
+    def stop_in(self, start: int, end: int, grid_tokens: int) -> int | None:
+        """Return where a chunk of ``[start, end)`` has to end so that it captures the first of several
+        promised positions, and the next chunk another; None where it has not several, or may not be cut.
+
+        As late as can be, which takes the fewest chunks: a step of the grid before the second of them.
+        """
+        inside = self._capturable(start, end, grid_tokens)
+        return inside[1] - grid_tokens if self.may_stop and len(inside) > 1 else None
+
+    def _capturable(self, start: int, end: int, grid_tokens: int) -> list[int]:
+        """SGLang captures where whole grid steps of a chunk end, and ignores any other position."""
+        return [
             position
             for position in self.awaited
             if start < position <= end and (position - start) % grid_tokens == 0
         ]
-        return inside[-1] if inside else None
 
     @property
     def awaited(self) -> list[int]:

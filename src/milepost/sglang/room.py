@@ -3,6 +3,7 @@
 The cache is given the pool of states alone: a state takes one unit of memory there, and a token of KV none.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -69,15 +70,11 @@ class StateRoom:
         return tuple(sorted(filled))
 
     @staticmethod
-    def one_of_each(positions: Sequence[int], start: int, ends: Sequence[int]) -> tuple[int, ...]:
-        """Return the deepest of ``positions`` in each chunk: it leaves one state.
+    def num_stops(positions: Sequence[int], ends: Sequence[int]) -> int:
+        """Return how many of ``positions`` are not the only ones in their chunk: each takes one more.
 
-        >>> StateRoom.one_of_each((64, 128, 2112), 0, (2048, 3000))
-        (128, 2112)
+        >>> StateRoom.num_stops((64, 128, 2112), (2048, 3000))
+        1
         """
-        chosen: list[int] = []
-        for end in ends:
-            inside = [position for position in positions if start < position <= end]
-            chosen += inside[-1:]
-            start = end
-        return tuple(chosen)
+        chunks = {bisect_left(ends, position) for position in positions}
+        return len(positions) - len(chunks)
