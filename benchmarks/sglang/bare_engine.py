@@ -172,8 +172,12 @@ class BareEngine:
     def admit(self, req):
         """Match a request and give it its memory, as the scheduler does."""
         req.init_next_round_input(self.cache)
-        running = Running(req, req.prefix_len)
         req.lock = self.cache.lock(req.last_node)
+        return self.give_memory(req)
+
+    def give_memory(self, req):
+        """Give a request that was matched and locked its memory, and its state that of the match."""
+        running = Running(req, req.prefix_len)
         self._make_room_for_states()
         self.pool.alloc([req])
         found = self.cache.prefix_device_indices(req)
@@ -189,7 +193,14 @@ class BareEngine:
         end = min(start + (most_tokens or self.chunk), total)
         if end < total:
             end = end // self.page * self.page
-        end = self._stop(req, start, end)
+        self.compute(running, self._stop(req, start, end))
+        self.batch.chunked_req = req if req.extend_end < total else None
+        self.launch()
+        self.after(running)
+
+    def compute(self, running, end):
+        """Do what a model does with a request's next chunk, up to ``end``, as part of a batch."""
+        req, start = running.req, running.req.prefix_len
         self._write_kv(req, start, end)
         req.extend_end = end
         req.kv.kv_committed_len = req.kv.kv_allocated_len = end
@@ -201,9 +212,11 @@ class BareEngine:
             self._capture(req, slot, req.kv.mamba_last_track_seqlen)
             running.tracked.append(req.kv.mamba_last_track_seqlen)
         self.batch.forward_mode = ForwardMode.EXTEND
-        self.batch.chunked_req = req if end < total else None
-        self.launch()
-        if end < total or req.sampling_params.max_new_tokens > 1:
+
+    def after(self, running):
+        """Have the cache keep what it keeps of a chunk that was computed."""
+        req, end = running.req, running.req.extend_end
+        if end < len(req.origin_input_ids) or req.sampling_params.max_new_tokens > 1:
             checkpoint_kv_cache(req, self.cache)
         else:
             req.prefix_len = end
