@@ -11,7 +11,6 @@ other bits: why strict prefill never takes a state from inside a call.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,6 +19,7 @@ import torch
 
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, print_rows
+from benchmarks.ratios import ratio_row
 from milepost.engines.engine import Engine
 from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.families import driver_for
@@ -72,11 +72,17 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
     # The first turn warms up.
     times = {name: values[1:] for name, values in seconds.items()}
     what = f"{num_tokens:,} tokens, {num_states} states"
+    pairs = (
+        ("strict with states", "strict", _MOST),
+        ("one call with states", "one call", _MOST),
+        ("a call for each state", "one call", None),
+        ("strict", "one call", None),
+    )
     return [
-        _row(what, "strict with states", "strict", times, target=_MOST),
-        _row(what, "one call with states", "one call", times, target=_MOST),
-        _row(what, "a call for each state", "one call", times, target=None),
-        _row(what, "strict", "one call", times, target=None),
+        *(
+            ratio_row(f"{what}: {name} / {base}", times[name], times[base], target=target)
+            for name, base, target in pairs
+        ),
         _bits(driver, random.integers(0, 1024, 4 * _SEGMENT_TOKENS, dtype=np.int32)),
     ]
 
@@ -116,22 +122,6 @@ def _bits(driver: TransformersDriver, prompt: np.ndarray) -> Row:
         target="reported",
         reached=True,
         numbers={"is_same": int(is_same)},
-    )
-
-
-def _row(what: str, name: str, base: str, times: dict[str, list[float]], *, target: float | None) -> Row:
-    ratios = [a / b for a, b in zip(times[name], times[base], strict=True)]
-    ratio = statistics.median(ratios)
-    return Row(
-        name=f"{what}: {name} / {base}",
-        measured=f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
-        target="reported" if target is None else f"<= {target}",
-        reached=target is None or ratio <= target,
-        numbers={
-            "ratio": ratio,
-            "seconds": statistics.median(times[name]),
-            "base_seconds": statistics.median(times[base]),
-        },
     )
 
 

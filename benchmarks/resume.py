@@ -16,7 +16,6 @@ which copy all keys and values with each token. Processor time (on a GPU, a cloc
 Ratios are medians of the ratios within a turn.
 """
 
-import statistics
 import time
 
 import numpy as np
@@ -24,6 +23,7 @@ import torch
 
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, run_and_print
+from benchmarks.ratios import ratio_row
 from milepost.engines.engine import Engine
 from milepost.engines.transformers.driver import LiveCache
 from milepost.engines.transformers.snapshot import (
@@ -63,8 +63,10 @@ def measure() -> list[Row]:
             cost = engine.footprint.cost
             flops = cost.between(num_prefix, num_prefix + num_suffix) / cost(num_suffix)
             name = f"TTFT of a hit at {num_prefix:,} + {num_suffix}"
-            rows.append(_row(f"{name} / suffix alone", hits, alone, target=1.15))
-            rows.append(_row(f"{name} / as a prompt", hits, as_prompt, note=f" (FLOPs {flops:.3f})"))
+            # The first turn warms up.
+            rows.append(ratio_row(f"{name} / suffix alone", hits[1:], alone[1:], target=1.15))
+            note = f"; FLOPs {flops:.3f}"
+            rows.append(ratio_row(f"{name} / as a prompt", hits[1:], as_prompt[1:], note=note))
         rows.append(_answers(engine, standing))
     return rows
 
@@ -95,7 +97,7 @@ def _answers(engine: Engine, standing: tuple[StateSnapshot, KVSegment]) -> Row:
             engine.driver.wait_for_device()
             spent.append(clock() - started)
     name = f"{_ANSWER_TOKENS} tokens of an answer after {snapshot.position:,}: keys in place / copied"
-    return _row(name, seconds[snapshot.position], seconds[None])
+    return ratio_row(name, seconds[snapshot.position][1:], seconds[None][1:])
 
 
 def _seconds_alone(engine: Engine, standing: tuple[StateSnapshot, KVSegment], suffix: np.ndarray) -> float:
@@ -110,24 +112,6 @@ def _seconds_alone(engine: Engine, standing: tuple[StateSnapshot, KVSegment], su
         engine.driver.advance(live, tokens[begin : begin + engine.segment_tokens])
     engine.driver.wait_for_device()
     return time.perf_counter() - started
-
-
-def _row(
-    name: str, hits: list[float], base: list[float], *, target: float | None = None, note: str = ""
-) -> Row:
-    # The first turn warms up.
-    ratio = statistics.median(a / b for a, b in zip(hits[1:], base[1:], strict=True))
-    return Row(
-        name=name,
-        measured=f"{ratio:.3f}{note}",
-        target="reported" if target is None else f"<= {target}",
-        reached=target is None or ratio <= target,
-        numbers={
-            "ratio": ratio,
-            "hit_seconds": statistics.median(hits[1:]),
-            "base_seconds": statistics.median(base[1:]),
-        },
-    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ copies that does not wait for what the device is at. It ends at once where there
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import torch
 
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, print_rows
+from benchmarks.ratios import ratio_row
 from milepost.engines.host_memory import HostMemory, PackedParts
 from milepost.engines.transformers.cuda_copies import CudaCopies, pinned_memory
 from milepost.engines.transformers.driver import TransformersDriver
@@ -64,8 +64,8 @@ def measure(*, num_tokens: int, num_states: int, num_turns: int) -> list[Row]:
     base = seconds["none"][1:]
     what = f"{num_tokens:,} tokens, {num_states} states to the host"
     rows = [
-        _row(f"{what}: {name} / none", seconds[name][1:], base, target=_MOST if name == "beside" else None)
-        for name in ("beside", "waited for")
+        ratio_row(f"{what}: {name} / none", seconds[name][1:], base, target=target)
+        for name, target in (("beside", _MOST), ("waited for", None))
     ]
     hasty = host_memory(_HOST_BYTES, new_queue=_Hasty, new_slab=pinned_memory)
     rows.append(_fetched(driver, tokens, num_states, pinned_host_memory(_HOST_BYTES), is_control=False))
@@ -109,21 +109,6 @@ def _fetched(
         target="above 0" if is_control else "0",
         reached=(wrong > 0) == is_control,
         numbers={"wrong": wrong},
-    )
-
-
-def _row(name: str, times: list[float], base: list[float], *, target: float | None) -> Row:
-    ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
-    return Row(
-        name=name,
-        measured=f"{ratio:.3f}",
-        target="reported" if target is None else f"<= {target}",
-        reached=target is None or ratio <= target,
-        numbers={
-            "ratio": ratio,
-            "seconds": statistics.median(times),
-            "base_seconds": statistics.median(base),
-        },
     )
 
 

@@ -11,7 +11,6 @@ within 1.15 of generate.
 
 import argparse
 import logging
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +20,7 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from benchmarks.engines.mid_models import MID_FAMILIES, mid_model
 from benchmarks.printing import Row, print_rows
+from benchmarks.ratios import ratio_row
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.rows import BatchedRows
@@ -56,23 +56,17 @@ def _measure(family: str, dtype: str) -> list[Row]:
             seconds[name].append(ways[name]())
     # The first turn warms up.
     times = {name: values[1:] for name, values in seconds.items()}
-    return [_row(family, dtype, name, times) for name in ways if name != "generate"]
-
-
-def _row(family: str, dtype: str, name: str, times: dict[str, list[float]]) -> Row:
-    ratio = statistics.median(a / b for a, b in zip(times[name], times["generate"], strict=True))
-    has_target = name == "free"
-    return Row(
-        name=f"8 requests, decode, {family}, {dtype}: {name} / generate",
-        measured=f"{ratio:.2f}",
-        target=f"<= {_TARGET}" if has_target else "reported",
-        reached=not has_target or ratio <= _TARGET,
-        numbers={
-            "ratio": ratio,
-            "milliseconds_per_step": 1e3 * statistics.median(times[name]) / _NUM_STEPS,
-            "generate_milliseconds_per_step": 1e3 * statistics.median(times["generate"]) / _NUM_STEPS,
-        },
-    )
+    what = f"8 requests, decode, {family}, {dtype}"
+    return [
+        ratio_row(
+            f"{what}: {name} / generate",
+            times[name],
+            times["generate"],
+            target=_TARGET if name == "free" else None,
+        )
+        for name in ways
+        if name != "generate"
+    ]
 
 
 def _computed(driver: TransformersDriver, prompt: torch.Tensor) -> tuple[LiveCache, int]:

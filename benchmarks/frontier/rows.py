@@ -1,10 +1,10 @@
 """What the runs say about what was wanted."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks.frontier.measuring import OFF, OURS, FrontierRun
 from benchmarks.printing import Row
+from benchmarks.ratios import ratio_row
 
 __all__ = ["rows_of"]
 
@@ -42,12 +42,5 @@ def rows_of(runs: Mapping[str, Sequence[FrontierRun]]) -> list[Row]:
 
 
 def _ratio_row(name: str, run: FrontierRun, base: FrontierRun, wanted: float | None) -> Row:
-    ratios = [one / other for one, other in zip(run.totals, base.totals, strict=True)]
-    ratio = statistics.median(ratios)
-    return Row(
-        name=name,
-        measured=f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
-        target="reported" if wanted is None else f"<= {wanted:.3f}",
-        reached=wanted is None or ratio <= wanted,
-        numbers={"ratio": ratio, "saved": run.saved_fraction, "capture_seconds": run.capture_seconds},
-    )
+    numbers = {"saved": run.saved_fraction, "capture_seconds": run.capture_seconds}
+    return ratio_row(name, run.totals, base.totals, target=wanted, numbers=numbers)
