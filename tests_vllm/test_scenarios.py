@@ -34,7 +34,7 @@ def test_nor_where_the_loop_around_asks_for_no_bitmask(model_folder):
 def test_until_the_learned_rule_leads_each_request_finds_what_stock_vllm_finds(
     seed, model_folder, monkeypatch
 ):
-    monkeypatch.setattr(leading, "_LEAST_LEAD_PROMPTS", float("inf"))
+    monkeypatch.setattr(leading, "LEAST_LEAD_PROMPTS", float("inf"))
     outcome = compare(seed, model_folder)
     found = zip(outcome.plugin_by_request, outcome.stock_by_request, strict=True)
     assert all(plugin >= stock for plugin, stock in found)
@@ -42,8 +42,8 @@ def test_until_the_learned_rule_leads_each_request_finds_what_stock_vllm_finds(
 
 
 def test_where_the_learned_rule_leads_from_the_start_some_request_finds_less(model_folder, monkeypatch):
-    monkeypatch.setattr(leading, "_LEAST_LEAD_PROMPTS", float("-inf"))
-    monkeypatch.setattr(leading, "_LEAST_LEAD_ERRORS", float("-inf"))
+    monkeypatch.setattr(leading, "LEAST_LEAD_PROMPTS", float("-inf"))
+    monkeypatch.setattr(leading, "LEAST_LEAD_ERRORS", float("-inf"))
     outcomes = [compare(seed, model_folder) for seed in TINY]
     assert any(outcome.plugin < outcome.stock for outcome in outcomes)
 

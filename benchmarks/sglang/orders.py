@@ -32,6 +32,12 @@ from benchmarks.printing import Row, print_rows
 from benchmarks.sglang.bare_engine import BareEngine
 from benchmarks.sglang.replay import POOLS, WORKLOADS, Pools, pools_of, prompts_in
 from milepost.sglang.prompt_keys import UnitHash
+from milepost.vllm.leading import (
+    LEAD_REMEMBERED,
+    LEAST_LEAD_ERRORS,
+    LEAST_LEAD_PROMPTS,
+    MOST_LAG_ERRORS,
+)
 
 _Priority = Callable[[Any], tuple[float, ...]]
 _SHORT_OF_KV = next(pool for pool in POOLS if pool[1] < pool[0])
@@ -41,10 +47,12 @@ _ORDERS: dict[str, _Priority] = {
     "least often used": lambda leaf: (leaf.hit_count, leaf.last_access_time),
     "used twice stays": lambda leaf: (leaf.hit_count >= 2, leaf.last_access_time),
 }
-# How much of a lead each request leaves; standard errors and average prompts that a lead takes, and errors
-# that a lag takes. The careful ones are those that rules are changed by inside vLLM.
-_REMEMBERED = 0.99
-_DUELS = {"careful": (1.9, 0.5, 1.0), "quick": (0.5, 0.5, 0.5)}
+# Standard errors and average prompts that a lead takes, and errors that a lag takes. The careful ones are
+# those that rules are changed by inside vLLM.
+_DUELS = {
+    "careful": (LEAST_LEAD_ERRORS, LEAST_LEAD_PROMPTS, MOST_LAG_ERRORS),
+    "quick": (0.5, 0.5, 0.5),
+}
 # Prefixes are told apart by so many tokens.
 _UNIT_TOKENS = 16
 
@@ -114,8 +122,8 @@ def duel(
         total += int(reused[leader][number])
         for name in names:
             ahead = float(reused[name][number] - reused[leader][number])
-            leads[name] = leads[name] * _REMEMBERED + ahead
-            squares[name] = squares[name] * _REMEMBERED + ahead * ahead
+            leads[name] = leads[name] * LEAD_REMEMBERED + ahead
+            squares[name] = squares[name] * LEAD_REMEMBERED + ahead * ahead
         best = max(names, key=leads.__getitem__)
         error = math.sqrt(squares[best])
         needed = errors_back * error

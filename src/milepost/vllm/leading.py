@@ -21,17 +21,17 @@ from milepost.vllm.layout import PoolLayout
 from milepost.vllm.placing import placed_positions
 from milepost.vllm.stock import seen_junction, stock_positions, stopless_positions
 
-__all__ = ["Leader"]
+__all__ = ["LEAD_REMEMBERED", "LEAST_LEAD_ERRORS", "LEAST_LEAD_PROMPTS", "MOST_LAG_ERRORS", "Leader"]
 
 # How much of the lead each request leaves: a lead of some hundred requests ago says little.
-_REMEMBERED = 0.99
+LEAD_REMEMBERED = 0.99
 # The learned rule leads from when it is this many standard errors ahead, that of a sum of differences which
 # might as well have gone the other way, and half an average prompt.
-_LEAST_LEAD_ERRORS = 1.9
-_LEAST_LEAD_PROMPTS = 0.5
+LEAST_LEAD_ERRORS = 1.9
+LEAST_LEAD_PROMPTS = 0.5
 # It leads until it is behind by more standard errors than that, by what was found since: what it would have
 # found before is no credit, but tells how much is chance.
-_MOST_LAG_ERRORS = 1.0
+MOST_LAG_ERRORS = 1.0
 
 
 @final
@@ -93,16 +93,16 @@ class Leader:
         assert self._rivals is not None
         by_learning, by_stock = self._rivals.serve(lease)
         ahead = found - by_stock if self.is_led_by_learning else by_learning - found
-        self._lead_tokens = self._lead_tokens * _REMEMBERED + ahead
-        self._squares = self._squares * _REMEMBERED + ahead * ahead
+        self._lead_tokens = self._lead_tokens * LEAD_REMEMBERED + ahead
+        self._squares = self._squares * LEAD_REMEMBERED + ahead * ahead
         self._num_prompts += 1
         self._num_tokens += lease.request.num_tokens
         error = math.sqrt(self._squares)
         if self.is_led_by_learning:
-            changes = self._lead_tokens < -_MOST_LAG_ERRORS * error
+            changes = self._lead_tokens < -MOST_LAG_ERRORS * error
         else:
             prompt_tokens = self._num_tokens / self._num_prompts
-            changes = self._lead_tokens > max(_LEAST_LEAD_PROMPTS * prompt_tokens, _LEAST_LEAD_ERRORS * error)
+            changes = self._lead_tokens > max(LEAST_LEAD_PROMPTS * prompt_tokens, LEAST_LEAD_ERRORS * error)
         if changes:
             self.is_led_by_learning = not self.is_led_by_learning
             self._lead_tokens = 0.0
