@@ -1,8 +1,9 @@
-"""The cache of the states in SGLang's tree: told late, and up to date whenever it is asked.
+"""The cache of the states in SGLang's tree: told of a request once its batch was launched.
 
-No request waits for the cache to take in what has become of it. That is done in ``catch_up``, while the model
-computes; and before anything else reads or changes the cache, since the only way to it is ``current``. So it
-decides as if it were told at once.
+No request waits for the cache to take in what has become of it. That is done in ``catch_up``, while the
+model computes; and before anything else reads or changes the cache by ``current``. Between the plan of a
+request and the launch of its batch, room is made by what was known before: for that the cache is asked as it
+is, ``told``.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ class CheckpointCache:
     """
 
     def __init__(self, *, room: StateRoom, policy: CachePolicy, history_tokens: int | None) -> None:
-        # As it is, which may be late; see `current`.
-        self._told = HostedCache(
+        #: As it is, which may be late.
+        self.told = HostedCache(
             capacity_bytes=room.num_states,
             footprint=Footprint(checkpoint_bytes=1, kv_bytes_per_token=0),
             policy=policy,
@@ -53,8 +54,8 @@ class CheckpointCache:
         self.source = PlannedStates()
         #: The states in SGLang's tree.
         self.states = TreeStates()
-        #: What a checkpoint is worth for each token of KV that would go with it; ask once caught up.
-        self.worth_of_kv = self._told.worth_of_kv
+        #: What a checkpoint is worth for each token of KV that would go with it.
+        self.worth_of_kv = self.told.worth_of_kv
         # Requests that it has to be told of.
         self._late: list[PlannedRequest] = []
         # States that SGLang took while a lease held their record.
@@ -65,27 +66,24 @@ class CheckpointCache:
         """The cache, told of all that has happened."""
         if self._late:
             self.catch_up()
-        return self._told
+        return self.told
 
     def tell_later(self, request: PlannedRequest) -> None:
         """Have the cache be told of a request that was planned."""
         self._late.append(request)
 
-    def catch_up(self) -> bool:
-        """Tell the cache of the requests that it has not been told of, while there is time for it; return
-        whether there were any.
-        """
+    def catch_up(self) -> None:
+        """Tell the cache of the requests that it has not been told of, while there is time for it."""
         late, self._late = self._late, []
         for request in late:
             planned, request.planned = request.planned, ()
-            self._told.commit(request.lease, Placement(planned), self.source)
+            self.told.commit(request.lease, Placement(planned), self.source)
             for checkpoint in request.lease.pinned:
                 state = checkpoint.payload
                 assert isinstance(state, TreeState)
                 state.checkpoint = checkpoint
                 if state.node_id is None and checkpoint.position in planned:
                     request.states[checkpoint.position] = state
-        return bool(late)
 
     def lose(self, state: TreeState) -> None:
         """Evict what SGLang has taken; where a lease holds its record, once that is released."""
@@ -98,7 +96,7 @@ class CheckpointCache:
 
     def _evict_lost(self, state: TreeState) -> bool:
         assert state.checkpoint is not None
-        return state.node_id is not None or self.current.evict(state.checkpoint)
+        return state.node_id is not None or self.told.evict(state.checkpoint)
 
     def _on_drop(self, dropped: Sequence[Any]) -> None:
         for state in dropped:

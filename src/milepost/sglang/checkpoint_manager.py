@@ -124,11 +124,9 @@ class CheckpointManager:
         self.counts.planned += len(planned)
         self.counts.hits += hit > 0
 
-    def catch_up(self) -> bool:
-        """Tell the cache of the requests that it has not been told of, while there is time for it; return
-        whether there were any.
-        """
-        return self._cache.catch_up()
+    def catch_up(self) -> None:
+        """Tell the cache of the requests that it has not been told of, while there is time for it."""
+        self._cache.catch_up()
 
     def is_open(self, request_id: str) -> bool:
         """Return whether a request is planned for."""
@@ -193,7 +191,6 @@ class CheckpointManager:
 
     def leave_tree(self, node_id: int) -> None:
         """Note that the state at a node is gone. Harmless where that was decided here."""
-        self.catch_up()
         state = self.states.leave(node_id)
         if state is None:
             return
@@ -208,13 +205,12 @@ class CheckpointManager:
 
         Complexity: O(states that are locked or not wanted + log states).
         """
-        self.catch_up()
         while True:
             for node_id in self.states.unwanted:
                 if not is_locked(node_id):
                     return node_id
             # What goes from the cache is not wanted any more.
-            if not self._cache.current.evict_least(is_held=lambda state: self._is_held(state, is_locked)):
+            if not self._cache.told.evict_least(is_held=lambda state: self._is_held(state, is_locked)):
                 return None
 
     def note_prefilled(self, request_id: str, num_tokens: int) -> None:

@@ -168,19 +168,6 @@ class PlannedRadixCache(UnifiedRadixCache):
         if self.checkpoint_manager is not None:
             self.checkpoint_manager.note_prefilled(req.rid, up_to)
 
-    def evict(self, *args: Any, **kwargs: Any) -> Any:
-        """Do as SGLang does, by what has happened until now."""
-        if self.checkpoint_manager is not None:
-            self.checkpoint_manager.catch_up()
-        return super().evict(*args, **kwargs)
-
-    def evict_for_alloc(self, *args: Any, **kwargs: Any) -> Any:
-        """Do as SGLang does, by what has happened until now."""
-        if self.checkpoint_manager is not None and self.checkpoint_manager.catch_up():
-            # Which changes what is worth least.
-            self.components[ComponentType.FULL].rank_ahead()
-        return super().evict_for_alloc(*args, **kwargs)
-
     def on_release(self, req: Any, *, checkpointed: bool) -> None:
         """Do as SGLang does, and forget the request."""
         super().on_release(req, checkpointed=checkpointed)
