@@ -1,6 +1,7 @@
 """What capturing states adds to a cold prefill, and what calls of a length cost.
 
-    python -m benchmarks.capture [--tokens 8192] [--states 32] [--dtype float32] [--turns 3] [--json]
+    python -m benchmarks.capture [--tokens 8192] [--states 32] [--dtype float32] [--turns 3]
+                                 [--part engine|driver] [--json]
 
 One layer group of Qwen3.5-0.8B. Through the real engine, cache, plan, prefill and commit: *strict* without
 checkpoints, and with them captured and stored where its segments end. Through the driver alone: *one call*
@@ -29,7 +30,9 @@ _SEGMENT_TOKENS = 256
 _MOST = 1.02
 
 
-def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: int) -> list[Row]:
+def measure(
+    *, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: int, part: str | None = None
+) -> list[Row]:
     """Return the ratios of the ways.
 
     Args:
@@ -37,6 +40,7 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
         num_states: Captured on its way.
         dtype: Of the model.
         num_turns: After one that warms up.
+        part: ``engine`` or ``driver`` for what goes through that; both unless given.
     """
     has_gpu = torch.cuda.is_available()
     model = build_layer_group(dtype).to("cuda" if has_gpu else "cpu")
@@ -52,13 +56,16 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
 
     driver = driver_for(model)
     positions = [num_tokens * (index + 1) // num_states for index in range(num_states)]
-    ways: dict[str, Callable[[np.ndarray], object]] = {
+    through_engine: dict[str, Callable[[np.ndarray], object]] = {
         "strict": through(engine(NoCheckpoints())),
         "strict with states": through(engine(Balanced(count=num_states))),
+    }
+    through_driver: dict[str, Callable[[np.ndarray], object]] = {
         "one call": lambda prompt: _in_calls(driver, prompt, [num_tokens]),
         "one call with states": lambda prompt: _inside(driver, prompt, positions),
         "a call for each state": lambda prompt: _in_calls(driver, prompt, positions),
     }
+    ways = (through_engine if part != "driver" else {}) | (through_driver if part != "engine" else {})
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(num_turns + 1):
         # A prompt of its own every time: nothing may be reused here.
@@ -78,13 +85,14 @@ def measure(*, num_tokens: int, num_states: int, dtype: torch.dtype, num_turns: 
         ("a call for each state", "one call", None),
         ("strict", "one call", None),
     )
-    return [
-        *(
-            ratio_row(f"{what}: {name} / {base}", times[name], times[base], target=target)
-            for name, base, target in pairs
-        ),
-        _bits(driver, random.integers(0, 1024, 4 * _SEGMENT_TOKENS, dtype=np.int32)),
+    rows = [
+        ratio_row(f"{what}: {name} / {base}", times[name], times[base], target=target)
+        for name, base, target in pairs
+        if name in times and base in times
     ]
+    if part != "engine":
+        rows.append(_bits(driver, random.integers(0, 1024, 4 * _SEGMENT_TOKENS, dtype=np.int32)))
+    return rows
 
 
 def _in_calls(driver: TransformersDriver, prompt: np.ndarray, ends: Sequence[int]) -> list[object]:
@@ -134,6 +142,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=8, help="states captured on its way")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--turns", type=int, default=5, help="turns after the one that warms up")
+    parser.add_argument("--part", choices=("engine", "driver"), help="both unless given")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
     options = parser.parse_args()
     rows = measure(
@@ -141,6 +150,7 @@ def main() -> None:
         num_states=options.states,
         dtype=getattr(torch, options.dtype),
         num_turns=options.turns,
+        part=options.part,
     )
     print_rows(rows, as_json=options.json)
 
