@@ -1,5 +1,7 @@
 """Which states and which KV go: what nobody wants, then what is worth least, and never what is in use."""
 
+from types import SimpleNamespace
+
 import pytest
 from benchmarks.sglang.bare_engine import BareEngine
 from sglang.srt.mem_cache.base_prefix_cache import EvictParams
@@ -126,6 +128,24 @@ def test_while_a_chunk_is_computed_room_is_made_for_the_next_one_and_no_more():
     assert waited_for[1:] == [0, 0], "only the first chunk waits for room"
     assert 1024 <= free[0] < 1024 + 1500, "no more than for the next chunk"
     assert free[1] >= 552
+    engine.check()
+    engine.check_leaks()
+
+
+@pytest.mark.parametrize(("num_kv_tokens", "is_made"), [(1 << 17, True), (1 << 14, False)])
+def test_room_is_made_for_who_waits_where_that_is_little_of_the_pool(num_kv_tokens, is_made):
+    engine = BareEngine(num_states=200, num_kv_tokens=num_kv_tokens, chunk=1024)
+    for document in range(5):
+        engine.serve(tokens(document, 1500))
+    taken = engine.allocator.alloc(engine.allocator.available_size())
+    engine.launch()
+    assert engine.allocator.available_size() == 0, "nobody waits"
+    engine.waiting = [SimpleNamespace(origin_input_ids=tokens(901, 3000))]
+    engine.launch()
+
+    free = engine.allocator.available_size()
+    assert 1024 <= free < 1024 + 1500 if is_made else free == 0
+    engine.allocator.free(taken)
     engine.check()
     engine.check_leaks()
 

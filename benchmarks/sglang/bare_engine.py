@@ -147,6 +147,8 @@ class BareEngine:
         self.batch = types.SimpleNamespace(
             req_to_token_pool=self.pool, tree_cache=self.cache, model_config=config
         )
+        #: Requests whose turn comes next.
+        self.waiting = []
         self.num_restored = 0
         self._num_requests = 0
 
@@ -232,7 +234,8 @@ class BareEngine:
 
     def launch(self):
         """Do what SGLang's scheduler does between the launch of a batch and its results."""
-        run_batch(lambda *_: None, types.SimpleNamespace(tree_cache=self.cache), self.batch)
+        scheduler = types.SimpleNamespace(tree_cache=self.cache, waiting_queue=self.waiting)
+        run_batch(lambda *_: None, scheduler, self.batch)
 
     def decode(self, running, answer):
         """Let a prefilled request answer, and track states as decoding does."""

@@ -24,6 +24,8 @@ __all__ = [
 
 # What the hook on an admission tells the one on its commitment, which SGLang does not tell.
 _MAY_CUT = "milepost_may_cut"
+# Room is made ahead for a request that waits where the pool of KV holds so many times as much.
+_POOL_PER_WAITING = 64
 
 
 def place_state(prepare: Callable[[Any, Any], Any], batch: Any, req: Any) -> Any:
@@ -160,7 +162,7 @@ def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
 
 def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
     """Once a batch was launched, tell the cache what has happened, and make room for the next chunk of a
-    prompt that goes on: while the model computes, time is free.
+    prompt that goes on, or for who waits: while the model computes, time is free.
 
     Args:
         run: SGLang's own method.
@@ -173,7 +175,7 @@ def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, *
     if not isinstance(cache, PlannedRadixCache):
         return run(scheduler, batch, *args, **kwargs)
     # Before the launch: drafts may leave the batch in another mode.
-    coming_tokens = _next_chunk_tokens(batch, cache.chunk_tokens)
+    coming_tokens = _next_chunk_tokens(batch, cache.chunk_tokens) or _waiting_tokens(scheduler, cache)
     result = run(scheduler, batch, *args, **kwargs)
     cache.use_free_time(coming_tokens=coming_tokens)
     return result
@@ -190,6 +192,17 @@ def _next_chunk_tokens(batch: Any, chunk_tokens: int | None) -> int:
         return 0
     num_left: int = len(req.full_untruncated_fill_ids) - req.extend_end
     return num_left if chunk_tokens is None else min(num_left, chunk_tokens)
+
+
+def _waiting_tokens(scheduler: Any, cache: PlannedRadixCache) -> int:
+    """Return how long the first chunk is at most of who waits first; 0 where nobody does, or where that is
+    more than a small part of the pool: what it will find there could be what has to go.
+    """
+    if not scheduler.waiting_queue or cache.checkpoint_manager is None:
+        return 0
+    length = len(scheduler.waiting_queue[0].origin_input_ids)
+    num_tokens = length if cache.chunk_tokens is None else min(length, cache.chunk_tokens)
+    return num_tokens if num_tokens * _POOL_PER_WAITING <= cache.checkpoint_manager.room.num_kv_tokens else 0
 
 
 def _manager_of(cache: Any) -> CheckpointManager | None:
