@@ -15,11 +15,12 @@ __all__ = [
     "STOCK_SETTINGS",
     "WORKLOADS",
     "Pools",
+    "Reuse",
     "Setting",
     "pools_of",
     "prompts_in",
     "prompts_of",
-    "reused_fraction",
+    "replay",
 ]
 
 
@@ -47,6 +48,14 @@ class Pools:
     num_states: int
     num_kv_tokens: int
     chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """Which share of the prompts' tokens was not computed again, and how many chunks more that took."""
+
+    fraction: float
+    num_stops: int
 
 
 MILEPOST = Setting("milepost", backend="milepost")
@@ -90,8 +99,8 @@ def pools_of(prompts: Sequence[array], pool: tuple[int, int]) -> Pools:
     return Pools(num_states, max(least_kv, num_prompts * average), CHUNK_TOKENS)
 
 
-def reused_fraction(setting: Setting, pools: Pools, prompts: Sequence[array]) -> float:
-    """Return which share of the prompts' tokens is not computed again, one request at a time."""
+def replay(setting: Setting, pools: Pools, prompts: Sequence[array]) -> Reuse:
+    """Serve prompts, one at a time."""
     engine = BareEngine(
         setting.backend,
         num_states=pools.num_states,
@@ -103,7 +112,8 @@ def reused_fraction(setting: Setting, pools: Pools, prompts: Sequence[array]) ->
     )
     reused = sum(engine.serve(prompt)[0] for prompt in prompts)
     engine.check_leaks()
-    return reused / sum(map(len, prompts))
+    num_stops = 0 if engine.manager is None else engine.manager.counts.stops
+    return Reuse(reused / sum(map(len, prompts)), num_stops)
 
 
 def _tokens(request: TraceRequest) -> np.ndarray:
