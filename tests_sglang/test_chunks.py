@@ -155,6 +155,32 @@ def test_behind_a_prompt_that_was_cut_no_other_is_and_those_that_fit_go_with_it(
     assert not taught.manager.is_open(does_not.rid), "it is planned when it is its turn"
 
 
+def leave_kv(adder, num_tokens):
+    """Have others answer who will need all but ``num_tokens`` of the KV."""
+    adder.memory_budget.total_offset += adder.memory_budget.remaining_total - num_tokens
+
+
+def test_nobody_in_its_batch_is_given_the_memory_for_the_rest_of_a_prompt_that_was_cut(taught):
+    adder = adder_of(taught, chunk=2048)
+    leave_kv(adder, 2000)
+    first, second = request(taught, 901, 1900), request(taught, 902, 300)
+    admit(adder, first)
+    assert first.extend_end < 1700
+    assert admit(adder, second) is AddReqResult.NO_TOKEN
+    assert adder.can_run_list == [first], "in one chunk it had left room for nobody either"
+
+
+def test_nor_is_who_comes_with_a_later_chunk(taught):
+    first = request(taught, 901, 4000)
+    admit(adder_of(taught, chunk=2048), first)
+    first.prefix_len = first.extend_end
+    adder = adder_of(taught, chunk=2048)
+    leave_kv(adder, 4100 - first.prefix_len)
+    assert adder.add_chunked_req(first) is first
+    assert adder.rem_chunk_tokens > 300
+    assert admit(adder, request(taught, 902, 300), has_chunked_req=True) is AddReqResult.NO_TOKEN
+
+
 def test_without_that_guard_sglang_forgets_the_first(taught, monkeypatch):
     adder = adder_of(taught, chunk=2048)
     first, second = request(taught, 901, 1900), request(taught, 903, 4000)

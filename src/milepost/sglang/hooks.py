@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sglang.srt.managers.schedule_policy import AddReqResult
+from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult
 
 from milepost.hosted.hints import breakpoints_of
 from milepost.sglang.checkpoint_manager import CheckpointManager
@@ -127,7 +127,10 @@ def commit_admission(
         stop = manager.stop_in(req.rid, start, end) if may_cut else None
         if stop is not None:
             admission = replace(admission, extend_len=stop - start, max_new_tokens=0, is_chunked=True)
-    return commit(adder, req, admission, *args, **kwargs)
+    committed = commit(adder, req, admission, *args, **kwargs)
+    if manager is not None and adder.dllm_config is None:
+        _reserve_rest(adder, req)
+    return committed
 
 
 def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
@@ -142,22 +145,11 @@ def add_chunk(add: Callable[[Any, Any], Any], adder: Any, req: Any) -> Any:
     manager = _manager_of(adder.tree_cache)
     if manager is None or adder.dllm_config is not None or adder.rem_chunk_tokens is None:
         return add(adder, req)
-    start, limit = req.prefix_len, adder.chunked_req_limit
-    most = adder.memory_budget.available_chunk_tokens(adder.rem_chunk_tokens)
-    if most is not None and limit is not None:
-        most = min(most, limit)
-    if most is None:
-        return add(adder, req)
-    num_left = len(req.full_untruncated_fill_ids) - start
-    if most < num_left:
-        grid_tokens = manager.room.grid_tokens
-        aligned = (start + most) // grid_tokens * grid_tokens - start
-        if aligned > 0:
-            adder.chunked_req_limit = most = aligned
-    stop = manager.stop_in(req.rid, start, start + min(most, num_left))
-    if stop is not None:
-        adder.chunked_req_limit = stop - start
-    return add(adder, req)
+    _limit_chunk(manager, adder, req)
+    unfinished = add(adder, req)
+    if unfinished is not None:
+        _reserve_rest(adder, req)
+    return unfinished
 
 
 def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -179,6 +171,35 @@ def run_batch(run: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, *
     result = run(scheduler, batch, *args, **kwargs)
     cache.use_free_time(coming_tokens=coming_tokens)
     return result
+
+
+def _limit_chunk(manager: CheckpointManager, adder: Any, req: Any) -> None:
+    start, limit = req.prefix_len, adder.chunked_req_limit
+    most = adder.memory_budget.available_chunk_tokens(adder.rem_chunk_tokens)
+    if most is None:
+        return
+    if limit is not None:
+        most = min(most, limit)
+    num_left = len(req.full_untruncated_fill_ids) - start
+    if most < num_left:
+        grid_tokens = manager.room.grid_tokens
+        aligned = (start + most) // grid_tokens * grid_tokens - start
+        if aligned > 0:
+            adder.chunked_req_limit = most = aligned
+    stop = manager.stop_in(req.rid, start, start + min(most, num_left))
+    if stop is not None:
+        adder.chunked_req_limit = stop - start
+
+
+def _reserve_rest(adder: Any, req: Any) -> None:
+    """Keep the memory that an unfinished prompt still needs from those behind it in its batch. SGLang leaves
+    nothing of a batch behind such a prompt, so it does not; and it goes on with the prompt whether or not
+    there is memory, and ends where there is none.
+    """
+    num_left = len(req.full_untruncated_fill_ids) - req.extend_end
+    if num_left > 0:
+        most_new = min(max(req.sampling_params.max_new_tokens - len(req.output_ids), 0), CLIP_MAX_NEW_TOKENS)
+        adder.memory_budget.total_offset += adder.ceil_paged_tokens(num_left) + most_new
 
 
 def _next_chunk_tokens(batch: Any, chunk_tokens: int | None) -> int:
