@@ -46,7 +46,7 @@ def state(cache: HostedCache) -> list[object]:
 
 
 # Ranks are brought up to date whenever somebody asks for a victim, or for what victims are worth.
-LAZY = {"group", "kv_tokens", "worth"}
+LAZY = {"covered_by", "group", "kv_tokens", "worth"}
 
 
 def slots(record: Node | SeenPrompt | BranchPoint | Checkpoint) -> Iterator[tuple[str, object]]:

@@ -17,6 +17,7 @@ from traffic import (
     conversations,
     document_questions,
     few_among_many,
+    segment_keys,
     serve_all,
     serve_trace,
     shared_instructions,
@@ -29,7 +30,7 @@ from milepost.policies.generations import generation_after
 from milepost.policies.learned import LearnedPlacement
 from milepost.policies.reuse_model import ReuseModel
 from milepost.simulator import replay, simulate
-from milepost.store import SeenPrompt
+from milepost.store import BranchPoint, SeenPrompt
 from milepost.traces import open_trace
 
 BASELINE = "tail+junction"
@@ -126,6 +127,50 @@ def test_the_second_prompt_through_a_place_gets_a_state_there_where_third_ones_c
     situation = Situation(request=request, prompt=SeenPrompt(5_000), earlier=earlier)
     assert 1_234 in placement.place_in(situation).positions
     assert 1_234 not in placement.place(request).positions
+
+
+def situation_of_a_third_prompt(*, num_visits):
+    """It leaves the second one 20 tokens before that ends, where that has left the first one or not."""
+    branch_point = BranchPoint(800)
+    branch_point.visits = num_visits
+    request = PlacementRequest(num_tokens=2_000, overlap_depth=800, grid=16, checkpoint_bytes=1)
+    return Situation(
+        request=request, prompt=SeenPrompt(2_000), earlier=SeenPrompt(820), branch_points=(branch_point,)
+    )
+
+
+def test_where_two_have_left_at_one_token_the_place_is_kept_however_near_the_end_of_the_earlier_one():
+    placement = LearnedPlacement(ReuseModel())
+    placement._model.price = 1.0
+    assert 800 in placement.place_in(situation_of_a_third_prompt(num_visits=1)).positions
+    assert 800 not in placement.place_in(situation_of_a_third_prompt(num_visits=0)).positions
+
+
+@pytest.mark.parametrize(("own_tokens", "watched"), [((16, 16, 2_000), [1_024]), ((16, 16, 16), [])])
+def test_where_two_have_left_at_one_token_the_place_is_watched_if_the_third_goes_on(own_tokens, watched):
+    prompts = [[("instructions", 1_024), (f"own {n}", size)] for n, size in enumerate(own_tokens)]
+    server = serve_all("learned", prompts, capacity=PLENTY)
+    keys = segment_keys("instructions", 1_024)
+    with server.cache.acquire(keys, num_tokens=1_024) as lease:
+        points = lease.situation.branch_points
+    assert [point.position for point in points] == [1_024]
+    assert [point.position for point in points if point.is_tracked] == watched
+
+
+def rate_of_documents(beside):
+    """What is expected after the tenth question about one of twelve documents, each question followed by
+    another request.
+    """
+    prompts = []
+    for n in range(400):
+        prompts += [[(f"document {n % 12}", 1_520), (f"question {n}", 16)], beside(n)]
+    return serve_all("learned", prompts, capacity=PLENTY).policy.placement._model.fresh_rate(1_536, 10)
+
+
+def test_what_is_counted_at_branch_points_does_not_make_other_prompts_seem_asked_for_less():
+    alone = rate_of_documents(lambda n: [(f"nothing {n}", 1_536)])
+    beside = rate_of_documents(lambda n: [(f"instructions {n % 12}", 1_024), (f"own {n}", 512)])
+    assert beside > 0.75 * alone
 
 
 # Against the baseline
@@ -315,6 +360,17 @@ def taught(*, price: float = 0.0) -> LearnedPlacement:
         traffic.overlap.observe(int(random.integers(1000, 19_000)), 20_000)
     traffic.price = price
     return LearnedPlacement(traffic)
+
+
+@pytest.mark.parametrize("worth_of_byte", [0.02, 0.04])
+def test_of_the_plans_that_are_worth_their_room_the_one_is_taken_that_is_worth_most_over_it(worth_of_byte):
+    request = PlacementRequest(num_tokens=20_000, grid=GRID, checkpoint_bytes=1000)
+    situation = Situation(
+        request=request, prompt=SeenPrompt(20_000), room_worth=lambda num_bytes: worth_of_byte * num_bytes
+    )
+    largest, best = (taught(price=price).place(request) for price in (0.0, worth_of_byte))
+    assert 0 < len(best.positions) < len(largest.positions)
+    assert taught().place_in(situation) == best
 
 
 def test_nothing_is_placed_where_nothing_can_be():

@@ -8,6 +8,7 @@ from traffic import document_questions, serve_all
 
 from milepost.errors import ConfigurationError
 from milepost.policies import learned, load_lessons, parse_policy, save_lessons
+from milepost.policies.generations import num_generation_rows
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,20 @@ def test_what_was_learned_helps_from_the_first_prompt_on(taught, tmp_path):
     cold, served = (serve_all(policy, document_questions(), capacity=30_000) for policy in (learned(), warm))
     first = [sum(s.report.reused for s in server.served[:40]) for server in (cold, served)]
     assert first[1] > first[0]
+
+
+def test_what_an_older_version_saved_counts_as_of_prompts_without_branch_points(taught):
+    exported = taught.lessons.export()
+    shape = (3, 2, num_generation_rows(), -1)
+    apart = {name: np.array(exported["prompts"][name]).reshape(shape) for name in ("uses", "exposure")}
+    assert apart["exposure"][:, 1].any()
+    older = {name: each.sum(1).ravel().tolist() for name, each in apart.items()}
+    lessons = learned().lessons
+    lessons.restore({**exported, "prompts": {**exported["prompts"], **older}})
+    for name, each in apart.items():
+        restored = np.array(lessons.export()["prompts"][name]).reshape(shape)
+        np.testing.assert_array_equal(restored[:, 0], each.sum(1))
+        assert not restored[:, 1].any()
 
 
 def test_a_policy_that_learns_nothing_has_nothing_to_keep(tmp_path):

@@ -41,7 +41,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # No prediction is certain: any checkpoint may be asked for with at least this chance.
 _LEAST_MASS = 1e-3
-# Plans tried for a prompt, each at the price that the one before it met.
+# Plans tried for a prompt, each at the price that the one before it met. A smaller one may be worth more over
+# what has to go for it, though a larger one is worth more than that too.
 _BIDS = 3
 
 
@@ -60,9 +61,9 @@ class LearnedPlacement(SituatedPlacement):
         generation = _generation(situation)
         expected = model.predict(request.num_tokens, request.breakpoints)
         situation.forecast = model.remembered(expected)
-        rate = model.fresh_rate(request.num_tokens, generation)
+        branches, has_branches = _branches(situation, model)
+        rate = model.fresh_rate(request.num_tokens, generation, has_branches=has_branches)
         rates = expected.weights * rate
-        branches = _branches(situation, model)
         price, cost_per_capture, cost_per_cut = model.price, 0.0, math.inf
         if capture_tokens:
             returns = model.expected_returns(generation, proven=bool(given_positions))
@@ -70,6 +71,7 @@ class LearnedPlacement(SituatedPlacement):
         if request.call_ends and request.cut_tokens is not None:
             returns = model.expected_returns(generation, proven=True)
             cost_per_cut = _in_each_request(request.cost_between(0, request.cut_tokens), rate, returns)
+        best, most = Placement(), 0.0
         for _ in range(_BIDS):
             plan = plan_worth(
                 request,
@@ -82,16 +84,16 @@ class LearnedPlacement(SituatedPlacement):
                 cost_per_cut=cost_per_cut,
             )
             worth = situation.room_worth(plan.num_bytes) if situation.room_worth and plan.num_bytes else 0.0
-            if worth <= plan.saving:
-                if not given_positions:
-                    return plan.placement
-                depths, rates = with_points(expected.depths, rates, branches)
-                return _beside_given(
-                    request, plan.placement, given_positions, depths, rates, cost_per_capture
-                )
-            # What would have to go is worth more. So that is the price, and a smaller plan may be worth it.
+            if plan.saving - worth > most:
+                best, most = plan.placement, plan.saving - worth
+            if not worth:
+                break
+            # That is the price of what would have to go.
             price = max(2.0 * price, worth / plan.num_bytes)
-        return Placement()
+        if not given_positions:
+            return best
+        depths, rates = with_points(expected.depths, rates, branches)
+        return _beside_given(request, best, given_positions, depths, rates, cost_per_capture)
 
 
 @final
@@ -209,9 +211,9 @@ def _generation(situation: Situation) -> int:
     return prompt.generation if generation is None else generation
 
 
-def _branches(situation: Situation, model: ReuseModel) -> list[tuple[int, float]]:
-    """Return where requests diverge along the prompt, and at what rate: at watched branch points, and where
-    this prompt is the first to diverge from an earlier one.
+def _branches(situation: Situation, model: ReuseModel) -> tuple[list[tuple[int, float]], bool]:
+    """Return where requests diverge along the prompt beyond the resume position, and at what rate: at watched
+    branch points, and at one that is watched from now on; and whether there are any on its path.
     """
     request, earlier = situation.request, situation.earlier
     depth, resume, last = request.overlap_depth, request.resume_position, request.num_tokens - 1
@@ -221,14 +223,13 @@ def _branches(situation: Situation, model: ReuseModel) -> list[tuple[int, float]
         for point in watched
         if point.position > resume
     ]
-    if (
-        earlier is not None
-        and depth > resume
-        and model.overlap.is_divergence(depth, min(earlier.num_tokens, request.num_tokens))
-        and all(point.position != depth for point in watched)
-    ):
+    if earlier is None or any(point.position == depth for point in watched):
+        return branches, bool(watched)
+    num_visits = next((point.visits for point in situation.branch_points if point.position == depth), 0)
+    is_new = model.is_branch_point(depth, earlier.num_tokens, request.num_tokens, num_visits=num_visits)
+    if is_new and depth > resume and model.overlap.is_divergence(depth, request.num_tokens):
         branches.append((depth, model.new_branch_rate))
-    return branches
+    return branches, is_new or bool(watched)
 
 
 def _beside_given(

@@ -12,9 +12,10 @@ from milepost.policies.base import CachePolicy
 
 __all__ = ["load_lessons", "save_lessons"]
 
-_FORMAT = "milepost lessons 3"
-# Those do not tell in what layout they were learned.
-_OLDER_FORMATS = ("milepost lessons 2",)
+_FORMAT = "milepost lessons 4"
+# Those do not tell prompts with branch points from others, and the older one not in what layout they were
+# learned.
+_OLDER_FORMATS = ("milepost lessons 2", "milepost lessons 3")
 
 
 def save_lessons(policy: CachePolicy, path: Path) -> None:

@@ -47,7 +47,7 @@ class ReuseModel:
         self.overlap = OverlapModel()
         self.boundaries = BoundaryModel()
         self.prompts: HazardTable[SeenPrompt] = HazardTable(
-            kind_priors=_KIND_PRIORS, rows=num_generation_rows(), columns=_LENGTH_COLUMNS
+            kind_priors=_KIND_PRIORS, rows=2 * num_generation_rows(), columns=_LENGTH_COLUMNS
         )
         self.branch_points: HazardTable[BranchPoint] = HazardTable(
             kind_priors=_BRANCH_PRIORS, rows=num_generation_rows()
@@ -72,9 +72,11 @@ class ReuseModel:
         """Share of what a prompt can save that one checkpoint has to add."""
         return max(_LEAST_GAIN, _LEAST_GAIN_AT_FIRST / (1.0 + self.overlap.num_shared / 2.0))
 
-    def fresh_rate(self, num_tokens: int, generation: int) -> float:
-        """Return the rate of requests that follow a prompt just seen."""
-        return float(self.prompts.index[self._hazard_class(num_tokens, generation, _FRESH), 0])
+    def fresh_rate(self, num_tokens: int, generation: int, *, has_branches: bool = False) -> float:
+        """Return the rate of requests that follow a prompt just seen, those left out that diverge at watched
+        branch points, where it ``has_branches``.
+        """
+        return float(self.prompts.index[self._hazard_class(num_tokens, generation, has_branches, _FRESH), 0])
 
     def expected_returns(self, generation: int, *, proven: bool = False) -> float:
         """Return how many requests a prompt just seen will bring; ``proven``, by the evidence alone."""
@@ -91,6 +93,17 @@ class ReuseModel:
     def new_branch_rate(self) -> float:
         """Rate of requests that diverge where two have for the first time just now."""
         return float(self.branch_points.index[self.branch_points.hazard_class(0, generation_row(0)), 0])
+
+    def is_branch_point(self, depth: int, earlier_tokens: int, num_tokens: int, *, num_visits: int) -> bool:
+        """Say whether a place is to be watched where a prompt of ``num_tokens`` has left an earlier one.
+
+        Near the end of the earlier prompt it may as well go on from that. But where another one has left
+        before, at the same token, neither does.
+        """
+        overlap = self.overlap
+        return overlap.is_divergence(depth, earlier_tokens) or (
+            num_visits > 0 and overlap.is_divergence(depth, num_tokens)
+        )
 
     def predict(self, num_tokens: int, breakpoints: tuple[int, ...]) -> OverlapDistribution:
         """Return where the next request will diverge from a prompt."""
@@ -143,7 +156,9 @@ class ReuseModel:
                 self._credit(inserted, earlier)
         self.returns.note_prompt(generation_row(new.generation))
         points = (node.branch_point for node in inserted.path)
-        self.forecast(new).meet([point for point in points if point is not None and point.is_tracked])
+        watched = [point for point in points if point is not None and point.is_tracked]
+        new.has_branches = bool(watched)
+        self.forecast(new).meet(watched)
         self.watch(new)
         for old, passed_tokens in inserted.passed.items():
             self._pass(old, passed_tokens)
@@ -179,7 +194,7 @@ class ReuseModel:
         """
         self.overlap.restore(exported["overlap"])
         self.boundaries.restore(exported["boundaries"])
-        self.prompts.restore(exported["prompts"])
+        self.prompts.restore(_told_apart(exported["prompts"], num_cells=self.prompts.index.size))
         self.branch_points.restore(exported["junctions"])
         self.returns.restore(exported["returns"])
         self.price = max(0.0, float(exported["price"]))
@@ -265,9 +280,15 @@ class ReuseModel:
         if self.overlap.num_shared == 1 << self._version and self._version < _LAST_VERSION:
             # What was predicted from half of the evidence is not worth much.
             self._version += 1
-        if inserted.is_diverging and self.overlap.is_divergence(depth, num_tokens):
-            assert branch_point is not None
+        if not inserted.is_diverging:
+            return
+        assert branch_point is not None
+        if self.is_branch_point(
+            depth, num_tokens, inserted.prompt.num_tokens, num_visits=branch_point.visits
+        ):
             self._visit(branch_point)
+        else:
+            branch_point.visits += 1
 
     def _visit(self, branch_point: BranchPoint) -> None:
         branch_point.visits += 1
@@ -285,14 +306,33 @@ class ReuseModel:
             self.prompts.reclassify(old, self._class_of(old, _BRANCHED))
 
     def _class_of(self, prompt: SeenPrompt, kind: int) -> int:
-        return self._hazard_class(prompt.num_tokens, prompt.generation, kind)
+        return self._hazard_class(prompt.num_tokens, prompt.generation, prompt.has_branches, kind)
 
-    def _hazard_class(self, num_tokens: int, generation: int, kind: int) -> int:
+    def _hazard_class(self, num_tokens: int, generation: int, has_branches: bool, kind: int) -> int:
         length = max(0, num_tokens.bit_length() - 6)
-        return self.prompts.hazard_class(kind, generation_row(generation), length)
+        # Who diverges at a branch point is counted there. So prompts that have one bring fewer by themselves,
+        # and would make those seem asked for less that have none.
+        row = generation_row(generation) + (num_generation_rows() if has_branches else 0)
+        return self.prompts.hazard_class(kind, row, length)
 
     def _gather(self) -> None:
         self.scales[: self.first_branch_cell] = self.prompts.index.reshape(-1)
         self.scales[self.first_branch_cell :] = self.branch_points.index.reshape(-1)
         self.rates = self.scales.tolist()
         self.scales_version += 1
+
+
+def _told_apart(exported: dict[str, Any], *, num_cells: int) -> dict[str, Any]:
+    """Return the counts of prompts for a table of ``num_cells``. Those of an older version, which did not
+    tell prompts with branch points from others, count as of prompts without.
+    """
+    if len(exported["uses"]) * 2 != num_cells:
+        return exported
+    older = {
+        name: np.array(exported[name]).reshape(len(_KIND_PRIORS), num_generation_rows(), -1)
+        for name in ("uses", "exposure")
+    }
+    told_apart = {
+        name: np.concatenate((each, np.zeros_like(each)), 1).ravel().tolist() for name, each in older.items()
+    }
+    return {**exported, **told_apart}

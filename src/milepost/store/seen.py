@@ -21,6 +21,8 @@ class SeenPrompt(Tracked):
         num_tokens: Length of the prompt.
         generation: How many prompts in a row went on from one another before this one: the turn of a
             conversation, the number of the question about a document. Set by a policy that learns.
+        has_branches: Whether prompts are known to diverge along its path, and counted where they do. Set by a
+            policy that learns.
         passed_tokens: Leading tokens that later prompts have passed through; they own those.
         breakpoints: Where its messages end, or its client asked for a cache point, ascending.
         forecast: What a policy predicted for this prompt; the store never looks inside.
@@ -28,13 +30,17 @@ class SeenPrompt(Tracked):
         group: What ranks with this prompt in the order of evictions, which alone sets it.
     """
 
-    __slots__ = ("breakpoints", "forecast", "generation", "group", "num_tokens", "owned", "passed_tokens")
+    __slots__ = (
+        "breakpoints", "forecast", "generation", "group", "has_branches", "num_tokens", "owned",
+        "passed_tokens",
+    )  # fmt: skip
 
     def __init__(self, num_tokens: int, *, generation: int = 0, breakpoints: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.breakpoints = breakpoints
         self.num_tokens = num_tokens
         self.generation = generation
+        self.has_branches = False
         self.passed_tokens = 0
         self.forecast: object | None = None
         self.owned: dict[int, Checkpoint] = untracked({})
@@ -57,7 +63,7 @@ class BranchPoint(Tracked):
 
     Attributes:
         position: Where, in tokens from the start.
-        visits: How many prompts diverged here since it is watched.
+        visits: How many prompts a policy has seen diverge here.
         covered_by: The checkpoint that those who diverge here resume from, as it was last ranked.
     """
 
