@@ -109,6 +109,11 @@ def taught(monkeypatch):
     return engine
 
 
+def test_no_state_has_to_go_for_those_of_more_chunks_while_slots_are_free(taught):
+    assert taught.pool.mamba_allocator.available_size() > 100
+    assert taught.manager.statistics().num_evictions == 0
+
+
 def admit(adder, req, *, has_chunked_req=False, align=None):
     return adder.add_one_req(req, has_chunked_req=has_chunked_req, truncation_align_size=align)
 

@@ -99,7 +99,8 @@ class CheckpointManager:
         keys = self._hash.keys(tokens)
         cache, hit_told = self._cache.current, min(hit, num_whole * room.unit_tokens)
         ends = room.chunk_ends(hit, num_tokens, chunk_end=chunk_end, chunk_tokens=chunk_tokens)
-        self._note_room(len(ends))
+        # Where chunks may be cut, each step of the grid can be the end of one.
+        self._note_room((num_tokens - hit) // room.grid_tokens if may_stop else len(ends))
         lease = cache.acquire(
             keys,
             num_tokens=num_told,
