@@ -11,6 +11,7 @@ from milepost.placement import (
     NoCheckpoints,
     Offsets,
     Periodic,
+    PlacementRequest,
     PromptTail,
     TailAndJunction,
 )
@@ -102,3 +103,16 @@ def test_a_share_of_the_budget_lies_strictly_between_nothing_and_all_of_it(share
     with pytest.raises(ConfigurationError, match="state_share="):
         CachePolicy(PromptTail(), state_share=share)
     assert CachePolicy(PromptTail(), state_share=0.5).state_share == 0.5
+
+
+def test_learned_can_be_told_of_chunks_that_leave_one_state_and_of_a_pool_for_states():
+    assert parse_policy("learned").state_share is None
+    policy = parse_policy("learned:share=0.25,chunk=100")
+    assert policy.state_share == 0.25
+    request = PlacementRequest(num_tokens=400, grid=10)
+    placed = policy.placement.place(request).positions
+    assert len({(position - 1) // 100 for position in placed}) == len(placed) > 1
+    with pytest.raises(ConfigurationError, match="chunk=0"):
+        parse_policy("learned:chunk=0")
+    with pytest.raises(ConfigurationError, match="state_share=2"):
+        parse_policy("learned:share=2")

@@ -23,6 +23,13 @@ FLAGS = {
         "--mamba-max-states-per-path",
         "--chunked-prefill-size",
     },
+    "milepost-sglang": {
+        "--radix-cache-backend",
+        "--model-path",
+        "--mamba-radix-cache-strategy",
+        "--mamba-full-memory-ratio",
+        "--chunked-prefill-size",
+    },
     "tensorrt": {"--config"},
     "llamacpp": {"-m", "--ctx-checkpoints", "--checkpoint-min-step", "--cache-ram"},
     "mlx": {"--model", "--prompt-cache-size", "--prompt-cache-bytes"},

@@ -222,7 +222,8 @@ def test_the_json_is_plain_and_has_every_field() -> None:
 def test_mistakes_are_refused_by_name() -> None:
     footprint = nominal_footprint(1536)
     with pytest.raises(
-        ConfigurationError, match="engine 'vlm' is unknown; it is one of milepost-vllm, milepost, vllm"
+        ConfigurationError,
+        match="engine 'vlm' is unknown; it is one of milepost-vllm, milepost-sglang, milepost",
     ):
         recommend(open_trace(CHAT), footprint=footprint, capacity_kv_tokens=AMPLE, engines=["vlm"])
     with pytest.raises(ConfigurationError, match="max_requests=0"):
@@ -260,6 +261,18 @@ def test_the_plugin_is_offered_first_and_by_the_flag_that_loads_it() -> None:
     first = advised(DOCUMENTS).engines[0]
     assert first.engine == "milepost-vllm"
     assert " --scheduler-cls milepost.vllm.Scheduler" in first.instructions.commands[0]
+
+
+def test_inside_sglang_it_is_offered_before_sglang_alone_and_reuses_more() -> None:
+    names = [engine.engine for engine in advised(DOCUMENTS).engines]
+    assert names.index("milepost-sglang") < names.index("sglang")
+    plugin, stock = (advice_for(engine, DOCUMENTS) for engine in ("milepost-sglang", "sglang"))
+    assert " --radix-cache-backend milepost" in plugin.instructions.commands[0]
+    ratio, chunk = (plugin.settings[name] for name in ("--mamba-full-memory-ratio", "--chunked-prefill-size"))
+    assert plugin.outcome is not None
+    assert stock.outcome is not None
+    assert plugin.outcome.policy == f"learned:share={ratio / (1 + ratio):.4f},chunk={chunk}"
+    assert plugin.outcome.reused_fraction > stock.outcome.reused_fraction
 
 
 def test_the_plugin_is_simulated_as_the_cache_that_runs_inside_vllm() -> None:

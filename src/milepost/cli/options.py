@@ -58,7 +58,16 @@ __all__ = [
 
 DEFAULT_REPLAY_POLICIES = ("learned", "vllm", "none")
 # Those of milepost.recommend.ENGINES, whose import would cost a help text half a second.
-ENGINE_NAMES = ("milepost-vllm", "milepost", "vllm", "sglang", "tensorrt", "llamacpp", "mlx")
+ENGINE_NAMES = (
+    "milepost-vllm",
+    "milepost-sglang",
+    "milepost",
+    "vllm",
+    "sglang",
+    "tensorrt",
+    "llamacpp",
+    "mlx",
+)
 
 # Those that are the engine's of a command that opens one for itself, under the names that both use.
 ENGINE_OPTIONS = ("capacity", "policy", "numerics", "key_type", "value_type")

@@ -19,12 +19,14 @@ it rises until only what will be used is stored.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from milepost.counts import as_count
 from milepost.overlap import with_points
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
@@ -48,16 +50,17 @@ _BIDS = 3
 
 @final
 class LearnedPlacement(SituatedPlacement):
-    """Places every checkpoint that is worth its memory."""
+    """Places every checkpoint that is worth its memory; of each call of ``chunk_tokens``, if given, one."""
 
-    def __init__(self, model: ReuseModel) -> None:
+    def __init__(self, model: ReuseModel, *, chunk_tokens: int | None = None) -> None:
         self._model = model
+        self._chunk_tokens = chunk_tokens
 
     def place_in(
         self, situation: Situation, *, given_positions: Sequence[int] = (), capture_tokens: int = 0
     ) -> Placement:
         """Return the positions worth their memory. O(S log S) for a support of S depths."""
-        model, request = self._model, situation.request
+        model, request = self._model, self._in_calls(situation.request)
         generation = _generation(situation)
         expected = model.predict(request.num_tokens, request.breakpoints)
         situation.forecast = model.remembered(expected)
@@ -94,6 +97,13 @@ class LearnedPlacement(SituatedPlacement):
             return best
         depths, rates = with_points(expected.depths, rates, branches)
         return _beside_given(request, best, given_positions, depths, rates, cost_per_capture)
+
+    def _in_calls(self, request: PlacementRequest) -> PlacementRequest:
+        if self._chunk_tokens is None or request.call_ends:
+            return request
+        first = request.resume_position + self._chunk_tokens
+        ends = range(first, request.num_tokens, self._chunk_tokens)
+        return replace(request, call_ends=(*ends, request.num_tokens))
 
 
 @final
@@ -167,11 +177,22 @@ class LearnedEviction(EvictionPolicy):
         self._model.note_price(worth)
 
 
-def learned() -> CachePolicy:
-    """Return a new learned policy; give each cache its own."""
+def learned(*, share: float | None = None, chunk: int | None = None) -> CachePolicy:
+    """Return a new learned policy; give each cache its own.
+
+    Args:
+        share: Share of the budget that is the states' own, as SGLang has it; one budget unless given.
+        chunk: Length of a prefill chunk, of which each leaves one state; any number of states unless given.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+    chunk = None if chunk is None else as_count("chunk", chunk, least=1)
     _compile_kernels()
     model = ReuseModel()
-    return CachePolicy(LearnedPlacement(model), LearnedEviction(model), lessons=model)
+    return CachePolicy(
+        LearnedPlacement(model, chunk_tokens=chunk), LearnedEviction(model), lessons=model, state_share=share
+    )
 
 
 def with_learned_eviction(placement: PlacementPolicy) -> CachePolicy:

@@ -76,6 +76,8 @@ _START = PolicyOption("start", "from_start", _whole_numbers, "512+1024")
 _END = PolicyOption("end", "from_end", _whole_numbers, "64+192")
 _INTERVAL = PolicyOption("every", "every", _whole_number, "4096")
 _EVERY = PolicyOption("every", "every", _whole_number, "512", required=True)
+_SHARE = PolicyOption("share", "share", float, "0.47")
+_CHUNK = PolicyOption("chunk", "chunk", _whole_number, "8192")
 _COUNT = PolicyOption("count", "count", _whole_number, "8", required=True)
 
 POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
@@ -110,8 +112,8 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             sglang,
             "SGLang: request end and branch points, states in a pool of their own",
             (
-                PolicyOption("share", "share", float, "0.47"),
-                PolicyOption("chunk", "chunk", _whole_number, "8192"),
+                _SHARE,
+                _CHUNK,
                 PolicyOption("single", "single", _yes_or_no, "yes"),
             ),
         ),
@@ -135,7 +137,11 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
         ),
         "mlx": PolicyKind(mlx, "mlx-lm: the first message's end and the prompt's, oldest first"),
         "clairvoyant": PolicyKind(clairvoyant, "knows the requests to come: a bound, for a replay only"),
-        "learned": PolicyKind(learned, "every position that is worth its memory, learned from the traffic"),
+        "learned": PolicyKind(
+            learned,
+            "every position that is worth its memory, learned from the traffic",
+            (_SHARE, _CHUNK),
+        ),
     }
 )
 

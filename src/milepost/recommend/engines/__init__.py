@@ -6,6 +6,7 @@ from types import MappingProxyType
 from milepost.recommend.engine import EngineKind
 from milepost.recommend.engines.llamacpp import LLAMA_CPP
 from milepost.recommend.engines.milepost import MILEPOST
+from milepost.recommend.engines.milepost_sglang import MILEPOST_SGLANG
 from milepost.recommend.engines.milepost_vllm import MILEPOST_VLLM
 from milepost.recommend.engines.mlx import MLX
 from milepost.recommend.engines.sglang import SGLANG
@@ -17,6 +18,7 @@ __all__ = ["ENGINES"]
 ENGINES: Mapping[str, EngineKind] = MappingProxyType(
     {
         "milepost-vllm": MILEPOST_VLLM,
+        "milepost-sglang": MILEPOST_SGLANG,
         "milepost": MILEPOST,
         "vllm": VLLM,
         "sglang": SGLANG,

@@ -27,19 +27,35 @@ from milepost.recommend.engines.kv_alone import KV_ALONE, kv_alone
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
 
-__all__ = ["SGLANG"]
+__all__ = [
+    "CHUNK",
+    "CHUNKS",
+    "EXTRA_BUFFER",
+    "RATIO",
+    "RATIOS",
+    "SGLANG",
+    "SPLIT_NOTES",
+    "STRATEGY",
+    "sglang_command",
+    "sglang_grid",
+]
 
 _GRID_TOKENS = 64
-_STRATEGY = "--mamba-radix-cache-strategy"
-_RATIO = "--mamba-full-memory-ratio"
-_CHUNK = "--chunked-prefill-size"
+STRATEGY = "--mamba-radix-cache-strategy"
+RATIO = "--mamba-full-memory-ratio"
+CHUNK = "--chunked-prefill-size"
 _STATES = "--mamba-max-states-per-path"
 _LEVEL = "--hybrid-cache-checkpoints-level"
 # The default first.
-_RATIOS = (0.9, 0.1, 0.3, 3.0)
-_CHUNKS = (8192, 2048)
+RATIOS = (0.9, 0.1, 0.3, 3.0)
+CHUNKS = (8192, 2048)
+#: What else to know of how it splits its memory.
+SPLIT_NOTES = (
+    "states of running requests come out of the same pool: with many of them, raise the ratio",
+    "memory is what --mem-fraction-static leaves beside the weights; there is no flag in bytes",
+)
 # 0.5.23: what takes extra_buffer; what takes no_buffer alone; pure Mamba, whose states it does not keep.
-_EXTRA_BUFFER = frozenset(
+EXTRA_BUFFER = frozenset(
     (
         *("bailing_hybrid", "falcon_h1", "granitemoehybrid", "kimi_linear", "nemotron_h", "qwen3_5"),
         *("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
@@ -53,39 +69,38 @@ _ATTENTION = frozenset(
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
-    grid = -(-_GRID_TOKENS // situation.key_tokens) * situation.key_tokens
+    grid = sglang_grid(situation)
     if not situation.is_recurrent:
         yield kv_alone(situation)
         return
-    if situation.family is not None and situation.family.model_type not in _EXTRA_BUFFER:
+    if situation.family is not None and situation.family.model_type not in EXTRA_BUFFER:
         return
-    for chunk in (*_CHUNKS, None):
-        for ratio in _RATIOS:
-            settings: dict[str, SettingValue] = {_STRATEGY: "extra_buffer", _RATIO: ratio}
+    for chunk in (*CHUNKS, None):
+        for ratio in RATIOS:
+            settings: dict[str, SettingValue] = {STRATEGY: "extra_buffer", RATIO: ratio}
             policy = f"sglang:share={ratio / (1 + ratio):.4f}"
             if chunk is None:
                 settings[_STATES] = 1
             else:
-                settings[_CHUNK] = chunk
+                settings[CHUNK] = chunk
                 policy += f",chunk={chunk},single=yes"
             yield Candidate(policy=policy, grid=grid, footprint=situation.footprint, settings=settings)
 
 
 def _instructions(situation: Situation, candidate: Candidate | None) -> Instructions:
     if candidate is None or not situation.is_recurrent:
-        return Instructions(commands=(_command(situation, {}),), notes=(_without_states(situation),))
+        return Instructions(commands=(sglang_command(situation, {}),), notes=(_without_states(situation),))
     settings = dict(candidate.settings)
     keeps_chunks = settings.pop(_STATES, None) is None
     return Instructions(
-        commands=(_command(situation, dict(candidate.settings)),),
+        commands=(sglang_command(situation, dict(candidate.settings)),),
         notes=(
             "the command is for 0.5.23; where "
             f"{_LEVEL} is known, add {_LEVEL} {3 if keeps_chunks else 2}"
             + ("" if keeps_chunks else f" and leave {_STATES} out"),
-            f"{_STRATEGY} was named --mamba-scheduler-strategy before, with no_buffer as its default",
-            "states of running requests come out of the same pool: with many of them, raise the ratio",
+            f"{STRATEGY} was named --mamba-scheduler-strategy before, with no_buffer as its default",
             "there is no flag for where in a prompt states are kept",
-            "memory is what --mem-fraction-static leaves beside the weights; there is no flag in bytes",
+            *SPLIT_NOTES,
         ),
     )
 
@@ -103,7 +118,13 @@ def _without_states(situation: Situation) -> str:
     )
 
 
-def _command(situation: Situation, settings: dict[str, SettingValue]) -> str:
+def sglang_grid(situation: Situation) -> int:
+    """Return the tokens that states lie apart, in whole blocks of the log."""
+    return -(-_GRID_TOKENS // situation.key_tokens) * situation.key_tokens
+
+
+def sglang_command(situation: Situation, settings: dict[str, SettingValue]) -> str:
+    """Return how it is started with ``settings``."""
     return command_line(
         "python",
         "-m",
@@ -118,5 +139,5 @@ SGLANG = EngineKind(
     title="SGLang",
     candidates=_candidates,
     instructions=_instructions,
-    families=_EXTRA_BUFFER | _NO_BUFFER | _KEPT_NOWHERE | _ATTENTION,
+    families=EXTRA_BUFFER | _NO_BUFFER | _KEPT_NOWHERE | _ATTENTION,
 )
