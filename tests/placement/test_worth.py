@@ -120,6 +120,10 @@ def positions_of(request, depths, rates, **known) -> tuple[int, ...]:
     return plan_worth(request, depths, rates, **known).placement.positions
 
 
+def is_last_in_call(position, request):
+    return any(position <= end < position + request.grid for end in request.call_ends)
+
+
 def subsets(positions):
     return (plan for size in range(len(positions) + 1) for plan in combinations(positions, size))
 
@@ -150,8 +154,17 @@ def test_where_a_call_leaves_one_state_no_choice_of_positions_and_cuts_is_worth_
     wanted = Definition(request, known)
     positions = positions_of(request, **known, cost_per_capture=capture, cost_per_cut=cut)
     assert wanted.num_cuts(positions) == 0 or cut < float("inf")
-    best = max(wanted.worth(plan, 0.0, capture, cut) for plan in subsets(wanted.candidates()))
+    among = {*wanted.candidates(), *(p for p in wanted.placeable() if is_last_in_call(p, request))}
+    best = max(wanted.worth(plan, 0.0, capture, cut) for plan in subsets(sorted(among)))
     assert wanted.worth(positions, 0.0, capture, cut) == pytest.approx(best, abs=1e-9)
+
+
+def test_where_a_call_ends_a_state_takes_no_cut():
+    request = PlacementRequest(num_tokens=192, overlap_depth=192, call_ends=(96, 192))
+    depths, rates = np.array([100, 180]), np.ones(2)
+    assert positions_of(request, depths, rates, cost_per_cut=50.0) == (96, 180)
+    assert positions_of(request, depths, rates, cost_per_cut=3.0) == (100, 180)
+    assert positions_of(request, depths, rates) == (96, 180)
 
 
 @settings(compiles_first, max_examples=150)

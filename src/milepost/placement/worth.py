@@ -72,6 +72,11 @@ def plan_worth(
     positions, tails, lost = _candidates(depths, rates, base, deepest, resident, request.grid)
     if positions.size == 0 or request.max_checkpoints < 1:
         return NOTHING_WORTHY
+    if request.call_ends:
+        ends = np.array(request.call_ends, np.int64)
+        positions, tails, lost, calls = _in_calls(positions, tails, lost, ends, base, request.grid)
+    else:
+        calls = np.arange(positions.size, dtype=np.int64)
     if request.cost is None:
         gains = positions.astype(np.float64)
         base_gain, fallback_gain = float(base), float(request.fallback_position)
@@ -79,10 +84,6 @@ def plan_worth(
         points = np.concatenate(((request.fallback_position, base), positions))
         fallback_gain, base_gain, *_ = costs = request.cost(points).astype(np.float64)
         gains = costs[2:]
-    if request.call_ends:
-        calls = np.searchsorted(np.array(request.call_ends, np.int64), positions)
-    else:
-        calls = np.arange(positions.size, dtype=np.int64)
     chosen, saved, lost_rate = _best_plan_within(
         positions,
         gains,
@@ -151,6 +152,38 @@ def _candidates(
 
 
 @kernel(
+    "Tuple((int64[::1], float64[::1], float64[::1], int64[::1]))"
+    "(int64[::1], float64[::1], float64[::1], int64[::1], int64, int64)"
+)
+def _in_calls(
+    positions: IntArray, tails: FloatArray, lost: FloatArray, ends: IntArray, base: int, grid: int
+) -> tuple[IntArray, FloatArray, FloatArray, IntArray]:
+    """Return candidates and, among them, the last grid positions of calls; and which call each is in.
+
+    Short of where requests diverge a state saves less, but takes no cut where the next call leaves another.
+    """
+    size = positions.size + ends.size
+    all_positions, calls = np.empty(size, np.int64), np.empty(size, np.int64)
+    all_tails, all_lost = np.empty(size), np.empty(size)
+    count, call, above = 0, 0, base
+    for k in range(positions.size):
+        while call < ends.size and ends[call] < positions[k]:
+            end = ends[call] // grid * grid
+            if end > above:
+                # Nobody diverges between it and the candidate.
+                all_positions[count], all_tails[count], all_lost[count] = end, tails[k], lost[k]
+                calls[count] = call
+                count += 1
+                above = end
+            call += 1
+        all_positions[count], all_tails[count], all_lost[count] = positions[k], tails[k], lost[k]
+        calls[count] = call
+        count += 1
+        above = positions[k]
+    return all_positions[:count], all_tails[:count], all_lost[:count], calls[:count]
+
+
+@kernel(
     "Tuple((int64[::1], float64, float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
     "float64, float64, float64, int64[::1], float64, float64, float64, int64, int64)"
 )
@@ -203,7 +236,7 @@ def _best_plan_within(
     "Tuple((int64[::1], float64))(int64[::1], float64[::1], float64, float64[::1], float64[::1], "
     "float64, float64, float64, int64[::1], float64, float64, float64, int64)"
 )
-def _best_plan(  # noqa: PLR0912 (each line in a kernel of its own would take longer than all of it)
+def _best_plan(  # noqa: PLR0912, PLR0915 (in kernels of their own, lines would take longer than all of it)
     positions: IntArray,
     costs: FloatArray,
     base_cost: float,
@@ -248,6 +281,11 @@ def _best_plan(  # noqa: PLR0912 (each line in a kernel of its own would take lo
             first[1] = end[1] = 0
         if into == 0 or per_cut < np.inf:
             for i in range(new, j):
+                if end[into] > first[into] and gains[envelope[into, end[into] - 1]] == gains[i]:
+                    # Of parallel lines the upper one counts.
+                    if value[envelope[into, end[into] - 1]] >= value[i]:
+                        continue
+                    end[into] -= 1
                 while end[into] - first[into] > 1:
                     a, b = envelope[into, end[into] - 2], envelope[into, end[into] - 1]
                     # Line b is nowhere on top once i overtakes it before it overtakes a.
