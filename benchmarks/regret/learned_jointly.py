@@ -101,8 +101,9 @@ def _plan(cache: PrefixCache, lease: Lease, model: ReuseModel, eviction: _Planne
     request, situation, match = lease.request, lease.situation, lease.found.match
     expected = model.predict(request.num_tokens, request.breakpoints)
     situation.forecast = model.remembered(expected)
-    rate = model.fresh_rate(request.num_tokens, _generation(situation))
-    depths, rates = with_points(expected.depths, expected.weights * rate, _branches(situation, model))
+    branches, has_branches = _branches(situation, model)
+    rate = model.fresh_rate(request.num_tokens, _generation(situation), has_branches=has_branches)
+    depths, rates = with_points(expected.depths, expected.weights * rate, branches)
     deepest = request.num_tokens if request.affordable_position is None else request.affordable_position
     held = set(request.checkpoint_positions)
     wished = sorted(
