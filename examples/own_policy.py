@@ -8,7 +8,7 @@ prompts diverge, and keeps one state there. You will see what share of all promp
 
     tail                 49.0%
     BeforeTheQuestion    63.1%
-    learned              76.8%
+    learned              76.9%
 """
 
 import sys

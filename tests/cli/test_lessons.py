@@ -38,7 +38,9 @@ def test_merged_files_are_told_of_as_one(files, tmp_path):
     merged = run("merge", *files, "-o", tmp_path / "all.json", "--json")
     assert merged.exit_code == 0, merged.output
     told = json.loads(merged.stdout)
-    assert (told["num_requests"], told["num_overlaps"]) == (80, 25)
+    each = [json.loads(run("show", file, "--json").stdout) for file in files]
+    assert told["num_requests"] == 80
+    assert told["num_overlaps"] == sum(one["num_overlaps"] for one in each) > 20
     assert json.loads(run("show", tmp_path / "all.json", "--json").stdout) == told
 
 
