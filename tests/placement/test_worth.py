@@ -167,6 +167,28 @@ def test_where_a_call_ends_a_state_takes_no_cut():
     assert positions_of(request, depths, rates) == (96, 180)
 
 
+def test_of_two_positions_that_cost_the_same_the_one_that_takes_no_cut_goes_on():
+    table = np.array([0, 1, 5, 5, 9])
+    request = PlacementRequest(
+        num_tokens=5,
+        overlap_depth=5,
+        checkpoint_bytes=1,
+        cost=lambda p: table[np.minimum(p, 4)],
+        call_ends=(2, 3, 5),
+    )
+    known = {
+        "depths": np.array([1, 2, 3, 4]),
+        "rates": np.array([0.9, 0.1, 4.0, 5.0]),
+        "branches": [],
+        "price_per_byte": 0.1,
+    }
+    wanted = Definition(request, known)
+    positions = positions_of(request, **known, cost_per_cut=5.0)
+    best = max(wanted.worth(plan, cut=5.0) for plan in subsets(wanted.candidates()))
+    assert wanted.worth(positions, cut=5.0) == pytest.approx(best)
+    assert positions == (1, 3, 4)
+
+
 @settings(compiles_first, max_examples=150)
 @given(problems())
 def test_no_other_position_of_the_grid_would_have_been_better(problem):
