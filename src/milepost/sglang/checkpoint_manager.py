@@ -1,8 +1,9 @@
 """Decides for one SGLang cache which states to keep, and keeps the account.
 
-A request comes by five times:
+A request comes by six times:
 
-    admit          its first chunk is prepared: how far does it follow earlier prompts, what is to be kept?
+    admit          it joins a batch: how far does it follow earlier prompts, what is to be kept?
+    stop_in        each of its chunks is about to be: does it end earlier, for one state more?
     position_in    each of its chunks is prepared: which position is to be captured?
     catch_up       the model computes: the cache is told of the request, and learns from it
     enter_tree     a state of it is in SGLang's tree, at a node

@@ -120,16 +120,16 @@ def commit_admission(
     """
     cache = adder.tree_cache
     manager = _manager_of(cache)
-    if manager is not None and adder.dllm_config is None:
-        start, end = admission.prefix_len, admission.prefix_len + admission.extend_len
-        may_cut = getattr(adder, _MAY_CUT, False)
-        plan_request(cache, req, end, may_stop=may_cut)
-        stop = manager.stop_in(req.rid, start, end) if may_cut else None
-        if stop is not None:
-            admission = replace(admission, extend_len=stop - start, max_new_tokens=0, is_chunked=True)
+    if manager is None or adder.dllm_config is not None:
+        return commit(adder, req, admission, *args, **kwargs)
+    start, end = admission.prefix_len, admission.prefix_len + admission.extend_len
+    may_cut = getattr(adder, _MAY_CUT, False)
+    plan_request(cache, req, end, may_stop=may_cut)
+    stop = manager.stop_in(req.rid, start, end) if may_cut else None
+    if stop is not None:
+        admission = replace(admission, extend_len=stop - start, max_new_tokens=0, is_chunked=True)
     committed = commit(adder, req, admission, *args, **kwargs)
-    if manager is not None and adder.dllm_config is None:
-        _reserve_rest(adder, req)
+    _reserve_rest(adder, req)
     return committed
 
 

@@ -18,7 +18,6 @@ from milepost.recommend.engine import Candidate, EngineKind, Instructions, Setti
 from milepost.recommend.engines.sglang import (
     CHUNK,
     CHUNKS,
-    EXTRA_BUFFER,
     RATIO,
     RATIOS,
     SGLANG,
@@ -26,6 +25,8 @@ from milepost.recommend.engines.sglang import (
     STRATEGY,
     sglang_command,
     sglang_grid,
+    state_share,
+    takes_extra_buffer,
 )
 from milepost.recommend.profile import TrafficProfile
 from milepost.recommend.situation import Situation
@@ -36,8 +37,7 @@ _BACKEND = "--radix-cache-backend"
 
 
 def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candidate]:
-    family = situation.family
-    if not situation.is_recurrent or (family is not None and family.model_type not in EXTRA_BUFFER):
+    if not takes_extra_buffer(situation):
         return
     for chunk in CHUNKS:
         for ratio in RATIOS:
@@ -48,7 +48,7 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
                 CHUNK: chunk,
             }
             yield Candidate(
-                policy=f"learned:share={ratio / (1 + ratio):.4f},chunk={chunk}",
+                policy=f"learned:share={state_share(ratio)},chunk={chunk}",
                 grid=sglang_grid(situation),
                 footprint=situation.footprint,
                 settings=settings,

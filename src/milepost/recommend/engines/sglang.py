@@ -30,7 +30,6 @@ from milepost.recommend.situation import Situation
 __all__ = [
     "CHUNK",
     "CHUNKS",
-    "EXTRA_BUFFER",
     "RATIO",
     "RATIOS",
     "SGLANG",
@@ -38,6 +37,8 @@ __all__ = [
     "STRATEGY",
     "sglang_command",
     "sglang_grid",
+    "state_share",
+    "takes_extra_buffer",
 ]
 
 _GRID_TOKENS = 64
@@ -55,7 +56,7 @@ SPLIT_NOTES = (
     "memory is what --mem-fraction-static leaves beside the weights; there is no flag in bytes",
 )
 # 0.5.23: what takes extra_buffer; what takes no_buffer alone; pure Mamba, whose states it does not keep.
-EXTRA_BUFFER = frozenset(
+_EXTRA_BUFFER = frozenset(
     (
         *("bailing_hybrid", "falcon_h1", "granitemoehybrid", "kimi_linear", "nemotron_h", "qwen3_5"),
         *("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
@@ -73,12 +74,12 @@ def _candidates(situation: Situation, profile: TrafficProfile) -> Iterator[Candi
     if not situation.is_recurrent:
         yield kv_alone(situation)
         return
-    if situation.family is not None and situation.family.model_type not in EXTRA_BUFFER:
+    if not takes_extra_buffer(situation):
         return
     for chunk in (*CHUNKS, None):
         for ratio in RATIOS:
             settings: dict[str, SettingValue] = {STRATEGY: "extra_buffer", RATIO: ratio}
-            policy = f"sglang:share={ratio / (1 + ratio):.4f}"
+            policy = f"sglang:share={state_share(ratio)}"
             if chunk is None:
                 settings[_STATES] = 1
             else:
@@ -118,6 +119,17 @@ def _without_states(situation: Situation) -> str:
     )
 
 
+def takes_extra_buffer(situation: Situation) -> bool:
+    """Return whether it keeps states of the model where prompts diverge, as far as the family is known."""
+    family = situation.family
+    return situation.is_recurrent and (family is None or family.model_type in _EXTRA_BUFFER)
+
+
+def state_share(ratio: float) -> str:
+    """Return the states' share of both pools, for a notation, where theirs has ``ratio`` times the KV's."""
+    return f"{ratio / (1 + ratio):.4f}"
+
+
 def sglang_grid(situation: Situation) -> int:
     """Return the tokens that states lie apart, in whole blocks of the log."""
     return -(-_GRID_TOKENS // situation.key_tokens) * situation.key_tokens
@@ -139,5 +151,5 @@ SGLANG = EngineKind(
     title="SGLang",
     candidates=_candidates,
     instructions=_instructions,
-    families=EXTRA_BUFFER | _NO_BUFFER | _KEPT_NOWHERE | _ATTENTION,
+    families=_EXTRA_BUFFER | _NO_BUFFER | _KEPT_NOWHERE | _ATTENTION,
 )
