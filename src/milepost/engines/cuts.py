@@ -17,6 +17,7 @@ class Cuts:
         least: Fewest tokens of one call, where fewer take another kernel.
         stop_tokens: What a state more costs, in tokens computed: the price of a call, where it needs one.
         are_states_inside: States are taken inside a call, which need not end there.
+        inside_from: But for those before this position, where a call ends at each all the same.
     """
 
     every: int
@@ -24,6 +25,7 @@ class Cuts:
     least: int = 1
     stop_tokens: int = 0
     are_states_inside: bool = False
+    inside_from: int = 0
 
     def next(self, position: int, num_tokens: int, planned: Collection[int]) -> int:
         """Return where the call that begins at ``position`` ends; it takes less than ``least`` more tokens
@@ -36,8 +38,9 @@ class Cuts:
 
         Complexity: O(positions planned).
         """
-        ahead = (each for each in planned if position + self.least <= each < num_tokens)
-        wanted = num_tokens if self.are_states_inside else min(ahead, default=num_tokens)
+        before = min(num_tokens, self.inside_from) if self.are_states_inside else num_tokens
+        ahead = (each for each in planned if position + self.least <= each < before)
+        wanted = min(ahead, default=num_tokens)
         end = (position // self.every + 1) * self.every
         if end < position + self.least:
             end += self.every
@@ -61,10 +64,13 @@ class Capture:
     Attributes:
         is_inside: From inside of a call; else a call ends at each.
         reason: Why, in words.
+        inside_from: Where they are taken inside, the first position that they are taken so at.
     """
 
     is_inside: bool
     reason: str
+    inside_from: int = 0
 
     def __str__(self) -> str:
-        return f"{'from inside a call' if self.is_inside else 'where a call ends'} ({self.reason})"
+        way = "from inside a call" if self.is_inside else "where a call ends"
+        return f"{way}{f' from token {self.inside_from} on' if self.inside_from else ''} ({self.reason})"

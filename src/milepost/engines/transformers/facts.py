@@ -82,7 +82,7 @@ def model_facts(
         "experts": str(getattr(text_config, "_experts_implementation", None)),
         "numerics": str(numerics),
         "cuts": f"every {cuts.every}, grid {cuts.grid}, least {cuts.least}"
-        + (", states inside" if cuts.are_states_inside else ""),
+        + (f", states inside from {cuts.inside_from}" if cuts.are_states_inside else ""),
         "segment_tokens": str(segment_tokens),
         **_library_facts(),
         **_machine_facts(model.device),

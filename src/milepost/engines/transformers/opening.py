@@ -129,6 +129,7 @@ def _cuts(numerics: Numerics, segment_tokens: int, capture: Capture, device: str
         grid=1,
         stop_tokens=_INSIDE_TOKENS if capture.is_inside else _STOP_TOKENS,
         are_states_inside=capture.is_inside,
+        inside_from=capture.inside_from,
     )
 
 

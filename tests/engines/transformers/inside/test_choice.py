@@ -23,6 +23,34 @@ def test_a_family_whose_states_are_known_is_captured_inside_a_call(family):
     assert choice.is_inside == (family not in NOT_KNOWN), str(choice)
 
 
+def test_where_a_window_is_filled_otherwise_before_the_first_token_a_call_ends_early():
+    """What qwen4_exp holds of token ids after the first one begins with the end of text, and not with 0."""
+    choice = choose_capture(tiny_driver("qwen4_exp", torch.float32))
+    assert choice.is_inside
+    assert choice.inside_from == 64
+    assert "from inside a call from token 64 on" in str(choice)
+    assert "after 1 token state.layers.1.conv_states.2 is inf away" in choice.reason
+
+
+@pytest.mark.parametrize("family", sorted(set(ALL_FAMILIES) - NOT_KNOWN - {"qwen4_exp"}))
+def test_other_families_are_captured_inside_from_the_first_token_on(family):
+    assert choose_capture(tiny_driver(family, torch.float32)).inside_from == 0
+
+
+@pytest.mark.parametrize("family", ["qwen4_exp", "qwen3_5", "inkling"])
+def test_prompts_that_share_their_first_token_alone_are_answered_as_cold(family):
+    model = tiny_model(family)
+    warm = Engine.open(model, numerics="fast", capacity="4MB", policy="tail+junction")
+    cold = warm.sibling(capacity="4MB", policy="none")
+    reused = 0
+    for number in range(4):
+        tokens = [1, *range(20 + 40 * number, 26 + 41 * number)]
+        answer = warm.generate(tokens, max_new_tokens=4, temperature=0.0)
+        assert answer.tokens == cold.generate(tokens, max_new_tokens=4, temperature=0.0).tokens
+        reused += answer.report.reused
+    assert reused == 2
+
+
 def test_where_rounding_hides_a_lost_state_a_call_ends_at_each():
     """In bfloat16 this tiny model carries rounding as far as a state moves in some tokens."""
     choice = choose_capture(driver_for(tiny_model("kimi_linear", torch.bfloat16)))
@@ -35,7 +63,7 @@ def test_states_of_a_token_too_early_are_noticed(family, monkeypatch):
     """The control: the comparison fails where it has to."""
 
     def a_token_early(self, cache, offsets, num_tokens):
-        upstream(self, cache, [offset - 1 for offset in offsets], num_tokens)
+        upstream(self, cache, [max(1, offset - 1) for offset in offsets], num_tokens)
 
     upstream = Recording.__init__
     monkeypatch.setattr(Recording, "__init__", a_token_early)
@@ -50,7 +78,7 @@ def test_states_that_fit_and_do_not_go_on_are_noticed(monkeypatch):
 
     def misplaced(self, position):
         states = upstream(self, position)
-        return [states[0], type(states[1])(states[1].position - 1, *list_of(states[1])), *states[2:]]
+        return [*states[:2], type(states[2])(states[2].position - 1, *list_of(states[2])), *states[3:]]
 
     def list_of(state):
         return state.frame, state.num_bytes
