@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,33 @@ import transformers
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.frontier.measuring import FrontierRun, budgets_of, measure_workload
+from benchmarks.frontier.command_line import parse_options
+from benchmarks.frontier.measuring import OURS, FrontierRun, budgets_of, measure_workload
 from benchmarks.frontier.replaying import rows_of_replay
 from benchmarks.frontier.rows import rows_of
 from benchmarks.frontier.workloads import FrontierWorkload, made_up_workloads, paper_workloads
 from benchmarks.layer_group import build_layer_group
 from benchmarks.printing import Row, print_rows
 from milepost.engines.engine import Engine
+from milepost.errors import MilepostError
 from milepost.report.frontier_file import FORMAT
 
 _VOCABULARY_SIZE = 1024
-_POLICIES = ("learned", "histogram-dp:4", "balanced:4", "vllm", "marconi")
-_SHARES = (0.2, 0.5, 1.0)
 _SHORTER, _SEGMENT_TOKENS = 4, 64
 
 
 def main() -> None:
     """Measure, print and write."""
-    options = _options()
+    options = parse_options()
+    try:
+        rows = _rows(options)
+    except MilepostError as error:
+        sys.exit(f"frontier: {error}")
+    print_rows(rows, as_json=options.json)
+    sys.exit(any(row.numbers.get("different") for row in rows))
+
+
+def _rows(options: argparse.Namespace) -> list[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = build_layer_group(dtype, is_full=options.full).to(device)
@@ -41,49 +52,68 @@ def main() -> None:
     )
     shorter = 1 if options.full else _SHORTER
     sizes = {"shorter": shorter, "num_requests": options.requests, "vocabulary_size": _VOCABULARY_SIZE}
-    workloads = [] if options.logs is None else paper_workloads(options.logs, **sizes)
-    workloads += made_up_workloads(**sizes)
-    if options.workloads:
-        workloads = [each for each in workloads if each.name in options.workloads]
+    workloads = (
+        [] if options.logs is None else paper_workloads(options.logs, names=options.workloads, **sizes)
+    )
+    workloads += [each for each in made_up_workloads(**sizes) if each.name in options.workloads]
+    budgets = {each.name: budgets_of(each, engine.footprint, options.shares) for each in workloads}
+    # Too small a budget is an error, which an hour later would cost an hour.
+    for capacity in {min(each) for each in budgets.values()}:
+        engine.sibling(capacity=capacity, policy=OURS)
     if options.replay:
-        rows = [row for workload in workloads for row in _replayed(workload, engine, options)]
-        print_rows(rows, as_json=options.json)
-        return
-    runs = _measure(workloads, engine, options)
-    if options.output is not None:
-        options.output.write_text(json.dumps(_as_json(workloads, runs, engine, options, device), indent=1))
-    print_rows(rows_of(runs), as_json=options.json)
+        return [
+            row for each in workloads for row in _replayed(each, engine, options, budgets=budgets[each.name])
+        ]
+    runs: dict[str, list[FrontierRun]] = {}
+    # The device and its libraries warm up on what is measured nowhere.
+    warming = [3 + index % (_VOCABULARY_SIZE - 3) for index in range(900)]
+    engine.sibling(capacity="64MB", policy="none").generate(warming, max_new_tokens=1)
+    with Progress(console=Console(stderr=True)) as progress:
+        for number, workload in enumerate(workloads, 1):
+            runs[workload.name] = _measure(
+                workload, engine, options, budgets=budgets[workload.name], progress=progress
+            )
+            if options.output is not None:
+                _write(options.output, _as_json(workloads[:number], runs, engine, options, device))
+    return rows_of(runs)
 
 
 def _measure(
-    workloads: Sequence[FrontierWorkload], engine: Engine, options: argparse.Namespace
-) -> dict[str, list[FrontierRun]]:
-    runs = {}
-    # The device and its libraries warm up on what is measured nowhere.
-    engine.sibling(capacity="64MB", policy="none").generate(list(range(3, 900)), max_new_tokens=1)
-    with Progress(console=Console(stderr=True)) as progress:
-        for workload in workloads:
-            budgets = budgets_of(workload, engine.footprint, options.shares)
-            num_engines = 1 + len(options.policies) * len(budgets)
-            total = options.turns * num_engines * len(workload.requests)
-            task = progress.add_task(workload.title, total=total)
-            runs[workload.name] = measure_workload(
-                workload,
-                engine,
-                policies=options.policies,
-                budgets=budgets,
-                num_turns=options.turns,
-                on_request=lambda task=task: progress.advance(task),  # type: ignore[misc]
-            )
-    return runs
+    workload: FrontierWorkload,
+    engine: Engine,
+    options: argparse.Namespace,
+    *,
+    budgets: Sequence[int],
+    progress: Progress,
+) -> list[FrontierRun]:
+    num_engines = 1 + len(options.policies) * len(budgets)
+    total = options.turns * num_engines * len(workload.requests)
+    task = progress.add_task(workload.title, total=total)
+    return measure_workload(
+        workload,
+        engine,
+        policies=options.policies,
+        budgets=budgets,
+        num_turns=options.turns,
+        on_request=lambda: progress.advance(task),
+    )
 
 
-def _replayed(workload: FrontierWorkload, engine: Engine, options: argparse.Namespace) -> list[Row]:
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write all of it or nothing: what was measured before is not lost to what breaks off."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content, indent=1))
+    unfinished.replace(path)
+
+
+def _replayed(
+    workload: FrontierWorkload, engine: Engine, options: argparse.Namespace, *, budgets: Sequence[int]
+) -> list[Row]:
     return rows_of_replay(
         workload,
         engine.footprint,
         policies=options.policies,
-        budgets=budgets_of(workload, engine.footprint, options.shares),
+        budgets=budgets,
         segment_tokens=engine.segment_tokens,
     )
 
@@ -120,43 +150,6 @@ def _as_json(
             for workload in workloads
         ],
     }
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.frontier",
-        description="What a byte of memory buys in time: policies under several budgets, capture included.",
-    )
-    parser.add_argument(
-        "--logs",
-        type=Path,
-        metavar="DIR",
-        help="folder of the paper's logs; without it, made-up traffic alone",
-    )
-    parser.add_argument("--full", action="store_true", help="published sizes and lengths, for a GPU")
-    parser.add_argument(
-        "--requests", type=int, default=40, help="requests of each workload (40; the paper has 400)"
-    )
-    parser.add_argument("--turns", type=int, default=2, help="times that everything is measured")
-    parser.add_argument(
-        "--policies", nargs="+", default=list(_POLICIES), help="names, as milepost simulate takes them"
-    )
-    parser.add_argument(
-        "--shares",
-        nargs="+",
-        type=float,
-        default=list(_SHARES),
-        help="budgets, as shares of what holds all prompts that the paper's cache holds",
-    )
-    parser.add_argument(
-        "--workloads", nargs="+", metavar="NAME", help="some of quality, system_prompts, agents, unique"
-    )
-    parser.add_argument(
-        "--replay", action="store_true", help="run no model: what is saved, not how long it takes"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON that milepost report draws")
-    parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

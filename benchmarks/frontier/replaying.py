@@ -40,11 +40,11 @@ def rows_of_replay(
         }
         ours = saved.pop(OURS)
         rival = max(saved, key=lambda policy: saved[policy])
-        ratio = ours / saved[rival] if saved[rival] else float("inf")
+        ratio = f"{ours / saved[rival]:.3f}" if saved[rival] else "no ratio"
         rows.append(
             Row(
                 name=f"{workload.name}, {budget / 1e6:,.0f} MB: saved by {OURS} / best other ({rival})",
-                measured=f"{ratio:.3f} ({ours:.3f} and {saved[rival]:.3f} of the prompts)",
+                measured=f"{ratio} ({ours:.3f} and {saved[rival]:.3f} of the prompts)",
                 target=">= 1.0",
                 reached=ours >= saved[rival],
                 numbers={"saved": ours, **{f"saved by {policy}": each for policy, each in saved.items()}},

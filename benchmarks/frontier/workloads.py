@@ -1,19 +1,31 @@
 """The requests, as tokens of the model's vocabulary, shortened in proportion."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.paper.rebuild import LoggedRequest, read_log, rebuild
+from milepost.errors import TraceFormatError
 from milepost.tokens import TokenArray, as_tokens
 from milepost.traces.synthetic import open_synthetic
 
-__all__ = ["FrontierWorkload", "made_up_workloads", "paper_workloads"]
+__all__ = [
+    "MADE_UP_WORKLOADS",
+    "PAPER_WORKLOADS",
+    "FrontierWorkload",
+    "log_path",
+    "made_up_workloads",
+    "paper_workloads",
+]
 
 # Sequences that the cache of the logged runs holds.
 _PAPER_ENTRIES = {"quality": 20, "system_prompts": 50}
+PAPER_WORKLOADS = tuple(_PAPER_ENTRIES)
+"""Names of those that are rebuilt from the paper's logs."""
+MADE_UP_WORKLOADS = ("agents", "unique")
+"""Names of those that need no log."""
 _TITLES = {"quality": "Questions on documents", "system_prompts": "Shared system prompts"}
 _SPECIAL = 3
 # An odd number over the golden ratio: neighbours of a count come out far apart.
@@ -44,20 +56,38 @@ class FrontierWorkload:
         return float(np.mean([tokens.size for tokens in self.requests]))
 
 
+def log_path(folder: Path, name: str) -> Path:
+    """Return where the log of one of the paper's workloads lies."""
+    return folder / f"{name}_clean_requests.jsonl"
+
+
 def paper_workloads(
-    folder: Path, *, shorter: int, num_requests: int, vocabulary_size: int
+    folder: Path,
+    *,
+    names: Collection[str] = PAPER_WORKLOADS,
+    shorter: int,
+    num_requests: int,
+    vocabulary_size: int,
 ) -> list[FrontierWorkload]:
     """Return the paper's two, from its logs.
 
     Args:
         folder: With ``quality_clean_requests.jsonl`` and ``system_prompts_clean_requests.jsonl``.
+        names: Some of ``PAPER_WORKLOADS``.
         shorter: All lengths are divided by this.
         num_requests: The first so many.
         vocabulary_size: Of the model.
+
+    Raises:
+        TraceFormatError: a log is damaged, or holds nothing.
     """
     found = []
     for name, entries in _PAPER_ENTRIES.items():
-        log = [_shortened(each, shorter) for each in read_log(folder / f"{name}_clean_requests.jsonl")]
+        if name not in names:
+            continue
+        log = [_shortened(each, shorter) for each in read_log(log_path(folder, name))]
+        if not log:
+            raise TraceFormatError(f"{log_path(folder, name)} holds no request")
         rebuilt = rebuild(log[:num_requests], num_cached=entries, by_document=True)
         found.append(
             FrontierWorkload(
