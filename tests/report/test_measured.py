@@ -85,12 +85,41 @@ def test_a_figure_for_a_phone_has_its_names_below(path):
         "{",
         json.dumps({"format": "other"}),
         json.dumps({"format": FORMAT, "model": "m", "workloads": [{}]}),
+        json.dumps({"format": FORMAT, "model": "m", "workloads": []}),
+        json.dumps({"format": FORMAT, "x": 0})[:-2] + "[" * 100_000,
     ],
 )
 def test_a_file_of_something_else_is_refused(broken, tmp_path):
     path = tmp_path / "frontier.json"
     path.write_text(broken)
     with pytest.raises(ConfigurationError, match=r"holds no measured runs .*benchmarks\.frontier --output"):
+        read_frontier(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("off_ratios", []),
+        ("off_ratios", [math.nan]),
+        ("capacity_bytes", math.inf),
+        ("capacity_bytes", -1),
+        ("saved_fraction", 1.5),
+        ("checkpoints_per_entry", "many"),
+        ("policy", "none"),
+    ],
+)
+def test_runs_that_nothing_measured_are_refused(name, value, path):
+    damaged = content()
+    damaged["workloads"][0]["runs"] = [damaged["workloads"][0]["runs"][1] | {name: value}]
+    path.write_text(json.dumps(damaged))
+    with pytest.raises(ConfigurationError, match="holds no measured runs"):
+        read_frontier(path)
+
+
+def test_a_file_of_another_version_is_said_to_be_one(path):
+    path.write_text(json.dumps(content() | {"format": "milepost frontier 2"}))
+    assert is_frontier_file(path)
+    with pytest.raises(ConfigurationError, match="'milepost frontier 2', and 'milepost frontier 1' is read"):
         read_frontier(path)
 
 

@@ -4,6 +4,7 @@ What a policy costs and saves on a real engine, where a trace's study (``study``
 """
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from milepost.errors import ConfigurationError
 
 __all__ = ["FORMAT", "MeasuredFrontier", "MeasuredRun", "is_frontier_file", "read_frontier"]
 
-FORMAT = "milepost frontier 1"
+_ANY_VERSION = "milepost frontier "
+FORMAT = f"{_ANY_VERSION}1"
 _MOST_SNIFFED_BYTES = 200
 
 
@@ -64,10 +66,10 @@ class MeasuredFrontier:
 
 
 def is_frontier_file(path: str | Path) -> bool:
-    """Return whether ``path`` begins as such a file does; what cannot be read does not."""
+    """Return whether ``path`` begins as such a file of any version does; what cannot be read does not."""
     try:
         with Path(path).open("rb") as file:
-            return FORMAT.encode() in file.read(_MOST_SNIFFED_BYTES)
+            return _ANY_VERSION.encode() in file.read(_MOST_SNIFFED_BYTES)
     except OSError:
         return False
 
@@ -76,14 +78,18 @@ def read_frontier(path: str | Path) -> list[MeasuredFrontier]:
     """Return the workloads of a file.
 
     Raises:
-        ConfigurationError: it is no such file, or was cut off.
+        ConfigurationError: it is no such file, is of another version, was cut off, or holds what no run
+            measures, such as no run at all.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}")
+            raise ValueError(f"its format is {content['format']!r}, and {FORMAT!r} is read")
         found = [_workload(each, content["model"]) for each in content["workloads"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not found:
+            raise ValueError("no workload")
+    # An endless number, or brackets without end, are neither of the others.
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigurationError(
             f"{path} holds no measured runs ({error}); write it with python -m benchmarks.frontier --output"
         ) from error
@@ -91,21 +97,28 @@ def read_frontier(path: str | Path) -> list[MeasuredFrontier]:
 
 
 def _workload(given: Mapping[str, Any], model: str) -> MeasuredFrontier:
-    runs: Sequence[Mapping[str, Any]] = given["runs"]
-    return MeasuredFrontier(
-        title=str(given["title"]),
-        model=str(model),
-        runs=tuple(_run(run) for run in runs if run["policy"] != "none"),
-    )
+    title = str(given["title"])
+    given_runs: Sequence[Mapping[str, Any]] = given["runs"]
+    runs = tuple(_run(run) for run in given_runs if run["policy"] != "none")
+    if not runs:
+        raise ValueError(f"{title}: no run with a cache")
+    return MeasuredFrontier(title=title, model=str(model), runs=runs)
 
 
 def _run(given: Mapping[str, Any]) -> MeasuredRun:
-    ratios = tuple(float(ratio) for ratio in given["off_ratios"])
+    ratios = tuple(_number(ratio, "off_ratios") for ratio in given["off_ratios"])
     return MeasuredRun(
         policy=str(given["policy"]),
-        capacity_bytes=int(given["capacity_bytes"]),
+        capacity_bytes=int(_number(given["capacity_bytes"], "capacity_bytes")),
         off_ratio=statistics.median(ratios),
         off_ratios=ratios,
-        saved_fraction=float(given["saved_fraction"]),
-        checkpoints_per_entry=float(given["checkpoints_per_entry"]),
+        saved_fraction=_number(given["saved_fraction"], "saved_fraction", most=1.0),
+        checkpoints_per_entry=_number(given["checkpoints_per_entry"], "checkpoints_per_entry"),
     )
+
+
+def _number(given: Any, name: str, *, most: float = math.inf) -> float:
+    number = float(given)
+    if not (math.isfinite(number) and 0 <= number <= most):
+        raise ValueError(f"{name} is {given!r}")
+    return number

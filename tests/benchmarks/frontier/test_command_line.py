@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier.command_line import parse_options
 
+from benchmarks.frontier import __main__ as frontier
 from families import tiny_model
 from milepost.report.frontier_file import read_frontier
 
