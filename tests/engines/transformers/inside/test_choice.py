@@ -1,10 +1,14 @@
 """Where states come from is measured on the model that is opened, and said."""
 
+import inspect
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from resuming import tiny_driver
+from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_fallback
 
 from families import ALL_FAMILIES, tiny_model
 from milepost import Engine
@@ -49,6 +53,89 @@ def test_prompts_that_share_their_first_token_alone_are_answered_as_cold(family)
         assert answer.tokens == cold.generate(tokens, max_new_tokens=4, temperature=0.0).tokens
         reused += answer.report.reused
     assert reused == 2
+
+
+def with_other_names(torch_function, names):
+    """Return the same as a kernel's function, which has other names for some of what it is given."""
+    signature = inspect.signature(torch_function)
+    parameters = [
+        each.replace(name=names.get(each.name, each.name)) for each in signature.parameters.values()
+    ]
+
+    def kernel(*args, **options):
+        return torch_function(*args, **options)
+
+    kernel.__signature__ = inspect.Signature(parameters)
+    return kernel
+
+
+FLASH_LINEAR_ATTENTION = {"query": "q", "key": "k", "value": "v"}
+MAMBA_SSM = {"hidden_states": "x"}
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "names"),
+    [
+        ("qwen3_5", "torch_chunk_gated_delta_rule", FLASH_LINEAR_ATTENTION),
+        ("olmo_hybrid", "torch_chunk_gated_delta_rule", FLASH_LINEAR_ATTENTION),
+        ("kimi_linear", "chunk_kimi_delta_attention", FLASH_LINEAR_ATTENTION),
+        ("mamba2", "mamba2_chunk_scan", MAMBA_SSM),
+        ("falcon_h1", "mamba2_chunk_scan", MAMBA_SSM),
+    ],
+)
+def test_kernels_with_other_names_for_what_they_are_given_are_called_in_pieces(
+    family, name, names, monkeypatch
+):
+    """As upstream puts them in the place of its own function, which drops the names that a kernel lacks."""
+    model = tiny_model(family)
+    module = sys.modules[type(model).__module__]
+    torch_function = inspect.unwrap(getattr(module, name))
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(args[0].shape[1])
+        return torch_function(*args, **options)
+
+    counted.__signature__ = inspect.signature(torch_function)
+    kernel = with_other_names(counted, names)
+    monkeypatch.setitem(sys.modules, "their_kernels", SimpleNamespace(kernel=kernel))
+    installed = use_kernel_func_from_hub_with_fallback("kernel", "their_kernels")(torch_function)
+    monkeypatch.setattr(module, name, installed)
+    choice = choose_capture(driver_for(model))
+    assert choice.is_inside, str(choice)
+    assert 21 in calls
+
+
+def test_a_kernel_that_bears_no_pieces_is_called_whole(monkeypatch):
+    """What fails only in pieces is no reason not to open a model."""
+    model = tiny_model("qwen3_5")
+    module = sys.modules[type(model).__module__]
+    upstream = module.torch_chunk_gated_delta_rule
+
+    def whole_chunks_from_states(*args, initial_state=None, **options):
+        if initial_state is not None and args[0].shape[1] == 21:
+            raise RuntimeError("no such length")
+        return upstream(*args, initial_state=initial_state, **options)
+
+    whole_chunks_from_states.__signature__ = inspect.signature(upstream)
+    monkeypatch.setattr(module, "torch_chunk_gated_delta_rule", whole_chunks_from_states)
+    choice = choose_capture(driver_for(model))
+    assert str(choice) == "where a call ends (its recurrence fails in pieces: RuntimeError: no such length)"
+
+
+def test_a_function_that_names_nothing_is_not_guessed_at(monkeypatch):
+    model = tiny_model("qwen3_5")
+    module = sys.modules[type(model).__module__]
+    upstream = module.torch_chunk_gated_delta_rule
+
+    def anonymous(*args, **options):
+        return upstream(*args, **options)
+
+    monkeypatch.setattr(module, "torch_chunk_gated_delta_rule", anonymous)
+    choice = choose_capture(driver_for(model))
+    assert (
+        str(choice) == "where a call ends (its recurrence is a function that does not name what it is given)"
+    )
 
 
 def test_where_rounding_hides_a_lost_state_a_call_ends_at_each():

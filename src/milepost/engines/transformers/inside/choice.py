@@ -58,6 +58,12 @@ def choose_capture(driver: TransformersDriver, *, seed: int = 0) -> Capture:
         logits, inside = driver.advance_through(live, tokens, positions)
     except UnsupportedModelError as error:
         return _said(driver, Capture(is_inside=False, reason=str(error)))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Kernels of others, which may bear no such pieces; calls that end at states were probed.
+        reason = f"its recurrence fails in pieces: {type(error).__name__}: {error}"
+        return _said(driver, Capture(is_inside=False, reason=reason))
     cut, _ = _in_calls(driver, tokens, positions)
     with disturbed(driver.model, seed):
         rounded, rounded_logits = _in_calls(driver, tokens, positions)

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from milepost.engines.transformers.inside.recording import current_recording
+from milepost.errors import UnsupportedModelError
 
 __all__ = ["RECURRENCES", "Recurrence", "in_pieces"]
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +56,34 @@ def in_pieces(function: Callable[..., Any], recurrence: Recurrence) -> Callable[
     """Return ``function``, called in pieces while a recording wants states from inside of its tokens.
 
     Without a recording, where it is not asked for a state, and for other tokens than the recording's (a
-    module beside the model's own layers) it is called as it is.
+    module beside the model's own layers) it is called as it is. What is given by position stays so: kernels
+    that stand behind upstream's function have other names for it.
+
+    Raises:
+        UnsupportedModelError: while recording, it is given more by position than its signature names.
     """
-    names = tuple(inspect.signature(function).parameters)
+    names = tuple(
+        each.name for each in inspect.signature(function).parameters.values() if each.kind in _BY_POSITION
+    )
     axes, asks = recurrence.token_axes, recurrence.asks_for_state
 
     def run(*args: Any, **options: Any) -> Any:
+        recording = current_recording()
+        if recording is None:
+            return function(*args, **options)
+        if len(args) > len(names):
+            raise UnsupportedModelError("its recurrence is a function that does not name what it is given")
         arguments = dict(zip(names, args, strict=False)) | options
         sequences = {name: tensor for name in axes if (tensor := arguments.get(name)) is not None}
-        recording = current_recording()
-        is_recorded = recording is not None and (asks is None or arguments.get(asks))
-        if recording is None or not is_recorded or not recording.is_of(sequences, axes):
-            return function(**arguments)
+        is_recorded = asks is None or arguments.get(asks)
+        if not is_recorded or not recording.is_of(sequences, axes):
+            return function(*args, **options)
         state, states, outputs = arguments.get(recurrence.initial_state), [], []
         for start, end in pairwise((0, *recording.offsets, recording.num_tokens)):
             piece = {name: each.narrow(axes[name], start, end - start) for name, each in sequences.items()}
-            output, state = function(**arguments | piece | {recurrence.initial_state: state})
+            piece[recurrence.initial_state] = state
+            by_position = [piece.pop(name, each) for name, each in zip(names, args, strict=False)]
+            output, state = function(*by_position, **options | piece)
             outputs.append(output)
             states.append(state)
         recording.note_recurrence(states[:-1])
