@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
@@ -561,6 +562,39 @@ def test_a_tensor_in_a_plain_list_is_within_reach():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("numerics", ["strict", "fast"])
+def test_a_recurrence_that_was_replaced_and_loses_its_state_is_refused_as_at_opening(numerics, monkeypatch):
+    model = tiny_model("mamba2")
+    engine = open_engine(model, numerics=numerics)
+    file = sys.modules[type(model).__module__]
+    upstream = file.mamba2_chunk_scan
+
+    @functools.wraps(upstream)
+    def from_zeros(*args, initial_states=None, **options):
+        return upstream(*args, **options)
+
+    ask(engine)
+    monkeypatch.setattr(file, "mamba2_chunk_scan", from_zeros)
+    with pytest.raises(UnsupportedModelError, match=r"does not continue from the state.*undo that, or open"):
+        ask(engine)
+    with pytest.raises(UnsupportedModelError, match="does not continue from the state"):
+        open_engine(model)
+    monkeypatch.undo()
+    assert ask(engine).report.reused
+
+
+def test_a_forward_of_its_own_that_drops_the_cache_is_refused_as_at_opening():
+    model = tiny_model("mamba2")
+    engine = open_engine(model)
+    mixer = model.backbone.layers[1].mixer
+    ask(engine)
+    mixer.forward = lambda hidden_states, cache=None, **options: type(mixer).forward(mixer, hidden_states)
+    with pytest.raises(UnsupportedModelError, match="undo that, or open it again"):
+        ask(engine)
+    del mixer.forward
+    assert ask(engine).report.reused == HIT
+
+
 def test_layers_quantized_in_place_are_probed_again_and_refused_as_they_would_be_at_opening():
     model = tiny_model("qwen3_5")
     engine = open_engine(model)

@@ -1,8 +1,8 @@
 """Before a request is let through: which model is this now, can it still be resumed, and may it be stored?
 
-What changes the course of a forward call (layers, types, the configuration, autocast) changes what the probe
-once found, so the probe runs again: once for each such shape of the model. Other weights, another adapter or
-another precision in the same shape do not need it.
+What changes the course of a forward call (layers, the functions that they run, types, the configuration,
+autocast) changes what the probe once found, so the probe runs again: once for each such shape of the model.
+Other weights, another adapter or another precision in the same shape do not need it.
 """
 
 import logging

@@ -27,6 +27,8 @@ __all__ = ["Description", "Serials", "differences"]
 Words = dict[Place, str]
 _SHAPING_SWITCHES = ("default dtype", "autocast", "autocast on CPU")
 _NUMERICS = "torch"
+# What a module runs instead of its class's: put there by hand, or by accelerate, which calls the second.
+_FORWARDS = frozenset({"forward", "_old_forward"})
 _DIGEST_BYTES = 16
 
 
@@ -60,8 +62,8 @@ class Description:
 
     Attributes:
         words: All of it.
-        shape: The part on which the size and the course of a forward call hang: modules, the types and shapes
-            of tensors, the configuration, autocast.
+        shape: The part on which the size and the course of a forward call hang: modules and the functions
+            that they run, the types and shapes of tensors, the configuration, autocast.
     """
 
     def __init__(self, inventory: Inventory, switches: Iterable[Any], serials: Serials) -> None:
@@ -69,7 +71,8 @@ class Description:
         self.words: Words = {}
         self.shape: Words = {}
         for container in inventory.containers:
-            self._add(container, is_shaping=container.path in inventory.configuration)
+            is_shaping = container.path in inventory.configuration or container.role is Role.CODE
+            self._add(container, is_shaping=is_shaping)
         for path, module in inventory.modules.items():
             self.shape[path, "class"] = self.words[path, "class"] = self._identity(type(module))
         for place, tensor in inventory.tensors.items():
@@ -124,7 +127,7 @@ class Description:
         for key, value in container.items():
             words = self._of(value)
             self.words[path, key] = words
-            if is_shaping:
+            if is_shaping or (container.role is Role.MODULE and key in _FORWARDS):
                 self.shape[path, key] = words
 
     def _of(self, value: Any) -> str:

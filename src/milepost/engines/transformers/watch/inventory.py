@@ -75,6 +75,7 @@ class Role(enum.Enum):
     PARTS = enum.auto()  # its children, parameters or buffers
     HOOKS = enum.auto()  # its hooks
     VALUE = enum.auto()  # the value of an attribute
+    CODE = enum.auto()  # what its classes and modeling files define
     OTHER = enum.auto()
 
 
@@ -189,9 +190,10 @@ class _Walk:
             if kind.__module__.startswith("transformers.models."):
                 files.setdefault(kind.__module__)
             if kind is torch.nn.Module or _defines_a_forward(kind):
-                self._contain(f"class {kind.__qualname__}", vars(kind), _CLASS_NOTES, steps=None)
+                path = f"class {kind.__qualname__}"
+                self._contain(path, vars(kind), _CLASS_NOTES, steps=None, role=Role.CODE)
         for file in files:
-            self._contain(file, vars(sys.modules[file]), _FILE_NOTES, steps=None)
+            self._contain(file, vars(sys.modules[file]), _FILE_NOTES, steps=None, role=Role.CODE)
         self.run()
 
     def follow(self, path: str, value: Any, steps: int) -> None:
