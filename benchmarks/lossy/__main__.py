@@ -63,6 +63,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.prompts < 1:
         parser.error(f"--prompts={arguments.prompts}; give at least 1")
+    if EMBEDDED not in (arguments.family or FAMILIES) and "divergence" not in (arguments.part or _PARTS):
+        parser.error(
+            f"--part bytes is measured on the {EMBEDDED} model alone; leave out --family, or name it"
+        )
     if arguments.traces is not None and (reason := missing_traces(arguments.traces)):
         sys.exit(f"lossy: {reason}")
     logging.getLogger("transformers").setLevel(logging.ERROR)

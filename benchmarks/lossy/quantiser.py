@@ -54,11 +54,18 @@ class Quantiser:
         return (1 << self.bits - 1) - 1
 
     def encode(self, tensor: torch.Tensor) -> QuantisedTensor:
-        """Return ``tensor`` in few bits; each number is off by at most half its row's scale."""
+        """Return ``tensor`` in few bits; each number is off by at most half its row's scale.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
         numbers = tensor.float()
         scales = numbers.abs().amax(dim=-1, keepdim=True) / self.largest
-        # A row of zeros is zeros whatever its scale.
-        codes = (numbers / scales.where(scales > 0, 1)).round().to(torch.int8)
+        if not scales.isfinite().all():
+            raise ValueError("a state is not finite")
+        # A row of zeros is zeros whatever its scale. One of denormal numbers may have its scale rounded down.
+        codes = (numbers / scales.where(scales > 0, 1)).round().clamp(-self.largest, self.largest)
+        codes = codes.to(torch.int8)
         packed = codes if self.bits == 8 else _pack(codes.flatten())
         return QuantisedTensor(packed, scales, tensor.shape, tensor.dtype)
 

@@ -33,6 +33,21 @@ def test_the_largest_number_of_a_row_comes_back_to_rounding_and_zeros_stay_zeros
     assert not back[1].any()
 
 
+@BITS
+def test_denormal_numbers_come_back_with_their_signs(bits: int) -> None:
+    tensor = torch.tensor([[2e-43, -2e-43, 1e-43], [1e-45, 0.0, -1e-45]])
+    back = Quantiser(bits).decode(Quantiser(bits).encode(tensor))
+    assert (back * tensor.sign() >= 0).all()
+    assert ((back - tensor).abs() <= 1e-43).all()
+
+
+@BITS
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_what_is_not_finite_is_refused(bits: int, number: float) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        Quantiser(bits).encode(torch.tensor([[1.0, number], [0.0, 1.0]]))
+
+
 def test_six_bits_take_three_quarters_of_eight() -> None:
     tensor = torch.randn(4, 16, 64)
     eight, six = (Quantiser(bits).encode(tensor) for bits in (8, 6))
