@@ -145,6 +145,13 @@ def main() -> None:
     parser.add_argument("--part", choices=("engine", "driver"), help="both unless given")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
     options = parser.parse_args()
+    for name in ("states", "turns"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}={getattr(options, name)}; give at least 1")
+    # Fewer would be captured than the table says.
+    least = options.states * (1 if options.part == "driver" else _SEGMENT_TOKENS)
+    if options.tokens < least:
+        parser.error(f"--tokens={options.tokens}; {options.states} states take at least {least:,}")
     rows = measure(
         num_tokens=options.tokens,
         num_states=options.states,
