@@ -50,10 +50,12 @@ _MADE_UP = {
 }
 # Those that replay in a second or two at their smallest capacity.
 _RECORDED = tuple(trace for trace in TRACES if trace.title in {"squality", "sharegpt", "agentic"})
-# Labels, what other modules count on, and what only a prediction for a known branch point asks for.
+# Labels, what other modules count on, what only a prediction for a known branch point asks for, and what
+# changes the time a request takes and nothing else.
 _NOT_CHOSEN = {
     *("_FRESH", "_BRANCHED", "_CONTINUED", "_NEVER", "_OUTDATED", "NUM_AGE_BINS"),
     *("_BRANCH_PRIOR_RETURNS", "_BRANCH_PRIOR_DIVERGENCES", "_EXPORTED_SUMS"),
+    *("_MOST_MARKED", "_MOST_RANKED_AHEAD"),
 }
 
 
@@ -145,7 +147,8 @@ def _recorded(folder: Path) -> Iterator[Point]:
 def _constants() -> Iterator[Constant]:
     """Yield every number that the policy names: a new one is a new row."""
     for module in (
-        *("milepost.policies.learned", "milepost.policies.reuse_model", "milepost.policies.generations"),
+        *("milepost.policies.learned", "milepost.policies.bids", "milepost.store.eviction_queue"),
+        *("milepost.policies.reuse_model", "milepost.policies.generations"),
         *("milepost.reuse.hazard", "milepost.overlap.model", "milepost.overlap.component"),
     ):
         # By name, since the package has the policy's constructor under the name of its module.

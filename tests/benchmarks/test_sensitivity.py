@@ -14,6 +14,7 @@ BY_NAME = {constant.name: constant for constant in CONSTANTS}
 def test_the_constants_that_the_policy_is_made_of_are_all_there() -> None:
     assert {
         *("_CONTINUES", "_LEAST_OVERLAP_TOKENS", "_LEAST_MASS", "_PRICE_WEIGHT", "_LEAST_GAIN", "_BIDS"),
+        *("_IDLE_WORTH", "_SHARE_LOST_BEYOND"),
         *("_KIND_PRIORS", "_BRANCH_PRIORS", "_LENGTH_COLUMNS", "_GENERATION_ROWS", "_LAST_VERSION"),
         *("PRIOR_USES", "_PRIOR_HAZARD", "_REFRESH_REQUESTS", "_SHARE_PRIOR", "_END_PRIOR"),
         *("decay", "max_support", "least_overlap_tokens", "bin_tokens"),

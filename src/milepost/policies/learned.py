@@ -20,7 +20,7 @@ it rises until only what will be used is stored.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import final
 
 import numpy as np
@@ -31,6 +31,7 @@ from milepost.overlap import with_points
 from milepost.placement import Placement, PlacementPolicy, PlacementRequest
 from milepost.placement.worth import plan_worth
 from milepost.policies.base import CachePolicy
+from milepost.policies.bids import best_bid
 from milepost.policies.generations import generation_after
 from milepost.policies.reuse_model import ReuseModel
 from milepost.policies.situation import SituatedPlacement, Situation
@@ -43,9 +44,6 @@ FloatArray = npt.NDArray[np.float64]
 
 # No prediction is certain: any checkpoint may be asked for with at least this chance.
 _LEAST_MASS = 1e-3
-# Plans tried for a prompt, each at the price that the one before it met. A smaller one may be worth more over
-# what has to go for it, though a larger one is worth more than that too.
-_BIDS = 3
 
 
 @final
@@ -67,32 +65,27 @@ class LearnedPlacement(SituatedPlacement):
         branches, has_branches = _branches(situation, model)
         rate = model.fresh_rate(request.num_tokens, generation, has_branches=has_branches)
         rates = expected.weights * rate
-        price, cost_per_capture, cost_per_cut = model.price, 0.0, math.inf
+        cost_per_capture, cost_per_cut = 0.0, math.inf
         if capture_tokens:
             returns = model.expected_returns(generation, proven=bool(given_positions))
             cost_per_capture = _in_each_request(request.cost_between(0, capture_tokens), rate, returns)
         if request.call_ends and request.cut_tokens is not None:
             returns = model.expected_returns(generation, proven=True)
             cost_per_cut = _in_each_request(request.cost_between(0, request.cut_tokens), rate, returns)
-        best, most = Placement(), 0.0
-        for _ in range(_BIDS):
-            plan = plan_worth(
-                request,
-                expected.depths,
-                rates,
+        best = best_bid(
+            situation,
+            request,
+            partial(
+                plan_worth,
+                depths=expected.depths,
+                rates=rates,
                 branches=branches,
-                price_per_byte=price,
                 least_gain=model.least_gain,
                 cost_per_capture=cost_per_capture,
                 cost_per_cut=cost_per_cut,
-            )
-            worth = situation.room_worth(plan.num_bytes) if situation.room_worth and plan.num_bytes else 0.0
-            if plan.saving - worth > most:
-                best, most = plan.placement, plan.saving - worth
-            if not worth:
-                break
-            # That is the price of what would have to go.
-            price = max(2.0 * price, worth / plan.num_bytes)
+            ),
+            price=model.price,
+        )
         if not given_positions:
             return best
         depths, rates = with_points(expected.depths, rates, branches)

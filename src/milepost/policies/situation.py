@@ -52,6 +52,8 @@ class Situation:
         branch_points: Where prompts have diverged along this one, ascending.
         room_worth: Returns what has to be evicted to store that many bytes more is worth, in cost saved per
             request; None where that is unknown.
+        idle_position: The deepest position where a state and its KV would fit in memory that lies idle; None
+            where that is unknown.
         forecast: What a policy predicted for the prompt while it placed, for the cache to remember with it.
     """
 
@@ -60,6 +62,7 @@ class Situation:
     earlier: SeenPrompt | None = None
     branch_points: tuple[BranchPoint, ...] = ()
     room_worth: Callable[[int], float] | None = None
+    idle_position: int | None = None
     forecast: object | None = None
 
     @classmethod
@@ -93,6 +96,11 @@ class Situation:
             earlier=earlier,
             branch_points=found.branch_points,
             room_worth=store.evictor.room_worth,
+            idle_position=store.budget.idle_position(
+                found.num_tokens,
+                resident_kv_tokens=found.resident_kv_tokens,
+                state_bytes=footprint.checkpoint_bytes,
+            ),
         )
 
 

@@ -80,6 +80,23 @@ class Budget:
         free_bytes = max(0, capacity_bytes - num_segments * kv.segment_bytes)
         return num_tokens, free_bytes // state_bytes if state_bytes else 1
 
+    def idle_position(self, num_tokens: int, *, resident_kv_tokens: int, state_bytes: int) -> int:
+        """Return how many leading tokens of a prompt could have a state and its KV stored in what lies idle,
+        with nothing evicted; 0 where not even the state fits.
+        """
+        kv = self._kv
+        idle_bytes = self.capacity_bytes - self.stored_bytes - state_bytes
+        if self._state_capacity is not None:
+            idle_states = self._state_capacity - self.state_bytes - state_bytes
+            idle_kv = self.capacity_bytes - self._state_capacity - kv.num_bytes
+            idle_bytes = min(idle_states, 0) or idle_kv
+        if idle_bytes < 0:
+            return 0
+        if not kv.segment_bytes:
+            return num_tokens
+        num_segments = resident_kv_tokens // kv.segment_tokens + idle_bytes // kv.segment_bytes
+        return min(num_tokens, num_segments * kv.segment_tokens)
+
     def can_hold(
         self, place: tuple[Node, int], num_bytes: int, *, pinned: Sequence[Checkpoint], prompt: SeenPrompt
     ) -> bool:
