@@ -14,8 +14,8 @@ from milepost.simulator import simulate
 from milepost.store import SeenPrompt, eviction_queue
 from milepost.traces import open_trace
 
-# About nine documents of many, so that a victim is often a whole one.
-CAPACITY = 80_000
+# About three documents of many, so that a victim is often a whole one, and a large part of all.
+CAPACITY = 30_000
 
 
 def reused(seed):
@@ -29,7 +29,7 @@ def reused(seed):
 def test_charged_with_what_it_needs_of_a_victim_alone_a_bid_drives_out_more_than_it_brings(
     monkeypatch, share
 ):
-    seeds = range(1, 11)
+    seeds = range(1, 9)
     charged = fmean(map(reused, seeds))
     monkeypatch.setattr(eviction_queue, "_SHARE_LOST_BEYOND", share)
     assert charged > fmean(map(reused, seeds)) + 0.001
@@ -68,8 +68,8 @@ def bid(*, idle_position, lost, price=0.0):
         (400, 2000.0, 0.0, (400,)),  # the deepest is not worth what goes for it, the idle bytes cost nothing
         (400, 700.0, 0.0, (400,)),  # it is worth 300 more than that, and the shallower one 400
         (400, 500.0, 0.0, (1000,)),
-        (400, 2000.0, 1.0, (400,)),  # 500 bytes at half of the price
-        (400, 2000.0, 2.0, ()),  # others will want those
+        (400, 2000.0, 0.9, (400,)),  # 500 bytes at half of the price
+        (50, 2000.0, 0.9, ()),  # others will want those 150
         (0, 2000.0, 0.0, ()),
         (1000, 2000.0, 0.0, (1000,)),  # nothing has to go for it
     ],

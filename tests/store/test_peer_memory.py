@@ -12,6 +12,7 @@ from milepost.store import (
     EvictionPolicy,
     InsertResult,
     Lookup,
+    Node,
     PrefixStore,
     Recency,
     SeenPrompt,
@@ -110,6 +111,7 @@ class KeptKVMachine(RuleBasedStateMachine):
         resident = located.resident_kv_tokens
         assert store.kv_segments(located) == source.kv_segments(0, located.resume_position // step * step)
         passage = self._remember(tokens, located)
+        self._compare_idle(passage.path, len(tokens), resident)
         for position in sorted(p for p in positions if located.resume_position < p <= len(tokens)):
             checkpoint = store.put(passage.path, position, source=source, tick=self.tick)
             if checkpoint is not None:
@@ -127,6 +129,19 @@ class KeptKVMachine(RuleBasedStateMachine):
         self.seen.add(tokens)
         for checkpoint in held:
             store.unpin(checkpoint)
+
+    def _compare_idle(self, path: list[Node], num_tokens: int, resident_kv_tokens: int) -> None:
+        """It is the deepest position for which nothing is short."""
+        budget = self.store.budget
+        idle = budget.idle_position(
+            num_tokens, resident_kv_tokens=resident_kv_tokens, state_bytes=self.state_bytes
+        )
+        fits = [
+            position
+            for position in range(1, num_tokens + 1)
+            if budget.shortage(path, position, self.state_bytes).num_bytes <= 0
+        ]
+        assert idle == max(fits, default=0)
 
     @rule(tokens=prompts)
     def evicting_a_state_leaves_its_kv(self, tokens: tuple[int, ...]) -> None:

@@ -95,7 +95,8 @@ class Budget:
         if not kv.segment_bytes:
             return num_tokens
         num_segments = resident_kv_tokens // kv.segment_tokens + idle_bytes // kv.segment_bytes
-        return min(num_tokens, num_segments * kv.segment_tokens)
+        # Of a segment that ends after the state nothing is stored.
+        return min(num_tokens, (num_segments + 1) * kv.segment_tokens - 1)
 
     def can_hold(
         self, place: tuple[Node, int], num_bytes: int, *, pinned: Sequence[Checkpoint], prompt: SeenPrompt
