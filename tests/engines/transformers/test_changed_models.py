@@ -561,7 +561,6 @@ def test_a_tensor_in_a_plain_list_is_within_reach():
     assert_answers_as_it_computes_now(engine, reused=0)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("numerics", ["strict", "fast"])
 def test_a_recurrence_that_was_replaced_and_loses_its_state_is_refused_as_at_opening(numerics, monkeypatch):
     model = tiny_model("mamba2")
@@ -595,6 +594,7 @@ def test_a_forward_of_its_own_that_drops_the_cache_is_refused_as_at_opening():
     assert ask(engine).report.reused == HIT
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_layers_quantized_in_place_are_probed_again_and_refused_as_they_would_be_at_opening():
     model = tiny_model("qwen3_5")
     engine = open_engine(model)
