@@ -89,7 +89,7 @@ class Budget:
         if self._state_capacity is not None:
             idle_states = self._state_capacity - self.state_bytes - state_bytes
             idle_kv = self.capacity_bytes - self._state_capacity - kv.num_bytes
-            idle_bytes = min(idle_states, 0) or idle_kv
+            idle_bytes = idle_kv if idle_states >= 0 else idle_states
         if idle_bytes < 0:
             return 0
         if not kv.segment_bytes:
