@@ -18,10 +18,9 @@ from milepost.traces import open_trace
 CAPACITY = 30_000
 
 
-def reused(seed):
-    trace = open_trace(f"synthetic:documents,requests=400,seed={seed}")
+def reused(notation, capacity):
     return simulate(
-        trace, policy="learned", capacity_kv_tokens=CAPACITY, checkpoint_kv_tokens=1_536.0
+        open_trace(notation), policy="learned", capacity_kv_tokens=capacity, checkpoint_kv_tokens=1_536.0
     ).reused_fraction
 
 
@@ -29,10 +28,14 @@ def reused(seed):
 def test_charged_with_what_it_needs_of_a_victim_alone_a_bid_drives_out_more_than_it_brings(
     monkeypatch, share
 ):
-    seeds = range(1, 9)
-    charged = fmean(map(reused, seeds))
+    def of_seeds():
+        return fmean(
+            reused(f"synthetic:documents,requests=400,seed={seed}", CAPACITY) for seed in range(1, 9)
+        )
+
+    charged = of_seeds()
     monkeypatch.setattr(eviction_queue, "_SHARE_LOST_BEYOND", share)
-    assert charged > fmean(map(reused, seeds)) + 0.001
+    assert charged > of_seeds() + 0.001
 
 
 STATE, TOKENS, SAVED_PER_TOKEN = 100, 1000, 1.0
@@ -81,17 +84,12 @@ def test_what_lies_idle_is_used_where_what_would_have_to_go_is_worth_more(
 
 
 def test_of_sessions_that_hardly_fit_more_is_reused_by_what_lies_idle(monkeypatch):
-    requests = list(open_trace("synthetic:agents,requests=300,block=16,concurrency=6,seed=1"))
+    agents = "synthetic:agents,requests=300,block=16,concurrency=6,seed=1"
 
-    def reused():
-        return fmean(
-            simulate(
-                requests, policy="learned", capacity_kv_tokens=capacity, checkpoint_kv_tokens=1_536.0
-            ).reused_fraction
-            for capacity in range(60_000, 100_001, 10_000)
-        )
+    def of_capacities():
+        return fmean(reused(agents, capacity) for capacity in range(60_000, 100_001, 10_000))
 
-    used = reused()
+    used = of_capacities()
     without = Situation.of.__func__
 
     def nothing_idle(cls, *args, **kwargs):
@@ -100,4 +98,4 @@ def test_of_sessions_that_hardly_fit_more_is_reused_by_what_lies_idle(monkeypatc
         return situation
 
     monkeypatch.setattr(Situation, "of", classmethod(nothing_idle))
-    assert used > reused() + 0.001
+    assert used > of_capacities() + 0.001
