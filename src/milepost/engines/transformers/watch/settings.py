@@ -79,13 +79,13 @@ class Settings:
         ):
             return None
         found: dict[Place, Any] = {}
-        others = map(operator.ne, map(operator.call, self._getters, self._holders), self._values)
+        others = map(_differ, map(operator.call, self._getters, self._holders), self._values)
         for index in compress(range(len(self._values)), others):
             for name, before, after in self._compared(index):
                 if after is not before:
                     found[self._paths[index], name] = after
         moved = map(operator.is_not, self._held(), self._list_values)
-        changed = map(operator.ne, self._list_values, self._copies)
+        changed = map(_differ, self._list_values, self._copies)
         is_other = list(map(operator.or_, moved, changed))
         for path, key in compress(self._lists, is_other):
             found[path, key] = self._lists[path, key].holder[key]
@@ -161,6 +161,15 @@ def is_watched_by_place(value: Any) -> bool:
 def are_same(values: Iterable[Any], same: Iterable[Any]) -> bool:
     """Return whether ``values`` are the very objects ``same``."""
     return all(map(operator.is_, values, same))
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Return whether two collections are not equal, as those are that hold what cannot be compared."""
+    try:
+        return bool(one != other)
+    except Exception:
+        # A tensor has no one answer.
+        return True
 
 
 def _in_order(collections: Iterable[Iterable[Any]]) -> list[Any]:
