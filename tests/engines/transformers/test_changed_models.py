@@ -7,11 +7,12 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from packed_weights import HangingScales, ScalesBeside, pack
 from torch.nn.utils import parametrize, prune
 
 from families import ALL_FAMILIES, tiny_model, tiny_prompt
@@ -604,6 +605,72 @@ def test_layers_quantized_in_place_are_probed_again_and_refused_as_they_would_be
         with pytest.raises(UnsupportedModelError, match="open it again"):
             ask(engine)
     engine.cache.check()
+
+
+@pytest.mark.parametrize("numerics", ["strict", "fast"])
+@pytest.mark.parametrize("kind", [HangingScales, ScalesBeside])
+def test_scales_of_quantised_weights_are_watched_wherever_they_are(kind, numerics):
+    model = pack(tiny_model("qwen3_5"), kind)
+    engine = open_engine(model, numerics=numerics)
+    ask(engine)
+    assert ask(engine).report.reused
+    model.model.layers[0].mlp.down_proj.scale.mul_(4)
+    assert_answers_as_it_computes_now(engine, reused=0)
+
+
+class Scaled(torch.nn.Module):
+    """Scales what a layer gives by a tensor that is no buffer, as a vector to steer by is kept."""
+
+    def __init__(self, base, hold):
+        super().__init__()
+        self.base, self.held = base, hold(torch.ones(64))
+
+    def forward(self, hidden):
+        return self.base(hidden) * scale_of(self.held)
+
+
+def scale_of(held):
+    return held[0] if isinstance(held, list) else getattr(held, "scale", held)
+
+
+HOLDERS = {
+    "an attribute": lambda scale: scale,
+    "an object": lambda scale: SimpleNamespace(scale=scale),
+    "a list": lambda scale: [scale],
+    "a list of numbers": lambda scale: [1.0],
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_tensor_takes_the_place_of_another(holder):
+    model = tiny_model("qwen3_5")
+    layer = model.model.layers[1]
+    scaled = layer.mlp = Scaled(layer.mlp, HOLDERS[holder])
+    engine = open_engine(model)
+    ask(engine)
+    for other in (torch.full((64,), 2.0), torch.tensor(3.0)):
+        held = scaled.held
+        if isinstance(held, list):
+            held[0] = other
+        elif isinstance(held, SimpleNamespace):
+            held.scale = other
+        else:
+            scaled.held = other
+        assert_answers_as_it_computes_now(engine, reused=0)
+        assert ask(engine).report.reused == HIT
+
+
+def test_what_stands_beside_such_scales_is_watched_too():
+    model = pack(tiny_model("qwen3_5"), HangingScales)
+    engine = open_engine(model)
+    ask(engine)
+    quantised = model.model.layers[0].mlp.down_proj.weight.quantised
+    quantised.block = 4
+    assert_answers_as_it_computes_now(engine, reused=0)
+    quantised.block = 1
+    assert_answers_as_it_computes_now(engine, reused=HIT)
+    quantised.scale = quantised.scale * 4
+    assert_answers_as_it_computes_now(engine, reused=0)
 
 
 def test_a_model_compiled_in_place_is_answered_as_it_computes():

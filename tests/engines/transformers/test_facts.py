@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packed_weights import HangingScales, ScalesBeside, pack
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.models.qwen3_5 import modeling_qwen3_5
@@ -14,7 +15,8 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 from families import tiny_model, tiny_prompt
 from milepost.engines.opening import serve_model
 from milepost.engines.transformers.code_digest import code_digest
-from milepost.engines.transformers.facts import whole_weights_digest
+from milepost.engines.transformers.facts import whole_weights_digest as digest_of
+from milepost.engines.transformers.watch.inventory import take_inventory
 from milepost.errors import ConfigurationError, ModelChangedError
 
 torch.set_num_threads(1)
@@ -25,6 +27,10 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "qwen3_5"
     tiny_model("qwen3_5").save_pretrained(path)
     return path
+
+
+def whole_weights_digest(model):
+    return digest_of(model, take_inventory(model))
 
 
 def served_of(folder, **options):
@@ -82,6 +88,24 @@ def test_one_bit_of_one_weight_is_another_model(facts, tmp_path):
     weights[name].view(torch.uint8).view(-1)[-1] ^= 1
     save_file(weights, path, metadata={"format": "pt"})
     assert differing(facts_of(tmp_path), facts) == {"weights"}
+
+
+@pytest.mark.parametrize("kind", [HangingScales, ScalesBeside])
+def test_the_scales_of_quantised_weights_are_part_of_them(kind):
+    model = pack(tiny_model("qwen3_5"), kind)
+    digest = whole_weights_digest(model)
+    assert whole_weights_digest(pack(tiny_model("qwen3_5"), kind)) == digest
+    # Its codes are those of the model.
+    model.model.layers[0].mlp.down_proj.scale.mul_(4)
+    assert whole_weights_digest(model) != digest
+
+
+def test_so_is_what_stands_beside_them():
+    model, digests = pack(tiny_model("qwen3_5"), HangingScales), set()
+    for block in (1, 2):
+        model.model.layers[0].mlp.down_proj.weight.quantised.block = block
+        digests.add(whole_weights_digest(model))
+    assert len(digests) == 2
 
 
 def change_the_configuration(path):

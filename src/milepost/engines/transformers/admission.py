@@ -13,7 +13,7 @@ from milepost.engines.cuts import Capture
 from milepost.engines.transformers.driver import TransformersDriver
 from milepost.engines.transformers.inside.choice import choose_capture
 from milepost.engines.transformers.probe import ProbeReport, probe_resume
-from milepost.engines.transformers.watch import ModelIdentity, ModelWatch
+from milepost.engines.transformers.watch import Inventory, ModelIdentity, ModelWatch
 from milepost.errors import MilepostError, ModelChangedError, UnsupportedModelError
 
 __all__ = ["Admission"]
@@ -47,6 +47,11 @@ class Admission:
         self._can_store = {self._opened.shape: True}
         self._is_trusted = False
         self._is_inside = False
+
+    @property
+    def inventory(self) -> Inventory:
+        """All that the model computes by, as it was last looked at."""
+        return self._watch.inventory
 
     def choose_capture(self) -> Capture:
         """Measure how states are taken on the way (see ``inside``); a model that changes its shape later must

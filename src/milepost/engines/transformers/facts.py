@@ -1,9 +1,9 @@
 """What the bits of a model of transformers hang on, in words that the next process finds again.
 
 In memory a model is told by identity (see ``watch``); here by value: every byte of every weight and buffer,
-the configuration, the code, the libraries, the device, torch's switches and the environment variables that
-steer its kernels. Two processes with equal facts compute equal bits; that other facts may do so, too, costs
-a miss.
+and of what hangs on them (the scales of quantised weights), the configuration, the code, the libraries, the
+device, torch's switches and the environment variables that steer its kernels. Two processes with equal facts
+compute equal bits; that other facts may do so, too, costs a miss.
 
 *Buffers count*, saved or not. Saving and loading a model gives it the rotary frequencies that its
 configuration says; a model that was cast, as by ``model.to(torch.bfloat16)``, has rounded ones, and
@@ -31,7 +31,9 @@ from milepost.engines.cuts import Cuts
 from milepost.engines.prefill import Numerics
 from milepost.engines.transformers.code_digest import code_digest
 from milepost.engines.transformers.driver import TransformersDriver
+from milepost.engines.transformers.watch.inventory import Inventory, Role
 from milepost.engines.transformers.watch.numeric_switches import SWITCH_NAMES, numeric_switches
+from milepost.engines.transformers.watch.plain import by_value
 from milepost.errors import UnsupportedModelError
 
 __all__ = ["model_facts", "whole_weights_digest"]
@@ -53,12 +55,19 @@ _NOTES = frozenset({"_name_or_path", "name_or_path", "_commit_hash", "transforme
 
 
 def model_facts(
-    driver: TransformersDriver, *, name: str, numerics: Numerics, cuts: Cuts, segment_tokens: int
+    driver: TransformersDriver,
+    inventory: Inventory,
+    *,
+    name: str,
+    numerics: Numerics,
+    cuts: Cuts,
+    segment_tokens: int,
 ) -> ModelFacts:
     """Return what states of this model, in this engine and on this machine, hang on.
 
     Args:
         driver: Runs the model.
+        inventory: Of the model.
         name: How people call it.
         numerics: What a warm run promises.
         cuts: Where prompts are cut.
@@ -74,7 +83,7 @@ def model_facts(
     facts = {
         "engine": "transformers",
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "weights": whole_weights_digest(model),
+        "weights": whole_weights_digest(model, inventory),
         "code": code_digest(model),
         "config": _digest(_config(model.config.to_dict())),
         "dtype": str(model.dtype),
@@ -93,14 +102,15 @@ def model_facts(
     return ModelFacts(name=name, facts=facts)
 
 
-def whole_weights_digest(model: torch.nn.Module) -> str:
-    """Digest every byte of every parameter and buffer, how it is laid out, and where it lies within 64 bytes.
+def whole_weights_digest(model: torch.nn.Module, inventory: Inventory) -> str:
+    """Digest every byte of every parameter and buffer, how it is laid out, and where it lies within 64 bytes;
+    and the same of all that these are made into numbers by, as the scales of quantised weights.
 
     Raises:
         UnsupportedModelError: one of them is not plain numbers.
     """
     hasher = xxhash.xxh3_128()
-    for name, tensor in _tensors(model):
+    for name, tensor in _tensors(model, inventory):
         if type(tensor.data) is not torch.Tensor or tensor.is_meta or tensor.is_quantized:
             raise UnsupportedModelError(
                 f"{name} is a {type(tensor.data).__qualname__}, whose numbers cannot all be read, so the "
@@ -110,11 +120,24 @@ def whole_weights_digest(model: torch.nn.Module) -> str:
         said = (name, str(tensor.dtype), tuple(tensor.shape), tensor.stride(), str(tensor.device), place)
         hasher.update(repr(said).encode())
         hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    hasher.update(repr(sorted(_values(model, inventory))).encode())
     return hasher.hexdigest()
 
 
-def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from sorted((*model.named_parameters(), *model.named_buffers()), key=lambda named: named[0])
+def _tensors(model: torch.nn.Module, inventory: Inventory) -> Iterator[tuple[str, torch.Tensor]]:
+    beside = inventory.beside(model)
+    named = [(f"{path}.{key}", tensor) for (path, key), tensor in beside.items()]
+    yield from sorted((*model.named_parameters(), *model.named_buffers(), *named), key=lambda each: each[0])
+
+
+def _values(model: torch.nn.Module, inventory: Inventory) -> Iterator[tuple[str, str]]:
+    """Yield what stands beside such tensors and is told by its value, as how many of them share a scale."""
+    paths = {path for path, _ in inventory.beside(model)}
+    for container in inventory.containers:
+        if container.path in paths and container.role is not Role.MODULE:
+            for key, value in container.items():
+                if (words := by_value(value)) is not None:
+                    yield f"{container.path}.{key}", words
 
 
 def _library_facts() -> dict[str, str]:

@@ -75,7 +75,12 @@ def serve_model(
                     "can write down, so nothing is kept of it on disk; save it, and open the folder"
                 )
             return model_facts(
-                driver, name=opened.name, numerics=mode, cuts=cuts, segment_tokens=segment_tokens
+                driver,
+                admission.inventory,
+                name=opened.name,
+                numerics=mode,
+                cuts=cuts,
+                segment_tokens=segment_tokens,
             )
 
         return ServedModel(

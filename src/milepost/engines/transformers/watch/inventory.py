@@ -3,7 +3,8 @@
 A walk from the model over its modules, and from every attribute of a module through lists, dictionaries and
 plain objects, a few steps deep. What is found is of three kinds:
 
-* *modules and tensors*: the content, which is told by identity (an object that was replaced is another one);
+* *modules and tensors*: the content, which is told by identity (an object that was replaced is another one),
+  and what hangs on weights of a class of their own, as the scales of quantised ones;
 * *containers*: everything that holds named or numbered values, so that a change of a value is a change of its
   container;
 * *code*: functions that a class, a module or a modeling file of transformers runs, and torch's operators, by
@@ -42,6 +43,8 @@ WHOLE = "*"
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 _CALLS = (types.FunctionType, types.MethodType, functools.partial)
 _FOLLOWED_WHOLE = (torch.nn.Module, PreTrainedConfig, *_CODE, *_CALLS)
+# What is noted on these is of no model's making: gradients, and how they were read.
+_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _IGNORED = (GenerationConfig, PreTrainedTokenizerBase, torch.Generator)
 # How far an attribute of a module is followed through containers and objects.
 _MOST_STEPS = 3
@@ -119,6 +122,11 @@ class Inventory:
     containers: list[Container] = field(default_factory=list)
     classes: dict[type, None] = field(default_factory=dict)
     configuration: set[str] = field(default_factory=set)
+
+    def beside(self, model: torch.nn.Module) -> dict[Place, torch.Tensor]:
+        """Return the tensors that are neither parameters nor buffers of ``model``."""
+        own = {id(tensor) for tensor in chain(model.parameters(), model.buffers())}
+        return {place: tensor for place, tensor in self.tensors.items() if id(tensor) not in own}
 
     def functions(self) -> Iterator[types.FunctionType]:
         """Yield the functions that containers hold."""
@@ -273,7 +281,10 @@ class _Walk:
             # A wrapper around other tensors, as quantized weights are, has nothing to look at itself.
             if hasattr(tensor, "__tensor_flatten__"):
                 for name in tensor.__tensor_flatten__()[0]:
-                    self._tensor(f"{_join(path, key)}", name, getattr(tensor, name))
+                    self._tensor(_join(path, key), name, getattr(tensor, name))
+            # Others hold codes, and what turns them into numbers hangs on them (bitsandbytes).
+            if type(tensor) not in _PLAIN_TENSORS and (held := vars(tensor)):
+                self._contain(_join(path, key), held, frozenset(), steps=0)
 
 
 def _defines_a_forward(kind: type) -> bool:

@@ -118,6 +118,11 @@ class ModelWatch:
         """Take the content for another one, from the next look on."""
         self._is_stale = True
 
+    @property
+    def inventory(self) -> Inventory:
+        """What was found at the last look, but for restless places."""
+        return self._inventory
+
     def holds(self, tensor: torch.Tensor) -> bool:
         """Return whether ``tensor`` is one of those watched."""
         return id(tensor) in self._tensor_ids
