@@ -5,6 +5,7 @@ import pytest
 import torch
 from benchmarks.llamacpp.families import FAMILIES
 
+from milepost.engines.audit import Audit
 from milepost.engines.engine import Engine
 
 NUM_PROMPTS = 50
@@ -67,6 +68,19 @@ def test_the_control_the_audit_finds_states_of_another_prompt(gguf, family):
     # All is computed anew, and right.
     cold = engine.sibling(capacity="16MiB", policy="none")
     assert hit.prompt_logits_digest == answer(cold, prompt).prompt_logits_digest
+
+
+def test_an_audit_takes_a_zero_of_either_sign_for_a_zero(gguf, caplog):
+    # After two tokens a convolution still holds what it began with: zeros, and of the sign that the last
+    # prompt in the same place left.
+    engine = Engine.open(gguf("qwen35"), capacity="8MiB", audit=Audit(share=1, on_mismatch="raise"))
+    engine.generate([300, 301, 302, 303], max_new_tokens=1, pins=[(2, 300)])
+    for number in range(3):
+        engine.generate([*range(310 + number, 460)], max_new_tokens=1)
+        assert engine.generate([300, 301, 320 + number, 303], max_new_tokens=1).report.reused == 2
+
+    assert engine.audits.num_audits == 3
+    assert "audits end here" not in caplog.text
 
 
 @pytest.mark.parametrize("family", ["mamba2", "qwen35", "llama"])

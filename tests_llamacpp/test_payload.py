@@ -138,3 +138,27 @@ def test_equal_runs_give_equal_payloads_and_others_do_not(open_driver):
     assert driver.has_same_bits(kv, same_kv)
     assert not driver.has_same_bits(state, other_state)
     assert not driver.has_same_bits(kv, other_kv)
+
+
+def test_the_sign_of_a_zero_is_no_other_bit_and_any_other_is(kept):
+    _, _, state, kv = kept
+    data = np.zeros(64, np.uint8)
+    data[8:12] = [0, 0, 1, 0x41]
+    zeros = replace(state, data=data)
+    for place, value, is_same in (
+        (3, 0x80, True),
+        (23, 0x80, True),
+        (3, 0x40, False),
+        (11, 0xC1, False),
+        (22, 0x80, True),  # bytes do not say where a number begins
+        (12, 0x80, False),
+        (0, 0x80, False),
+    ):
+        other = data.copy()
+        other[place] = value
+        assert zeros.has_same_bits(replace(state, data=other)) is is_same
+    assert not zeros.has_same_bits(replace(state, data=data[:-1]))
+    # In KV such a byte may be a number of its own.
+    other = data.copy()
+    other[23] = 0x80
+    assert not replace(kv[0], data=data).has_same_bits(replace(kv[0], data=other))
