@@ -111,6 +111,24 @@ def test_generate_takes_its_own_options():
     assert whole[0, 150:].tolist() == said
 
 
+@pytest.mark.parametrize("where", ["config", "generation_config"])
+@pytest.mark.parametrize("family", ["qwen3_5", "qwen3"])
+def test_a_model_that_is_set_to_use_no_cache_goes_on_from_the_one_it_is_handed(family, where):
+    model, ids = tiny_model(family), prompt(150)
+    engine = open_engine(model, policy="dense:64")
+    getattr(model, where).use_cache = False
+    handover = engine.resume(ids)
+    assert handover.position == 128
+    options = {"do_sample": False, "max_new_tokens": 4, "eos_token_id": None, "pad_token_id": 0}
+    said = handover.model.generate(**handover.arguments, **options)
+    assert (
+        tuple(said[0, 22:].tolist()) == engine.generate(ids, max_new_tokens=4, ignore_end_token=True).tokens
+    )
+    # What would drop the cache is no option of the loop's.
+    with pytest.raises(TypeError, match="use_cache"):
+        handover.model.generate(**handover.arguments, use_cache=False)
+
+
 def test_families_and_engines_without_such_a_loop_say_so_before_anything_is_run():
     engine = open_engine(made("xlstm"))
     with pytest.raises(UnsupportedModelError, match="xlstm cannot be handed over to generate: generate asks"):

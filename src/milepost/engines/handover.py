@@ -1,6 +1,6 @@
 """A prompt for a loop of somebody else's: computed up to its last piece, which ``generate`` begins with.
 
-Tools with their own loop (constrained decoding, beam search, assisted generation) call ``generate`` of
+Tools with their own loop (constrained decoding, logits processors, assisted generation) call ``generate`` of
 transformers. They are handed a cache of all but the prompt's last piece, and that piece: it is what an engine
 would compute next in one call, so in strict numerics the loop's logits are the engine's own, bit for bit.
 What the engine computed on the way is stored like that of any prompt. What the loop computes stays its own:
@@ -30,7 +30,8 @@ class Handover:
     Attributes:
         model: Whose ``generate`` it is for: the one inside of a wrapper, with its family's fixes.
         arguments: For ``generate``, beside its own options: ``input_ids``, the prompt's last piece, of shape
-            ``[1, num_left]``; ``attention_mask``, ones over the whole prompt; and the cache, by its name.
+            ``[1, num_left]``; ``attention_mask``, ones over the whole prompt; and the cache, by its name,
+            with ``use_cache``, since a model that is set to have none would drop it without a word.
         position: Tokens that the cache has computed. What ``generate`` returns begins after them.
         report: Where the prompt's tokens went; those handed over count as computed.
     """
@@ -55,7 +56,7 @@ class Handover:
     @property
     def cache(self) -> Any:
         """The cache; None where nothing is computed yet."""
-        names = self.arguments.keys() - {"input_ids", "attention_mask"}
+        names = self.arguments.keys() - {"input_ids", "attention_mask", "use_cache"}
         return self.arguments[names.pop()] if names else None
 
 

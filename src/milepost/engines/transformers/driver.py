@@ -249,7 +249,9 @@ class TransformersDriver(Driver):
         found = {"input_ids": left, "attention_mask": left.new_ones((1, tokens.numel()))}
         # A copy: what was computed in inference mode cannot be written outside of it. It has upstream's own
         # layers, which a loop of upstream's may treat as it likes.
-        return found if live.position == 0 else {**found, self._call.cache_name: copy_cache(live.cache)}
+        if live.position == 0:
+            return found
+        return {**found, self._call.cache_name: copy_cache(live.cache), "use_cache": True}
 
     def has_same_bits(self, one: StateSnapshot | KVSegment, other: StateSnapshot | KVSegment) -> bool:
         """See :meth:`Driver.has_same_bits`."""
