@@ -176,6 +176,35 @@ def test_activations_quantised_by_the_call_are_the_reason_given():
         opened(model)
 
 
+def of_a_kind_that_fails(model, failing):
+    """Have a layer fail in a way of its own before it computes anything."""
+    layer = model.model.layers[0].mlp.down_proj
+    layer.register_forward_pre_hook(failing)
+    return model
+
+
+def needs_counters(module, arguments):
+    # As quanto's weights of four bits do.
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("Cannot set version_counter for inference tensor")
+
+
+def knows_no_such_operator(module, arguments):
+    raise NotImplementedError("no such operator")
+
+
+@pytest.mark.parametrize(
+    ("failing", "says"),
+    [
+        (needs_counters, r"fails in torch\.inference_mode.*runs: quantise.*: RuntimeError: Cannot set"),
+        (knows_no_such_operator, "forward call fails, without a cache as well: NotImplementedError: no such"),
+    ],
+)
+def test_a_call_that_fails_without_a_cache_too_is_not_said_to_fail_on_it(failing, says):
+    with pytest.raises(UnsupportedModelError, match=says):
+        opened(of_a_kind_that_fails(tiny_model("qwen3_5"), failing))
+
+
 def test_weights_quantised_on_their_own_are_served():
     class Int8Linear(torch.nn.Module):
         """What quantisers of weights do: rounded weights, a scale a row, plain activations."""

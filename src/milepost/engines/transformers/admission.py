@@ -11,6 +11,7 @@ import torch
 
 from milepost.engines.cuts import Capture
 from milepost.engines.transformers.driver import TransformersDriver
+from milepost.engines.transformers.failing_call import failing_call
 from milepost.engines.transformers.inside.choice import choose_capture
 from milepost.engines.transformers.probe import ProbeReport, probe_resume
 from milepost.engines.transformers.watch import Inventory, ModelIdentity, ModelWatch
@@ -38,10 +39,7 @@ class Admission:
         except (MilepostError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise UnsupportedModelError(
-                f"{driver.family}: its forward call fails on the cache it is given: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise UnsupportedModelError(f"{driver.family}: {failing_call(driver, error)}") from error
         self.probe: ProbeReport = self._watch.learn_restless(lambda: probe_resume(driver))
         self._opened = self._watch.look()
         self._can_store = {self._opened.shape: True}

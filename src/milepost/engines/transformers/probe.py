@@ -32,6 +32,7 @@ import torch
 
 from milepost.engines.distance import logits_distance
 from milepost.engines.transformers.driver import LiveCache, TransformersDriver
+from milepost.engines.transformers.failing_call import failing_call
 from milepost.engines.transformers.far_positions import FarPositions, measure_far_positions
 from milepost.engines.transformers.ordinary_tokens import ordinary_tokens
 from milepost.engines.transformers.rounding import disturbed
@@ -162,10 +163,7 @@ def measure_resume(driver: TransformersDriver, *, seed: int = 0) -> ProbeReport:
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{driver.family}: {error}") from error
         except Exception as error:
-            raise UnsupportedModelError(
-                f"{driver.family}: its forward call fails on the cache it is given: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise UnsupportedModelError(f"{driver.family}: {failing_call(driver, error)}") from error
         if report.verdict is not Verdict.UNDECIDED:
             break
     return report
