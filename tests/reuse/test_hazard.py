@@ -66,8 +66,8 @@ class NaiveTable:
         for kind, kind_prior in enumerate(KIND_PRIORS):
             of_kind = range(kind * ROWS * COLUMNS, (kind + 1) * ROWS * COLUMNS)
             by_age = [
-                (sum(self.uses[c, b] for c in of_kind) + PRIOR_USES * kind_prior)
-                / (sum(self.exposure[c, b] for c in of_kind) + PRIOR_USES / (0.2 * 0.5**b))
+                (sum(self.uses[c, b] for c in of_kind) + kind_prior)
+                / (sum(self.exposure[c, b] for c in of_kind) + 1.0 / (0.4 * 0.5**b))
                 for b in range(NUM_AGE_BINS)
             ]
             for row in range(ROWS):
@@ -211,6 +211,19 @@ def test_what_is_asked_again_after_eight_requests_is_worth_more_then_than_at_any
     index = table.index[0]
     assert index.argmax() == age_bin(8)
     assert index[age_bin(4)] > 4 * index[age_bin(16)]
+
+
+def test_two_rounds_of_what_comes_in_turn_are_enough_to_forget_that_the_latest_is_the_likeliest():
+    table, watched = new_table(), [Tracked() for _ in range(8)]
+    for request in range(2 * len(watched)):
+        list(table.advance())
+        table.solve_if_due()
+        thing = watched[request % len(watched)]
+        table.note_use(thing)
+        table.track(thing, 0)
+    index = table.index[0]
+    assert index[age_bin(8)] > 0.5 > index[age_bin(16)]
+    assert index[age_bin(1)] < index[age_bin(4)], "it comes the sooner the longer ago it was"
 
 
 def test_a_hazard_is_a_chance():

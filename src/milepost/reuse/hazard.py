@@ -9,7 +9,8 @@ Law
 Shrinkage
     Three levels, so that a class with few uses borrows from its kind: all things by age; scaled by one factor
     for each row of classes; then by age within the row; then scaled by one factor for each class. Each
-    level counts as ``PRIOR_USES`` uses of evidence for the next one.
+    level counts as ``PRIOR_USES`` uses of evidence for the next one, and what is thought before there is any
+    as a single use: a guess is to give way at once.
 
 Index
     What memory should be held for is not the chance of a use in the next request but in the best stretch of
@@ -41,8 +42,9 @@ NUM_AGE_BINS = 17
 # Evidence, in uses, that each level of the estimate counts as for the next.
 PRIOR_USES = 2.0
 # Before any evidence the next request uses a fresh thing with this chance, halved as the age doubles: the
-# scale-free hazard c / age, under which the best thing to evict is the least recently used.
-_PRIOR_HAZARD = 0.2
+# scale-free hazard c / age, under which the best thing to evict is the least recently used. Where every
+# document comes as often as any other, that is wrong, and is to be unlearned within tens of requests.
+_PRIOR_HAZARD = 0.4
 # A solution is good for this many requests; the first ones, when every use counts, are solved at once.
 _REFRESH_REQUESTS = 256
 _NEVER = -1
@@ -222,8 +224,7 @@ class HazardTable(Generic[ThingT]):
         prior = _PRIOR_HAZARD * 0.5 ** np.arange(NUM_AGE_BINS)
         uses = np.array(self._uses).reshape(self._shape)
         exposure = self._exposure().reshape(self._shape)
-        strength = PRIOR_USES * self._kind_priors[:, None]
-        by_age = (uses.sum((1, 2)) + strength) / (exposure.sum((1, 2)) + PRIOR_USES / prior)
+        by_age = (uses.sum((1, 2)) + self._kind_priors[:, None]) / (exposure.sum((1, 2)) + 1.0 / prior)
         row_uses, row_exposure = uses.sum(2), exposure.sum(2)
         row_scale = _ratio(row_uses, row_exposure, by_age[:, None, :])
         by_row = by_age[:, None, :] * row_scale
