@@ -3,17 +3,21 @@
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
+import numpy as np
+
+from benchmarks.lossy.foresight import foresight_row
 from benchmarks.lossy.prompts import QUESTIONS, held_out_documents
 from benchmarks.lossy.traffic import Run, exact_engine, quantised_engine, replaying_engine, run
 from benchmarks.printing import Row
 from milepost.demo.workload import Ask, chat_prompt, interleave
 from milepost.engines.engine import Engine
 from milepost.engines.served_model import ServedModel
+from milepost.traces import TraceRequest
 
 __all__ = ["equal_bytes_rows", "working_set_bytes"]
 
 _POLICY = "learned"
-_BITS = {"int8": 8, "6 bit": 6}
+_KEPT_BITS = {"exact": None, "int8": 8, "6 bit": 6}
 _LEAST_RATIO = 0.9
 _SEED = 5
 
@@ -40,19 +44,25 @@ def equal_bytes_rows(
     rows, replayed = [], {}
     for share in shares:
         capacity = round(share * working_set_bytes(asks, served))
-        runs = {
-            "exact": run(_engine(served, None, capacity), asks, answer_tokens=answer_tokens),
-            **{
-                name: run(_engine(served, bits, capacity), asks, answer_tokens=answer_tokens)
-                for name, bits in _BITS.items()
-            },
-        }
+        engines = {name: _engine(served, bits, capacity) for name, bits in _KEPT_BITS.items()}
+        runs = {name: run(engine, asks, answer_tokens=answer_tokens) for name, engine in engines.items()}
         replayed[share] = _replayed_in_equal_time(served, asks, runs["exact"], capacity)
         least = max(replayed[share], served.segment_tokens)
         engine, driver = replaying_engine(served, num_replayed=least, capacity_bytes=capacity, policy=_POLICY)
         runs[f"replay {least:,}"] = run(engine, asks, answer_tokens=answer_tokens, replaying=driver)
-        rows += _rows(f"{share:.0%} of the working set", runs, cold, asks)
-        rows.append(_time_row(f"{share:.0%} of the working set", replayed[share]))
+        budget = f"{share:.0%} of the working set"
+        rows += _rows(budget, runs, cold, asks)
+        rows.append(
+            foresight_row(
+                f"{budget}, exact / int8",
+                _as_trace(asks),
+                capacity_kv_tokens=capacity // served.footprint.kv_bytes_per_token,
+                exact=served.footprint,
+                lossy=engines["int8"].cache.footprint,
+                grid=served.segment_tokens,
+            )
+        )
+        rows.append(_time_row(budget, replayed[share]))
     return rows, replayed
 
 
@@ -65,6 +75,18 @@ def working_set_bytes(asks: Sequence[Ask], served: ServedModel) -> int:
     return sum(
         tokens * footprint.kv_bytes_per_token + footprint.checkpoint_bytes for tokens in longest.values()
     )
+
+
+def _as_trace(asks: Sequence[Ask]) -> list[TraceRequest]:
+    return [
+        TraceRequest(
+            request_id=str(number),
+            keys=ask.tokens.astype(np.int64),
+            key_tokens=1,
+            num_tokens=ask.tokens.size,
+        )
+        for number, ask in enumerate(asks)
+    ]
 
 
 def _engine(served: ServedModel, bits: int | None, capacity_bytes: int) -> Engine:
