@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from benchmarks.printing import Row, print_rows
 from milepost.engines.engine import Engine
 from milepost.errors import MilepostError
 from milepost.report.frontier_file import FORMAT
+from milepost.whole_file import written_whole
 
 _VOCABULARY_SIZE = 1024
 _SHORTER, _SEGMENT_TOKENS = 4, 64
@@ -101,9 +101,8 @@ def _measure(
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Write all of it or nothing: what was measured before is not lost to what breaks off."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1))
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1))
 
 
 def _replayed(

@@ -1,6 +1,5 @@
 """What a policy has learned, as a file: a warm start for the next process. JSON under a checksum."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import xxhash
 
 from milepost.errors import ConfigurationError
 from milepost.policies.base import CachePolicy
+from milepost.whole_file import written_whole
 
 __all__ = ["load_lessons", "save_lessons"]
 
@@ -30,9 +30,8 @@ def save_lessons(policy: CachePolicy, path: Path) -> None:
     content = orjson.dumps(policy.lessons.export())
     whole = {"format": _FORMAT, "checksum": xxhash.xxh3_128_hexdigest(content), "lessons": content.decode()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(orjson.dumps(whole))
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(orjson.dumps(whole))
 
 
 def load_lessons(policy: CachePolicy, path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, final
 from milepost.errors import ConfigurationError
 from milepost.footprint import Footprint
 from milepost.simulator.result import SimulationResult
+from milepost.whole_file import written_whole
 
 __all__ = ["PointKey", "ResultFile", "code_version", "footprint_digest"]
 
@@ -123,15 +124,10 @@ class ResultFile:
     def finish(self) -> None:
         """Sort the lines, one for each point, and replace the file in one step. O(n log n)."""
         ordered = sorted(self._lines.values(), key=lambda line: (line.result.trace, astuple(line.key)))
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        try:
-            with partial.open("wb") as stream:
-                stream.writelines(line.encoded() for line in ordered)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(self._path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(self._path) as unfinished, unfinished.open("wb") as stream:
+            stream.writelines(line.encoded() for line in ordered)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def _read(self) -> None:
         content = self._path.read_bytes() if self._path.exists() else b""

@@ -9,6 +9,7 @@ import orjson
 from milepost.errors import InvalidRequestError
 from milepost.traces.compression import open_for_writing
 from milepost.traces.request import TraceRequest
+from milepost.whole_file import written_whole
 
 __all__ = ["write_trace"]
 
@@ -27,15 +28,8 @@ def write_trace(requests: Iterable[TraceRequest], path: str | Path) -> int:
 
     Complexity: O(keys), in the memory of one request.
     """
-    target = Path(path)
-    # The same suffix, which says how to compress.
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-    try:
-        num_requests = _write(requests, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_requests
+    with written_whole(Path(path)) as unfinished:
+        return _write(requests, unfinished)
 
 
 def _write(requests: Iterable[TraceRequest], path: Path) -> int:
