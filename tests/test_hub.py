@@ -62,6 +62,15 @@ def test_what_can_only_be_a_path_is_refused_without_asking_anybody(name, tmp_pat
             open_it(name)
 
 
+@pytest.mark.parametrize("name", ["model.gguf", "./models/MODEL.GGUF"])
+def test_of_a_gguf_file_that_is_not_there_a_gguf_file_is_asked_for(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelLoadError, match=r"no folder or file .*; give the path of a GGUF file"):
+        refuse_missing_path(name)
+    with pytest.raises(ModelLoadError, match="give the folder of a transformers tokenizer"):
+        refuse_missing_path("./model.gguf", kind="tokenizer")
+
+
 def test_an_empty_name_is_not_the_folder_one_is_in():
     with pytest.raises(ModelLoadError, match="there is no folder or file ''"):
         refuse_missing_path("")

@@ -32,10 +32,13 @@ def refuse_missing_path(source: str | Path, *, kind: str = "model") -> None:
         ModelLoadError: nothing is there.
     """
     if not _is_there(source) and not _could_be_hub_id(str(source)):
-        raise ModelLoadError(
-            f"there is no folder or file {_quoted(source)}; give the folder of a transformers {kind}, or a "
-            "hub id"
+        is_gguf = kind == "model" and str(source).lower().endswith(".gguf")
+        remedy = (
+            "give the path of a GGUF file on this machine"
+            if is_gguf
+            else f"give the folder of a transformers {kind}, or a hub id"
         )
+        raise ModelLoadError(f"there is no folder or file {_quoted(source)}; {remedy}")
 
 
 def uses_only_local_files(
