@@ -44,7 +44,7 @@ class Admission:
         self._opened = self._watch.look()
         self._can_store = {self._opened.shape: True}
         self._is_trusted = False
-        self._is_inside = False
+        self._capture: Capture | None = None
 
     @property
     def inventory(self) -> Inventory:
@@ -55,9 +55,8 @@ class Admission:
         """Measure how states are taken on the way (see ``inside``); a model that changes its shape later must
         bear it too.
         """
-        capture = choose_capture(self._driver)
-        self._is_inside = capture.is_inside
-        return capture
+        self._capture = choose_capture(self._driver)
+        return self._capture
 
     def require_weights(self) -> None:
         """Raise ``UnsupportedModelError`` where the model was moved to where there are no numbers."""
@@ -124,11 +123,14 @@ class Admission:
 
     def _probe_again(self) -> bool:
         report = probe_resume(self._driver)
-        if self._is_inside and not (capture := choose_capture(self._driver)).is_inside:
-            raise UnsupportedModelError(
-                f"its states were taken from inside a call when it was opened, and are to be taken {capture} "
-                "as it computes now"
-            )
+        opened_so = self._capture
+        if opened_so is not None and opened_so.is_inside:
+            capture = choose_capture(self._driver)
+            if not capture.is_inside or capture.inside_from > opened_so.inside_from:
+                raise UnsupportedModelError(
+                    f"its states were taken {opened_so} when it was opened, and are to be taken {capture} as "
+                    "it computes now"
+                )
         sizes = report.checkpoint_bytes, report.kv_bytes_per_token
         opened = self.probe.checkpoint_bytes, self.probe.kv_bytes_per_token
         if sizes == opened:

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_
 
 from families import ALL_FAMILIES, tiny_model
 from milepost import Engine
+from milepost.engines.transformers import admission
 from milepost.engines.transformers.families import driver_for
 from milepost.engines.transformers.inside import recording as recording_module
 from milepost.engines.transformers.inside.choice import choose_capture
@@ -228,8 +230,21 @@ def test_a_mixer_that_was_replaced_behind_its_back_is_noticed(monkeypatch):
         mixer, "forward", lambda *args, **options: type(mixer).forward(mixer, *args, **options)
     )
     with pytest.raises(
-        UnsupportedModelError, match="taken from inside a call when it was opened, and are to be"
+        UnsupportedModelError, match=r"taken from inside a call .* when it was opened, and are to be"
     ):
+        engine.generate(list(range(3, 203)), max_new_tokens=1)
+    monkeypatch.undo()
+    assert engine.generate(list(range(3, 203)), max_new_tokens=1).captured_positions
+
+
+def test_a_model_whose_first_states_cannot_be_had_inside_any_more_is_noticed(monkeypatch):
+    model = tiny_model("qwen3_5")
+    engine = Engine.open(model, numerics="fast", capacity="4MB", policy="balanced:1")
+    upstream = admission.choose_capture
+    monkeypatch.setattr(admission, "choose_capture", lambda driver: replace(upstream(driver), inside_from=64))
+    norm = model.model.norm
+    monkeypatch.setattr(norm, "forward", lambda *args: type(norm).forward(norm, *args))
+    with pytest.raises(UnsupportedModelError, match="inside a call from token 64 on"):
         engine.generate(list(range(3, 203)), max_new_tokens=1)
     monkeypatch.undo()
     assert engine.generate(list(range(3, 203)), max_new_tokens=1).captured_positions
