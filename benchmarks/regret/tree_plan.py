@@ -157,7 +157,7 @@ def _within_gap(
             at = first[child] + row
             least += best[at]
             theirs = frontiers[at]
-            if len(theirs) == 1 and not theirs[0][0]:
+            if len(theirs) == 1 and theirs[0][2] is None:
                 continue
             options = _undominated(
                 (

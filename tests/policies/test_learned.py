@@ -362,7 +362,7 @@ def taught(*, price: float = 0.0) -> LearnedPlacement:
     return LearnedPlacement(traffic)
 
 
-@pytest.mark.parametrize("worth_of_byte", [0.04, 0.08])
+@pytest.mark.parametrize("worth_of_byte", [0.02, 0.04])
 def test_of_the_plans_that_are_worth_their_room_the_one_is_taken_that_is_worth_most_over_it(worth_of_byte):
     request = PlacementRequest(num_tokens=20_000, grid=GRID, checkpoint_bytes=1000)
     situation = Situation(
@@ -382,7 +382,7 @@ def test_nothing_is_placed_where_nothing_can_be():
 
 def test_dearer_states_are_fewer():
     request = PlacementRequest(num_tokens=20_000, grid=GRID, checkpoint_bytes=1000)
-    counts = [len(taught(price=p).place(request).positions) for p in (0.0, 0.04, 0.4, 4.0, 1e9)]
+    counts = [len(taught(price=p).place(request).positions) for p in (0.0, 0.02, 0.2, 2.0, 1e9)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[1] > counts[2] > counts[4] == 0
 

@@ -67,7 +67,7 @@ class NaiveTable:
             of_kind = range(kind * ROWS * COLUMNS, (kind + 1) * ROWS * COLUMNS)
             by_age = [
                 (sum(self.uses[c, b] for c in of_kind) + kind_prior)
-                / (sum(self.exposure[c, b] for c in of_kind) + 1.0 / (0.4 * 0.5**b))
+                / (sum(self.exposure[c, b] for c in of_kind) + 1.0 / (0.2 * 0.5**b))
                 for b in range(NUM_AGE_BINS)
             ]
             for row in range(ROWS):

@@ -43,8 +43,9 @@ NUM_AGE_BINS = 17
 PRIOR_USES = 2.0
 # Before any evidence the next request uses a fresh thing with this chance, halved as the age doubles: the
 # scale-free hazard c / age, under which the best thing to evict is the least recently used. Where every
-# document comes as often as any other, that is wrong, and is to be unlearned within tens of requests.
-_PRIOR_HAZARD = 0.4
+# document comes as often as any other, that is wrong, and is to be unlearned within tens of requests. With
+# twice the chance, what nobody had ever asked for again would be kept through hundreds of requests.
+_PRIOR_HAZARD = 0.2
 # A solution is good for this many requests; the first ones, when every use counts, are solved at once.
 _REFRESH_REQUESTS = 256
 _NEVER = -1

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from benchmarks.regret.tree_plan import NO_STATE, LiveTree, plan_tree
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from milepost.placement import plan_budgets
@@ -29,6 +29,16 @@ def trees(draw):
         np.array([0, *(draw(st.integers(0, 6)) for _ in range(1, size))], np.int64),
         np.array([NO_STATE, *(draw(state) for _ in range(1, size))], np.int64),
     )
+
+
+# A leaf that takes nothing beside a path of which only the beginning fits.
+FREE_STATE = LiveTree(
+    np.array([-1, 0, 0, 1], np.int64),
+    np.array([0.0, 1.0, 1.0, 2.0]),
+    np.array([0.0, 0.0, 1.0, 1.0]),
+    np.array([0, 1, 0, 1], np.int64),
+    np.array([NO_STATE, 0, 0, 0], np.int64),
+)
 
 
 def what_it_saves_and_takes(tree, chosen):
@@ -63,6 +73,7 @@ def best_of_all(tree, capacity):
 
 @settings(max_examples=150, deadline=None)
 @given(trees(), st.integers(0, 60))
+@example(FREE_STATE, 1)
 def test_no_set_of_nodes_that_fits_saves_more(tree, capacity):
     plan = plan_tree(tree, capacity)
     saved, num_bytes = what_it_saves_and_takes(tree, set(plan.chosen))
