@@ -64,8 +64,8 @@ def test_what_kv_is_worth_is_what_ranking_anew_gives_but_for_a_few(workload, num
 
     assert told.size > 300
     assert np.mean(told != anew) < 0.08
-    assert np.all(told > anew / 2)
-    assert np.all(told < anew * 2)
+    assert np.mean((told > anew * 2) | (told < anew / 2)) < 1 / 300
+    assert np.all((told > anew / 5) & (told < anew * 5))
 
 
 def test_without_the_marks_it_would_be_far_off(monkeypatch):
@@ -73,4 +73,4 @@ def test_without_the_marks_it_would_be_far_off(monkeypatch):
     told, anew = told_and_ranked_anew("documents", num_states=100).T
 
     assert np.mean(told != anew) > 0.08
-    assert np.any((told > anew * 2) | (told < anew / 2))
+    assert np.mean((told > anew * 2) | (told < anew / 2)) > 1 / 300
