@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel, with_points
+from milepost.policies.fallback import fallback_point
 from milepost.policies.forecast import Forecast
 from milepost.policies.generations import (
     continues,
@@ -154,6 +155,7 @@ class ReuseModel:
                 new.generation = generation
                 self.returns.note_return(generation_row(earlier.generation))
                 self._credit(inserted, earlier)
+                self._credit_fallback(fallback_point(inserted))
         self.returns.note_prompt(generation_row(new.generation))
         points = (node.branch_point for node in inserted.path)
         watched = [point for point in points if point is not None and point.is_tracked]
@@ -289,6 +291,12 @@ class ReuseModel:
             self._visit(branch_point)
         else:
             branch_point.visits += 1
+
+    def _credit_fallback(self, branch_point: BranchPoint | None) -> None:
+        """Count the request as a use of the branch point that it fell back to, watched from now on."""
+        if branch_point is not None:
+            self.branch_points.note_use(branch_point)
+            self._visit(branch_point)
 
     def _visit(self, branch_point: BranchPoint) -> None:
         branch_point.visits += 1

@@ -1,0 +1,128 @@
+"""Requests that follow a prompt whose states are gone count where they fall back to."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from traffic import segment_keys, serve_trace
+
+from milepost.policies import reuse_model
+from milepost.policies.fallback import fallback_point
+from milepost.policies.generations import is_overlap
+from milepost.store import Checkpoint, SeenPrompt
+from milepost.store.tree import RadixTree
+
+BLOCK = 16
+# Longer than the template that every prompt begins with.
+SEGMENT = 128
+
+
+def keys_of(prompt):
+    return np.concatenate([segment_keys(name, SEGMENT) for name in prompt])
+
+
+class Tree:
+    """A history of prompts, each a string of segments."""
+
+    def __init__(self, *prompts):
+        self.tree = RadixTree(segment_tokens=SEGMENT, key_tokens=BLOCK)
+        for prompt in prompts:
+            self.insert(prompt)
+
+    def insert(self, prompt):
+        return self.tree.insert(keys_of(prompt), tenant="", prompt=SeenPrompt(len(prompt) * SEGMENT))
+
+    def hold(self, prompt, num_segments, *, is_kv_only=False):
+        path, position = self.tree.match(keys_of(prompt), tenant="").path, num_segments * SEGMENT
+        node = next(each for each in path if each.end >= position)
+        held = Checkpoint(node=node, position=position, payload=None, num_bytes=0, serial=position, tick=0)
+        held.is_kv_only = is_kv_only
+        node.checkpoints.append(held)
+
+    def fallback(self, prompt):
+        point = fallback_point(self.insert(prompt))
+        return None if point is None else point.position // SEGMENT
+
+
+@pytest.mark.parametrize(
+    ("history", "prompt", "place"),
+    [
+        # An older branch, after a newer one has left it.
+        (["sab", "scd"], "sabe", 1),
+        # What diverges on it, too.
+        (["sab", "scd"], "sax", 1),
+        # The latest branch all the way.
+        (["sab", "scd"], "scde", None),
+        # A new branch: it counts as a use of the place without this.
+        (["sab", "scd"], "sef", None),
+        # What others have followed since it left is no older branch any more.
+        (["sab", "scd", "sabe"], "sabef", None),
+        # Of several, the deepest.
+        (["sabcd", "sabef", "sxyz"], "sabcdg", 3),
+        # Nothing is shared.
+        (["sab", "scd"], "xyz", None),
+    ],
+)
+def test_a_request_falls_back_to_where_its_branch_left_the_latest(history, prompt, place):
+    assert Tree(*history).fallback(prompt) == place
+
+
+@pytest.mark.parametrize(("num_segments", "place"), [(1, 1), (2, None), (3, None), (4, 1)])
+def test_a_state_that_is_held_of_its_branch_is_resumed_from_instead(num_segments, place):
+    """The first is at the place itself; the last lies behind what the request shares."""
+    history = Tree("sabe", "scd")
+    history.hold("sabe", num_segments)
+    assert history.fallback("sabx") == place
+
+
+def test_kv_alone_is_nothing_to_resume_from():
+    history = Tree("sabe", "scd")
+    history.hold("sabe", 2, is_kv_only=True)
+    assert history.fallback("sabx") == 1
+
+
+def test_the_template_that_every_prompt_begins_with_is_no_place_to_fall_back_to():
+    assert not is_overlap(BLOCK)
+    tree = RadixTree(segment_tokens=SEGMENT, key_tokens=BLOCK)
+    template = segment_keys("template", BLOCK)
+    prompts = [np.concatenate([template, keys_of(name)]) for name in ("ab", "cd", "abe")]
+    inserted = [tree.insert(keys, tenant="", prompt=SeenPrompt(keys.size * BLOCK)) for keys in prompts]
+    assert inserted[-1].passed.keys() == {inserted[0].prompt, inserted[1].prompt}
+    assert fallback_point(inserted[-1]) is None
+
+
+def naive_fallback(history, prompt):
+    """Return the place by its definition: the deepest that the request shares with the latest prompt there,
+    while it goes on as an older one does. Every prompt ends as no other does, so none ends where another goes
+    on.
+    """
+    shared = [_shared(earlier, prompt) for earlier in history]
+    overlap = max(shared, default=0)
+    places = [
+        depth
+        for depth in range(1, overlap)
+        if max(at for at, each in enumerate(shared) if each >= depth)
+        != max(at for at, each in enumerate(shared) if each > depth)
+    ]
+    return max(places, default=None)
+
+
+def _shared(one, other):
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=5), min_size=2, max_size=9))
+@settings(max_examples=200)
+def test_it_is_what_its_definition_says(beginnings):
+    prompts = [f"s{beginning}{chr(0x100 + number)}" for number, beginning in enumerate(beginnings)]
+    history = Tree()
+    for number, prompt in enumerate(prompts):
+        assert history.fallback(prompt) == naive_fallback(prompts[:number], prompt)
+
+
+def test_what_is_fallen_back_to_is_kept(monkeypatch):
+    """Of agents that share long lists of tools, where memory holds a few of their sessions."""
+    agents = "synthetic:agents,requests=400,seed=1"
+    kept = serve_trace("learned", agents, capacity=50_000).reused_fraction
+    monkeypatch.setattr(reuse_model, "fallback_point", lambda _: None)
+    assert kept > 1.1 * serve_trace("learned", agents, capacity=50_000).reused_fraction
