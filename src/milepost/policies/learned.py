@@ -7,9 +7,10 @@ A checkpoint is worth
 per byte that it holds: its state, and the KV that nobody else needs. The rate is that of the latest prompt
 through it (:mod:`milepost.reuse`: whether and when a request comes) times the chance that this request
 diverges between this checkpoint and the next deeper one (:mod:`milepost.overlap`: where), or, where prompts
-have diverged before, that of the branch point it serves. So a state that a conversation has passed is worth
-little unless requests come back to it; evicting a checkpoint hands its requests to the one above; and KV
-weighs on the deepest checkpoint that needs it.
+have diverged before, that of the branch point it serves, those included who go on along an older branch of
+which nothing is held (:mod:`milepost.policies.older_branches`). So a state that a conversation has passed is
+worth little unless requests come back to it; evicting a checkpoint hands its requests to the one above; and
+KV weighs on the deepest checkpoint that needs it.
 
 The *price* of a byte is what bytes were worth that had to be evicted lately. Checkpoints are placed where
 they are worth more than that, all positions of a prompt together (:mod:`milepost.placement.worth`); the least

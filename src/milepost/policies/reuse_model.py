@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy as np
 
 from milepost.overlap import BoundaryModel, OverlapDistribution, OverlapModel, with_points
-from milepost.policies.fallback import fallback_point
 from milepost.policies.forecast import Forecast
 from milepost.policies.generations import (
     continues,
@@ -17,6 +16,7 @@ from milepost.policies.generations import (
     is_overlap,
     num_generation_rows,
 )
+from milepost.policies.older_branches import older_branch_point
 from milepost.reuse import HazardTable, ReturnRates
 from milepost.store import BranchPoint, Checkpoint, InsertResult, Node, Reranking, SeenPrompt
 
@@ -155,7 +155,7 @@ class ReuseModel:
                 new.generation = generation
                 self.returns.note_return(generation_row(earlier.generation))
                 self._credit(inserted, earlier)
-                self._credit_fallback(fallback_point(inserted))
+                self._credit_older_branch(older_branch_point(inserted))
         self.returns.note_prompt(generation_row(new.generation))
         points = (node.branch_point for node in inserted.path)
         watched = [point for point in points if point is not None and point.is_tracked]
@@ -292,8 +292,8 @@ class ReuseModel:
         else:
             branch_point.visits += 1
 
-    def _credit_fallback(self, branch_point: BranchPoint | None) -> None:
-        """Count the request as a use of the branch point that it fell back to, watched from now on."""
+    def _credit_older_branch(self, branch_point: BranchPoint | None) -> None:
+        """Count the request as a use of the branch point that it resumes from, watched from now on."""
         if branch_point is not None:
             self.branch_points.note_use(branch_point)
             self._visit(branch_point)

@@ -1,4 +1,4 @@
-"""Requests that follow a prompt whose states are gone count where they fall back to."""
+"""Requests that follow a prompt whose states are gone count where that prompt left the latest one."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from traffic import segment_keys, serve_trace
 
 from milepost.policies import reuse_model
-from milepost.policies.fallback import fallback_point
 from milepost.policies.generations import is_overlap
+from milepost.policies.older_branches import older_branch_point
 from milepost.store import Checkpoint, SeenPrompt
 from milepost.store.tree import RadixTree
 
@@ -39,8 +39,8 @@ class Tree:
         held.is_kv_only = is_kv_only
         node.checkpoints.append(held)
 
-    def fallback(self, prompt):
-        point = fallback_point(self.insert(prompt))
+    def place(self, prompt):
+        point = older_branch_point(self.insert(prompt))
         return None if point is None else point.position // SEGMENT
 
 
@@ -63,8 +63,8 @@ class Tree:
         (["sab", "scd"], "xyz", None),
     ],
 )
-def test_a_request_falls_back_to_where_its_branch_left_the_latest(history, prompt, place):
-    assert Tree(*history).fallback(prompt) == place
+def test_the_place_is_where_an_older_branch_left_the_latest(history, prompt, place):
+    assert Tree(*history).place(prompt) == place
 
 
 @pytest.mark.parametrize(("num_segments", "place"), [(1, 1), (2, None), (3, None), (4, 1)])
@@ -72,26 +72,26 @@ def test_a_state_that_is_held_of_its_branch_is_resumed_from_instead(num_segments
     """The first is at the place itself; the last lies behind what the request shares."""
     history = Tree("sabe", "scd")
     history.hold("sabe", num_segments)
-    assert history.fallback("sabx") == place
+    assert history.place("sabx") == place
 
 
 def test_kv_alone_is_nothing_to_resume_from():
     history = Tree("sabe", "scd")
     history.hold("sabe", 2, is_kv_only=True)
-    assert history.fallback("sabx") == 1
+    assert history.place("sabx") == 1
 
 
-def test_the_template_that_every_prompt_begins_with_is_no_place_to_fall_back_to():
+def test_the_template_that_every_prompt_begins_with_is_no_such_place():
     assert not is_overlap(BLOCK)
     tree = RadixTree(segment_tokens=SEGMENT, key_tokens=BLOCK)
     template = segment_keys("template", BLOCK)
     prompts = [np.concatenate([template, keys_of(name)]) for name in ("ab", "cd", "abe")]
     inserted = [tree.insert(keys, tenant="", prompt=SeenPrompt(keys.size * BLOCK)) for keys in prompts]
     assert inserted[-1].passed.keys() == {inserted[0].prompt, inserted[1].prompt}
-    assert fallback_point(inserted[-1]) is None
+    assert older_branch_point(inserted[-1]) is None
 
 
-def naive_fallback(history, prompt):
+def naive_place(history, prompt):
     """Return the place by its definition: the deepest that the request shares with the latest prompt there,
     while it goes on as an older one does. Every prompt ends as no other does, so none ends where another goes
     on.
@@ -117,12 +117,12 @@ def test_it_is_what_its_definition_says(beginnings):
     prompts = [f"s{beginning}{chr(0x100 + number)}" for number, beginning in enumerate(beginnings)]
     history = Tree()
     for number, prompt in enumerate(prompts):
-        assert history.fallback(prompt) == naive_fallback(prompts[:number], prompt)
+        assert history.place(prompt) == naive_place(prompts[:number], prompt)
 
 
-def test_what_is_fallen_back_to_is_kept(monkeypatch):
+def test_what_requests_on_older_branches_resume_from_is_kept(monkeypatch):
     """Of agents that share long lists of tools, where memory holds a few of their sessions."""
     agents = "synthetic:agents,requests=400,seed=1"
     kept = serve_trace("learned", agents, capacity=50_000).reused_fraction
-    monkeypatch.setattr(reuse_model, "fallback_point", lambda _: None)
+    monkeypatch.setattr(reuse_model, "older_branch_point", lambda _: None)
     assert kept > 1.1 * serve_trace("learned", agents, capacity=50_000).reused_fraction

@@ -1,24 +1,26 @@
-"""Where a request falls back to that follows a prompt whose states are gone.
+"""Where a request resumes that follows a prompt whose states are gone.
 
 Prompts that share a beginning form a tree, and a request may follow any of its branches, not only the latest
-one. Where nothing is held of the branch that it takes, it resumes from where that branch left the others, as
+one. Where nothing is held of the branch that it takes, it resumes from where that branch left the latest, as
 one does that diverges there. So it counts as a use of that place.
 """
 
 from milepost.policies.generations import is_overlap
 from milepost.store import BranchPoint, InsertResult
 
-__all__ = ["fallback_point"]
+__all__ = ["older_branch_point"]
 
 
-def fallback_point(inserted: InsertResult) -> BranchPoint | None:
-    """Return the deepest branch point where a request took an older branch than the latest prompt there,
-    unless a state is held of that branch; None too where it followed the latest prompt all the way.
+def older_branch_point(inserted: InsertResult) -> BranchPoint | None:
+    """Return the deepest branch point where a request took an older branch than the latest prompt there.
+
+    None where a state is held of that branch, where the request followed the latest prompt all the way, and
+    where all that it shares with that is the template that every prompt begins with.
 
     Complexity: O(nodes on the path and checkpoints on it).
     """
     depth = inserted.overlap_depth
-    # Whoever came last owns the beginning of the path, so its owners change where it took an older branch.
+    # Whoever came last owns the beginning of the path, so its owner changes where an older branch was taken.
     changes = set(inserted.passed.values())
     found: BranchPoint | None = None
     for node in inserted.path:
