@@ -6,7 +6,7 @@ LOG is a file of requests (docs/logs.md says what is read). Without one, traffic
 Nothing is run but the cache itself, without tensors. It writes reuse.png here, and you will see
 
     policy            50k      100k     200k
-    learned           19.6%    37.3%    68.6%
+    learned           21.3%    39.3%    67.9%
     vllm              4.7%     15.3%    34.6%
     dense:2048        13.5%    32.0%    55.0%
     clairvoyant       34.5%    61.1%    77.5%

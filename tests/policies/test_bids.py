@@ -14,7 +14,7 @@ from milepost.simulator import simulate
 from milepost.store import SeenPrompt, eviction_queue
 from milepost.traces import open_trace
 
-# About three documents of many, so that a victim is often a whole one, and a large part of all.
+# About three sessions of many, so that a victim is often a whole one, and a large part of all.
 CAPACITY = 30_000
 
 
@@ -29,13 +29,11 @@ def test_charged_with_what_it_needs_of_a_victim_alone_a_bid_drives_out_more_than
     monkeypatch, share
 ):
     def of_seeds():
-        return fmean(
-            reused(f"synthetic:documents,requests=400,seed={seed}", CAPACITY) for seed in range(1, 9)
-        )
+        return fmean(reused(f"synthetic:agents,requests=400,seed={seed}", CAPACITY) for seed in range(1, 9))
 
     charged = of_seeds()
     monkeypatch.setattr(eviction_queue, "_SHARE_LOST_BEYOND", share)
-    assert charged > of_seeds() + 0.001
+    assert charged > of_seeds() + 0.01
 
 
 STATE, TOKENS, SAVED_PER_TOKEN = 100, 1000, 1.0

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from traffic import (
+    BLOCK,
     GRID,
     PLENTY,
     STATE_BYTES,
     Server,
+    Source,
     conversations,
     document_questions,
     few_among_many,
@@ -314,6 +316,25 @@ def test_each_cache_learns_for_itself():
     serve_all("learned", conversations(rounds=2), capacity=20_000)
     again = serve_all("learned", prompts, capacity=30_000)
     assert [s.positions for s in fresh.served] == [s.positions for s in again.served]
+
+
+def test_no_branch_point_is_watched_any_more_that_the_tree_has_lost():
+    """Else it would count as one that nobody comes to, for good."""
+    policy = parse_policy("learned")
+    cache = PrefixCache(
+        capacity_bytes=20_000,
+        footprint=Footprint(checkpoint_bytes=STATE_BYTES, kv_bytes_per_token=1),
+        policy=policy,
+        grid=GRID,
+        key_tokens=BLOCK,
+        history_tokens=60_000,
+    )
+    for request in open_trace("synthetic:uniform,requests=400,seed=1"):
+        with cache.acquire(request.keys, num_tokens=request.num_tokens) as lease:
+            cache.commit(lease, cache.plan(lease), Source())
+    points = [node.branch_point for node in cache._store.tree.nodes() if node.branch_point is not None]
+    num_watched = sum(point.is_tracked for point in points)
+    assert sum(policy.lessons.branch_points._present) == num_watched > 0
 
 
 def test_planning_learns_nothing():

@@ -1,4 +1,4 @@
-"""Requests that follow a prompt whose states are gone count where that prompt left the latest one."""
+"""Requests that follow a prompt of which nothing is held count where that prompt left the latest one."""
 
 import numpy as np
 import pytest
@@ -39,13 +39,13 @@ class Tree:
         held.is_kv_only = is_kv_only
         node.checkpoints.append(held)
 
-    def place(self, prompt):
+    def branch_position(self, prompt):
         point = older_branch_point(self.insert(prompt))
         return None if point is None else point.position // SEGMENT
 
 
 @pytest.mark.parametrize(
-    ("history", "prompt", "place"),
+    ("history", "prompt", "position"),
     [
         # An older branch, after a newer one has left it.
         (["sab", "scd"], "sabe", 1),
@@ -53,35 +53,45 @@ class Tree:
         (["sab", "scd"], "sax", 1),
         # The latest branch all the way.
         (["sab", "scd"], "scde", None),
-        # A new branch: it counts as a use of the place without this.
+        # A new branch: it counts as a use of the branch point without this.
         (["sab", "scd"], "sef", None),
         # What others have followed since it left is no older branch any more.
         (["sab", "scd", "sabe"], "sabef", None),
         # Of several, the deepest.
         (["sabcd", "sabef", "sxyz"], "sabcdg", 3),
+        # A later prompt that ended there has left the path too.
+        (["sab", "sac", "sa"], "sabx", 2),
         # Nothing is shared.
         (["sab", "scd"], "xyz", None),
     ],
 )
-def test_the_place_is_where_an_older_branch_left_the_latest(history, prompt, place):
-    assert Tree(*history).place(prompt) == place
+def test_it_is_where_an_older_branch_left_the_latest(history, prompt, position):
+    assert Tree(*history).branch_position(prompt) == position
 
 
-@pytest.mark.parametrize(("num_segments", "place"), [(1, 1), (2, None), (3, None), (4, 1)])
-def test_a_state_that_is_held_of_its_branch_is_resumed_from_instead(num_segments, place):
+@pytest.mark.parametrize(("num_segments", "position"), [(1, 1), (2, None), (3, None), (4, 1)])
+def test_a_state_that_is_held_of_its_branch_is_resumed_from_instead(num_segments, position):
     """The first is at the place itself; the last lies behind what the request shares."""
     history = Tree("sabe", "scd")
     history.hold("sabe", num_segments)
-    assert history.place("sabx") == place
+    assert history.branch_position("sabx") == position
+
+
+@pytest.mark.parametrize("prompt", ["sab", "sa"])
+def test_a_state_at_the_end_of_the_prompt_cannot_be_resumed_from(prompt):
+    history = Tree("sab", "scd")
+    history.hold("sab", len(prompt))
+    assert history.branch_position(prompt) == 1
+    assert history.branch_position(f"{prompt}x") is None
 
 
 def test_kv_alone_is_nothing_to_resume_from():
     history = Tree("sabe", "scd")
     history.hold("sabe", 2, is_kv_only=True)
-    assert history.place("sabx") == 1
+    assert history.branch_position("sabx") == 1
 
 
-def test_the_template_that_every_prompt_begins_with_is_no_such_place():
+def test_the_template_that_every_prompt_begins_with_is_no_such_point():
     assert not is_overlap(BLOCK)
     tree = RadixTree(segment_tokens=SEGMENT, key_tokens=BLOCK)
     template = segment_keys("template", BLOCK)
@@ -91,10 +101,9 @@ def test_the_template_that_every_prompt_begins_with_is_no_such_place():
     assert older_branch_point(inserted[-1]) is None
 
 
-def naive_place(history, prompt):
-    """Return the place by its definition: the deepest that the request shares with the latest prompt there,
-    while it goes on as an older one does. Every prompt ends as no other does, so none ends where another goes
-    on.
+def naive_position(history, prompt):
+    """Return the position by its definition: the deepest where the request goes on from the latest prompt
+    there as an older one does. Every prompt ends as no other does, so none ends where another goes on.
     """
     shared = [_shared(earlier, prompt) for earlier in history]
     overlap = max(shared, default=0)
@@ -117,7 +126,7 @@ def test_it_is_what_its_definition_says(beginnings):
     prompts = [f"s{beginning}{chr(0x100 + number)}" for number, beginning in enumerate(beginnings)]
     history = Tree()
     for number, prompt in enumerate(prompts):
-        assert history.place(prompt) == naive_place(prompts[:number], prompt)
+        assert history.branch_position(prompt) == naive_position(prompts[:number], prompt)
 
 
 def test_what_requests_on_older_branches_resume_from_is_kept(monkeypatch):

@@ -207,6 +207,21 @@ def test_between_long_edges_the_seam_of_a_branch_that_is_forgotten_stays():
     assert not insert(tree, range(6000)).is_diverging, "and whoever goes on along it parts from nobody"
 
 
+def test_where_a_policy_watches_a_branch_point_the_seam_stays_until_it_looks_away():
+    tree = RadixTree(segment_tokens=4)
+    insert(tree, range(10))
+    point = insert(tree, [0, 1, 2, 9]).branch_point
+    point.hazard_class = 0
+    insert(tree, range(10))
+    tree.forget(until_num_keys=10)
+    assert sorted((n.start, n.end) for n in tree.nodes()) == [(0, 3), (3, 10)]
+    assert insert(tree, [0, 1, 2, 8]).branch_point is point
+    point.hazard_class = -1
+    insert(tree, range(10))
+    tree.forget(until_num_keys=10)
+    assert [(n.start, n.end) for n in tree.nodes()] == [(0, 10)]
+
+
 @pytest.mark.parametrize(("above", "below", "together"), [(2, 1, 3), (1, 0, 1)])
 def test_a_merge_keeps_how_far_kv_has_ever_reached(above, below, together):
     tree = RadixTree(segment_tokens=4)

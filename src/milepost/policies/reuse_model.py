@@ -293,7 +293,7 @@ class ReuseModel:
             branch_point.visits += 1
 
     def _credit_older_branch(self, branch_point: BranchPoint | None) -> None:
-        """Count the request as a use of the branch point that it resumes from, watched from now on."""
+        """Count the request as a use of the branch point that it can resume from, watched from now on."""
         if branch_point is not None:
             self.branch_points.note_use(branch_point)
             self._visit(branch_point)

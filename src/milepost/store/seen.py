@@ -63,8 +63,9 @@ class BranchPoint(Tracked):
 
     Attributes:
         position: Where, in tokens from the start.
-        visits: How many prompts a policy has seen diverge here.
-        covered_by: The checkpoint that those who diverge here resume from, as it was last ranked.
+        visits: How many prompts a policy has seen diverge here, or go on along an older branch of which
+            nothing was held.
+        covered_by: The checkpoint that those resume from, as it was last ranked.
     """
 
     __slots__ = ("covered_by", "position", "visits")

@@ -141,7 +141,7 @@ class RadixTree:
             if last is not None:
                 self._history.refresh(last)
         # Where prompts diverged before, a watched branch point keeps its place though its branches are gone.
-        elif last is None or last.children or (branch_point is not None and branch_point.is_tracked):
+        elif last is None or last.children or _is_watched(branch_point):
             path.append(self._add_leaf(last or self._root(tenant), keys, depth, prompt))
         else:
             self._extend(last, keys)
@@ -174,7 +174,8 @@ class RadixTree:
                     del self._roots[self._tenant_of.pop(parent)]
             elif not parent.children and not parent.is_live:
                 self._history.append(parent)
-            elif len(parent.children) == 1:
+            # A watched branch point keeps its place: where its node is merged away, nothing would release it.
+            elif len(parent.children) == 1 and not _is_watched(parent.branch_point):
                 (child,) = parent.children.values()
                 if child.end - parent.start <= _MOST_MERGED_TOKENS:
                     self._merge(parent, child)
@@ -267,3 +268,7 @@ class RadixTree:
         self.version += 1
         if self._history.remove(lower) and not upper.is_live:
             self._history.append(upper)
+
+
+def _is_watched(branch_point: BranchPoint | None) -> bool:
+    return branch_point is not None and branch_point.is_tracked
