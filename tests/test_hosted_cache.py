@@ -86,6 +86,17 @@ def test_an_answer_goes_on_where_its_prompt_is_the_latest_on_the_path():
         assert following.resume_position == 48
 
 
+def test_two_answers_to_one_prompt_go_on_side_by_side():
+    """The second one is shorter; the prompt is known to be as long as it was."""
+    cache = new_cache()
+    lease = serve(cache, PROMPT)
+    assert cache.extend(lease, ANSWERED, Source()) == 48
+    cache.extend(lease, [*PROMPT, *range(90, 98)], Source())
+    cache.check()
+    with cache.acquire(range(60)) as following:
+        assert following.resume_position == 48
+
+
 @pytest.mark.parametrize("later", [PROMPT, range(40), [*range(30), 99]], ids=["same", "longer", "other"])
 def test_an_answer_to_a_prompt_that_a_later_one_has_passed_stores_nothing_and_asks_for_nothing(later):
     class Untouched:

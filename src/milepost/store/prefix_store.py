@@ -204,7 +204,8 @@ class PrefixStore:
         if not self.is_owned(match, by=prompt):
             return None
         path = self.tree.insert(keys, tenant=tenant, prompt=prompt, match=match).path
-        prompt.num_tokens = num_tokens
+        # Of several answers, the longest.
+        prompt.num_tokens = max(prompt.num_tokens, num_tokens)
         self._eviction.note_extended(prompt)
         for checkpoint in prompt.owned.values():
             self.queue.mark_stale(checkpoint)
