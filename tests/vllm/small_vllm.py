@@ -284,6 +284,8 @@ class SmallVllm:
         self.checkpoint_manager.catch_up()
         self.checkpoint_manager.check()
         account, pool = self.checkpoint_manager.statistics(), self.pool
+        for request in self.checkpoint_manager._requests.values():
+            assert list(request.stops) == sorted(request.stops), "a prefill comes to them in this order"
         assert len(pool.wanted) * self.layout.block_tokens == account.checkpoint_bytes + account.kv_bytes
         for keys in pool.keys if self.checkpoint_manager.is_led_by_learning else ():
             assert not keys or keys & pool.wanted, "a block nobody wants can be found"

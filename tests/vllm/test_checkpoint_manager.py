@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from small_vllm import SmallVllm
 
@@ -198,6 +198,20 @@ def test_one_of_two_with_the_same_prompt_goes_early():
     assert vllm.serve([*DOCUMENT, 1, 2, 3]).hit > 0
 
 
+def test_what_another_has_promised_deeper_hides_no_stop_before_it():
+    vllm = SmallVllm(chunk=16)
+    one, two = vllm.ask([*range(32), *range(500, 532)]), vllm.ask(range(32))
+    assert vllm.step(one)
+    assert vllm.step(two)
+    stops = vllm.checkpoint_manager._requests[two.name].stops
+    assert vllm.step(two)
+    assert stops == (16, 32), "32 was promised before 16"
+    vllm.finish(one)
+    assert vllm.kept(two.tokens) == [16, 32], "both were computed"
+    vllm.finish(two)
+    vllm.check()
+
+
 def test_a_pool_too_small_for_one_prompt_with_a_checkpoint():
     vllm = SmallVllm(num_blocks=17)
     request = vllm.serve(DOCUMENT)
@@ -376,8 +390,17 @@ def test_whatever_happens_nothing_stays_open_and_no_block_is_beyond_reach(script
     assert vllm.pool.num_clean(pool["num_blocks"]) == pool["num_blocks"]
 
 
+def plans_before_what_is_promised(own):
+    """Return a script of two side by side; of what the second plans, the first has promised the deeper."""
+    first, second, short = (1, 32, 32, 0), (1, 32, own, 0), (0, 1, 0, 0)
+    asked = [("ask", prompt, False) for prompt in (first, second, short, short)]
+    return [asked[0], ("step", 0), asked[1], ("step", 1), *asked[2:], ("step", 1)]
+
+
 @settings(max_examples=120)
 @given(scripts(turns), st.fixed_dictionaries(pools), st.sampled_from([1, 3]))
+@example(plans_before_what_is_promised(0), {"num_blocks": 20, "match": 16, "chunk": 16}, 3)
+@example(plans_before_what_is_promised(1), {"num_blocks": 20, "match": 16, "chunk": 48}, 3)
 def test_it_decides_the_same_where_it_catches_up_late(script, pool, batch):
     late, at_once = (follow_script(script, batch=each, is_checked=False, **pool) for each in (batch, 0))
     # Where the cache says no to a promise, who hears of it late stops once more.

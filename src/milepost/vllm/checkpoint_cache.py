@@ -215,7 +215,9 @@ class CheckpointCache:
             if not self.leader.is_led_by_learning:
                 self._told.resize(_NO_LIMIT)
             self._told.commit(lease, Placement(planned), request.prompt)
-            stored = tuple(c.position for c in lease.pinned if c.position in planned)
+            # A lease pins first what was there already, so its order is none.
+            pinned = {checkpoint.position for checkpoint in lease.pinned}
+            stored = tuple(position for position in planned if position in pinned)
             if stored != planned:
                 # Its first chunk went by what was planned.
                 limit = max((request.hit, *stored))
