@@ -242,6 +242,15 @@ def test_edges_of_what_can_be_asked_still_make_a_whole_page(edge):
     assert "nan" not in page.words().lower().split()
 
 
+@pytest.mark.parametrize(("capacity", "said"), [(50_000, "points above it"), (200_000, "points from it")])
+def test_how_far_who_knows_the_future_is_away_is_said_in_either_direction(capacity, said):
+    """In memory for two prompts it is no bound: it takes one prompt and one victim at a time."""
+    studied = a_study(
+        "synthetic:agents,requests=300,seed=1", policies=("learned", "clairvoyant"), capacities=(capacity,)
+    )
+    assert said in page_of(studied).words()
+
+
 def test_several_traces_share_a_page_with_an_overview(study, tmp_path, monkeypatch):
     monkeypatch.setattr("milepost.report.page.FIGURES", FIGURES[:1])
     monkeypatch.setattr("milepost.report.writing.FIGURES", FIGURES[:1])

@@ -136,7 +136,9 @@ POLICIES: Mapping[str, PolicyKind] = MappingProxyType(
             ),
         ),
         "mlx": PolicyKind(mlx, "mlx-lm: the first message's end and the prompt's, oldest first"),
-        "clairvoyant": PolicyKind(clairvoyant, "knows the requests to come: a bound, for a replay only"),
+        "clairvoyant": PolicyKind(
+            clairvoyant, "knows the requests to come: nearly a bound, for a replay only"
+        ),
         "learned": PolicyKind(
             learned,
             "every position that is worth its memory, learned from the traffic",

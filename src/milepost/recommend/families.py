@@ -6,7 +6,7 @@ from milepost.recommend.situation import Situation
 
 __all__ = ["CLAIRVOYANT", "family_candidates"]
 
-# Knows the future: what it reuses bounds what anyone could.
+# Knows the future: what it reuses is about what anyone could.
 CLAIRVOYANT = "clairvoyant"
 _WITHOUT_OPTIONS = (
     "learned",

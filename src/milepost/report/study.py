@@ -30,7 +30,7 @@ from milepost.traces import Trace, TraceRequest
 
 __all__ = ["CLAIRVOYANT", "NO_CACHE", "PolicyView", "TraceStudy", "focus_of", "study_trace"]
 
-#: Knows the future: not a competitor but a bound.
+#: Knows the future: not a competitor, and a bound but where memory holds one or two prompts.
 CLAIRVOYANT = "clairvoyant"
 #: Stores nothing: as good as no cache.
 NO_CACHE = "none"
