@@ -155,7 +155,9 @@ class ReuseModel:
                 new.generation = generation
                 self.returns.note_return(generation_row(earlier.generation))
                 self._credit(inserted, earlier)
-                self._credit_older_branch(older_branch_point(inserted))
+                older = older_branch_point(inserted)
+                if older is not None:
+                    self._visit(older)
         self.returns.note_prompt(generation_row(new.generation))
         points = (node.branch_point for node in inserted.path)
         watched = [point for point in points if point is not None and point.is_tracked]
@@ -266,7 +268,6 @@ class ReuseModel:
         """Count the request as a use of the branch point where it diverged, or else of the earlier prompt."""
         branch_point, depth = inserted.branch_point, inserted.overlap_depth
         if branch_point is not None and branch_point.is_tracked:
-            self.branch_points.note_use(branch_point)
             self._visit(branch_point)
             return
         self.prompts.note_use(earlier)
@@ -292,15 +293,11 @@ class ReuseModel:
         else:
             branch_point.visits += 1
 
-    def _credit_older_branch(self, branch_point: BranchPoint | None) -> None:
-        """Count the request as a use of the branch point that it can resume from, watched from now on."""
-        if branch_point is not None:
-            self.branch_points.note_use(branch_point)
-            self._visit(branch_point)
-
     def _visit(self, branch_point: BranchPoint) -> None:
-        branch_point.visits += 1
+        """Count the request as a use of the branch point, where that is watched; watch it from now on."""
         table = self.branch_points
+        table.note_use(branch_point)
+        branch_point.visits += 1
         table.track(branch_point, table.hazard_class(0, generation_row(branch_point.visits - 1)))
 
     def _pass(self, old: SeenPrompt, passed_tokens: int) -> None:
