@@ -208,9 +208,9 @@ class HostedCache(PrefixCache):
     def worth_of_kv(self, checkpoint: Checkpoint) -> float:
         """Return what a stored ``checkpoint`` is worth for each token of KV that nothing else needs, for an
         owner that keeps KV in a memory of its own. Only to be compared with others, and about right: as
-        it was ranked last, which is within twice or half of what ranking it anew would give but for one in
-        several hundred (on made-up traffic; for 92 of 100 and more it is that). O(1), and to rank it where
-        it is marked for that.
+        it was ranked last, which is below twice of what ranking it anew would give, and above half of it but
+        for one in several hundred (on made-up traffic; for 92 of 100 and more it is that). O(1), and to rank
+        it where it is marked for that.
         """
         return self._store.queue.worth_of_kv(checkpoint)
 
